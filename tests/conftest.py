@@ -1,0 +1,26 @@
+"""Hypothesis profiles: `dev` for every day, `ci` (the default), `deep` for the patient.
+
+``HYPOTHESIS_PROFILE=deep pytest`` runs 2 000 examples a property.
+"""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tinyseq
+
+_COMMON = {
+    "deadline": None,  # these machines are shared: a slow example is no failing one
+    "derandomize": True,  # the same examples in every run, so that a red run can be repeated
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("dev", max_examples=10, **_COMMON)
+settings.register_profile("ci", max_examples=25, **_COMMON)
+settings.register_profile("deep", max_examples=2000, **_COMMON | {"derandomize": False})
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def _same_parameters_in_any_order_of_tests():
+    tinyseq.seed(0)

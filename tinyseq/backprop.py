@@ -1,0 +1,256 @@
+"""Back-propagation: the recording walked backwards, once, from the outputs to what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import errors, graph, ops
+from tinyseq.graph import Node, identity, recorded
+from tinyseq.op import Joint, Op, Use, as_tensor
+from tinyseq.tensor import Tensor
+
+
+def no_grad() -> AbstractContextManager[None]:
+    """Inside this block nothing is recorded: for evaluation and sampling."""
+    return recorded(False)
+
+
+@overload
+def grad(
+    y: Tensor | Sequence[Tensor],
+    xs: Tensor,
+    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | None] | None = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> Tensor: ...
+@overload
+def grad(
+    y: Tensor | Sequence[Tensor],
+    xs: Sequence[Tensor],
+    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | None] | None = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> tuple[Tensor, ...]: ...
+
+
+def grad(y, xs, grad_outputs=None, create_graph=False, retain_graph=None):  # type: ignore[no-untyped-def]
+    """The gradient of y with respect to each of ``xs``: gᵢ = Σ grad_outputs · ∂y/∂xᵢ, in xᵢ's shape
+    and dtype.
+
+    ``y``: one Tensor or several; a single element each, unless ``grad_outputs`` (of y's shape) says
+    how much each element counts. ``xs``: one Tensor (one Tensor comes back) or several (a tuple);
+    what y does not depend on gets zeros. ``create_graph=True`` records the gradient, so that it can
+    be differentiated in turn. The recording is freed on the way unless ``retain_graph`` (by
+    default: ``create_graph``) is true.
+
+    Raises `GraphError` when y was not recorded, was freed, or when a tensor was changed in place
+    since, and `ShapeError` when ``grad_outputs`` does not fit.
+    """
+    ys = [y] if isinstance(y, Tensor) else list(y)
+    given = [grad_outputs] if isinstance(y, Tensor) else list(grad_outputs or [None] * len(ys))
+    wanted = [xs] if isinstance(xs, Tensor) else list(xs)
+    for x in wanted:
+        if not x.requires_grad:
+            raise errors.GraphError(
+                f"grad: {_called(x)} does not require a gradient, so nothing was recorded for it. "
+                "Make it with requires_grad=True before it is used."
+            )
+    found = _walk(ys, _seeds(ys, given), wanted, create_graph, retain_graph)
+    out = []
+    for x in wanted:
+        zeros = x, Tensor.wrap(np.zeros(x.shape, x.dtype))
+        out.append(found.get(identity(x), zeros)[1])
+    return out[0] if isinstance(xs, Tensor) else tuple(out)
+
+
+def backward(
+    y: Tensor,
+    gradient: Tensor | npt.ArrayLike | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> None:
+    """Add ∂y/∂leaf to ``.grad`` of every leaf that y was made from and that requires a gradient.
+
+    As `grad`, with the leaves found by the walk itself; gradients add up over several calls until
+    they are set to `None` (``module.zero_grad()``). ``gradient`` (of y's shape) is needed when y
+    has more than one element. Raises as `grad` does.
+    """
+    found = _walk([y], _seeds([y], [gradient]), None, create_graph, retain_graph)
+    used: set[int] = set() if gradient is None else {id(as_tensor(gradient)._data)}
+    for leaf, g in found.values():
+        if leaf.grad is not None:
+            leaf.grad = leaf.grad + g if create_graph else Tensor.wrap(leaf.grad._data + g._data)
+        elif create_graph:
+            leaf.grad = g
+        else:  # an array of its own, for optimisers and clipping write into it
+            fresh = g._data.base is None and g._data.flags.writeable and id(g._data) not in used
+            leaf.grad = g if fresh else Tensor.wrap(g._data.copy())
+        used.add(id(g._data))
+
+
+def _seeds(ys: Sequence[Tensor], given: Iterable[Tensor | npt.ArrayLike | None]) -> list[Tensor]:
+    """The cotangent each output starts with: 1 for a single element, else what was given."""
+    seeds = []
+    for y, g in zip(ys, given, strict=True):
+        if y.node is None and not y.requires_grad:
+            raise errors.GraphError(
+                f"{_called(y)} was not recorded: nothing it was made from requires a "
+                "gradient, or it "
+                "was made under no_grad(). Give a leaf requires_grad=True first."
+            )
+        if g is None:
+            if y.size != 1:
+                raise errors.ShapeError(
+                    f"the gradient of {_called(y)} is only defined for one element. Reduce it "
+                    "first (sum, mean), or say how much each element counts: gradient=, "
+                    "grad_outputs=."
+                )
+            g = Tensor.wrap(np.ones(y.shape, y.dtype))
+        g = as_tensor(g, y.dtype)
+        if g.shape != y.shape:
+            raise errors.ShapeError(
+                f"the gradient given has shape {errors.describe(g.shape)}, but {_called(y)} it "
+                "belongs to does not. They must be equal."
+            )
+        seeds.append(g)
+    return seeds
+
+
+def _walk(
+    ys: list[Tensor],
+    seeds: list[Tensor],
+    wanted: list[Tensor] | None,
+    create_graph: bool,
+    retain_graph: bool | None,
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Cotangents by the identity of the tensor; for ``wanted=None`` (tensor, cotangent) of every
+    leaf.
+    """
+    if retain_graph is None:
+        retain_graph = create_graph
+    order = graph.topological(*ys)
+    asked = None if wanted is None else {identity(x) for x in wanted}
+    leads = None if asked is None else _leading_to(order, asked)
+    # Those in the middle are read when the walk comes past, for their node is then freed with the
+    # rest.
+    cotangents: dict[int, Tensor] = {}
+    owned: set[int] = set()  # identities of tensors whose cotangent is a sum that only we hold
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    uses: dict[int, dict[Joint, list[Use]]] = {}  # those that a joint rule takes together
+
+    def accumulate(key: int, x: Tensor, g: Tensor) -> None:
+        if g._data.shape != x._data.shape:
+            g = ops._sum_to(g, shape=x.shape)
+        if g._data.dtype is not x._data.dtype:
+            g = ops.astype(g, x.dtype)
+        before = cotangents.get(key)
+        if before is None:
+            cotangents[key] = g
+        elif create_graph:
+            cotangents[key] = before + g
+        elif key in owned:  # the next of many terms: into the same memory
+            np.add(before._data, g._data, out=before._data)
+        else:
+            cotangents[key] = Tensor.wrap(np.asarray(before._data + g._data))
+            owned.add(key)
+
+    with recorded(create_graph), graph.scope("grad"):
+        for y, seed in zip(ys, seeds, strict=True):
+            accumulate(identity(y), y, seed)
+        while order:
+            t = order.pop()
+            key = identity(t)
+            for rule, together in uses.pop(key, {}).items():
+                accumulate(
+                    key, t, rule(t, together)
+                )  # all uses of t lie behind us: none is missing
+            g = cotangents.pop(key, None)
+            if g is None:
+                continue
+            node = t.node
+            if (asked is not None and key in asked) or (
+                asked is None and node is None and t.requires_grad
+            ):
+                found[key] = (t, g)
+            if node is None:
+                continue
+            op = _checked(t, node)
+            if create_graph:
+                graph.recording.scope = ("grad", *node.scope)
+            assert op.vjp is not None
+            cots = op.vjp(g, _result(t, node), *node.inputs, **node.attrs)
+            for i, (x, gx) in enumerate(zip(node.inputs, cots, strict=True)):
+                if not x.requires_grad:
+                    continue
+                key = identity(x)
+                if leads is not None and key not in leads:
+                    continue
+                if gx is not None:
+                    accumulate(key, x, gx)
+                elif i in op.joint:
+                    by_rule = uses.setdefault(key, {})
+                    use = Use(g, node.inputs, node.attrs)
+                    by_rule.setdefault(op.joint[i], []).append(use)
+            if not retain_graph:
+                node.free()
+    return found
+
+
+def _leading_to(order: list[Tensor], asked: set[int]) -> set[int]:
+    """Ids of the tensors that are asked for, or were made from one that is."""
+    leads: set[int] = set()
+    for t in order:
+        inputs = () if t.node is None else t.node.inputs
+        key = identity(t)
+        if key in asked or any(identity(x) in leads for x in inputs):
+            leads.add(key)
+    return leads
+
+
+def _checked(t: Tensor, node: Node) -> Op:
+    """The op of a node whose recording is whole: not freed, and nothing it keeps written
+    to since.
+    """
+    if node.op is None:
+        raise errors.GraphError(
+            f"the recording of {_called(t)} was freed by an earlier backward pass. To walk "
+            "it twice "
+            "keep it the first time: backward(retain_graph=True), grad(..., retain_graph=True). In "
+            "truncated back-propagation, detach() the state that is carried from chunk to chunk."
+        )
+    for i, x in enumerate(node.inputs):
+        if x._watch is not None and x._watch.version() != node.versions[i]:
+            raise _changed(node, f"input {i}, {_called(x)}")
+    if node.output is not None and node.output.version() != node.versions[-1]:
+        raise _changed(node, f"its result, {_called(t)}")
+    return node.op
+
+
+def _changed(node: Node, which: str) -> errors.GraphError:
+    assert node.op is not None
+    return errors.GraphError(
+        f"{errors.located(node.op.name, node.scope)}: {which}, was changed in place after it was "
+        "recorded, so its gradient would be wrong. Run the backward pass first, or write "
+        "into a copy."
+    )
+
+
+def _result(t: Tensor, node: Node) -> Tensor:
+    """What the node made, with its contents if the rule reads them, and still part of the
+    recording.
+    """
+    if node.output is None:
+        return t
+    y = Tensor.wrap(node.output._data)
+    y._watch, y.node, y.requires_grad = node.output._watch, node, True
+    return y
+
+
+def _called(x: Tensor) -> str:
+    name = f"tensor {x.name!r}" if x.name else "the tensor"
+    return f"{name} of shape {errors.describe(x.shape)}"

@@ -1,0 +1,48 @@
+"""How an error is worded: the op or argument, where it happened, the sizes, and what to do about
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tinyseq.graph import recording
+
+
+class ShapeError(ValueError):
+    """Sizes that do not go together."""
+
+
+class DtypeError(TypeError):
+    """A dtype that the operation has no meaning for."""
+
+
+class GraphError(RuntimeError):
+    """A recording that cannot be walked: freed, never made, or changed behind its back."""
+
+
+def describe(shape: Iterable[int], letters: str = "") -> str:
+    """``(3, 5)``, or with letters ``(T=3, B=5)``: a shape as the reader should see it."""
+    sizes = list(shape)
+    named = [f"{letter}={n}" for letter, n in zip(letters, sizes, strict=False)]
+    named += [str(n) for n in sizes[len(named) :]]
+    return f"({', '.join(named)}{',' if len(sizes) == 1 and not letters else ''})"
+
+
+def located(name: str, scope: tuple[str, ...] | None = None) -> str:
+    """The op's name, with the module path and time step (by default the running one) if there is
+    one.
+    """
+    scope = recording.scope if scope is None else scope
+    return f"{name} in {'/'.join(scope)}" if scope else name
+
+
+def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,
+           hint: str, cause: Exception) -> Exception:  # fmt: skip
+    """NumPy's complaint about one op, with the op's place, its sizes and the remedy added."""
+    sizes = " and ".join(describe(a.shape) for a in arrays)
+    extra = f" with {attrs}" if attrs else ""
+    kind = IndexError if isinstance(cause, IndexError) and name == "getitem" else ShapeError
+    return kind(f"{located(name, scope)}: {sizes}{extra}: {cause}. {hint}".rstrip())

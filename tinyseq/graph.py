@@ -1,0 +1,121 @@
+"""The recording: one `Node` an operation, and the one walk over it that every reader uses.
+
+Back-propagation, the pictures, the gradient checks and the compiler all read the same thing:
+which op made a tensor, from which tensors, with which attributes, in which module and step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyseq.op import Op
+    from tinyseq.tensor import Tensor
+
+
+class Node:
+    """How a tensor was made.
+
+    ``op`` applied to ``inputs`` with ``attrs``; ``scope`` is the path of module names and steps
+    (``("LSTM", "layers.0", "t=3", "cell")``). A node keeps only what the op's gradient rule reads:
+    inputs that it does not read stand here as husks, with a shape, a name and their own node, but
+    without contents (so that their memory is free for the next step as soon as the caller drops
+    them); ``output`` is the result, if the rule reads it. ``versions`` says which contents the
+    inputs and, last, the result had, so that a change in place before the backward pass is noticed.
+
+    A node is not changed after it was made, but for `free`.
+    """
+
+    __slots__ = ("attrs", "inputs", "op", "output", "scope", "versions")
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Tensor, ...],
+        attrs: dict[str, Any],
+        scope: tuple[str, ...],
+        versions: tuple[int, ...],
+        output: Tensor | None,
+    ) -> None:
+        self.op: Op | None = op
+        self.inputs = inputs
+        self.attrs = attrs
+        self.scope = scope
+        self.versions = versions
+        self.output = output
+
+    def free(self) -> None:
+        """Let go of everything: a backward pass has been here. ``op`` is `None` from then on."""
+        self.op = self.output = None
+        self.inputs = self.versions = ()
+        self.attrs = {}
+
+
+def identity(tensor: Tensor) -> int:
+    """Equal for two tensors that are the same value of the recording, a tensor and its husk, say.
+
+    A value is known by the node that made it; a leaf by itself.
+    """
+    return id(tensor if tensor.node is None else tensor.node)
+
+
+class _Recording(threading.local):
+    """Whether operations are recorded, and under which path: per thread, as in PyTorch."""
+
+    enabled: bool = True
+    scope: tuple[str, ...] = ()
+
+
+recording = _Recording()
+
+
+class scope:
+    """Everything recorded inside carries ``name`` as one more component of its path."""
+
+    __slots__ = ("name", "outer")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.outer = recording.scope
+        recording.scope = (*self.outer, self.name)
+
+    def __exit__(self, *_: object) -> None:
+        recording.scope = self.outer
+
+
+@contextmanager
+def recorded(enabled: bool) -> Iterator[None]:
+    """Record (or do not) inside; nests, and is put back however the block ends."""
+    outer = recording.enabled
+    recording.enabled = enabled
+    try:
+        yield
+    finally:
+        recording.enabled = outer
+
+
+def topological(*roots: Tensor) -> list[Tensor]:
+    """Every tensor that the roots were made from, roots and leaves included, inputs first.
+
+    Each value comes once, by its `identity`. Iterative, so that 100 000 chained steps need no
+    recursion, and order-keeping: inputs come in the order in which their op names them, so that
+    whatever is printed or drawn is the same every time.
+    """
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    stack: list[tuple[Tensor, bool]] = [(root, False) for root in reversed(roots)]
+    while stack:
+        tensor, inputs_done = stack.pop()
+        if inputs_done:
+            order.append(tensor)
+        elif (key := identity(tensor)) not in seen:
+            seen.add(key)
+            stack.append((tensor, True))
+            if tensor.node is not None:
+                stack.extend((x, False) for x in reversed(tensor.node.inputs))
+    return order

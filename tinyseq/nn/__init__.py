@@ -1,0 +1,28 @@
+"""Modules: layers, recurrent cells, and the combinators that run them over time and stack them."""
+
+from tinyseq.nn import init
+from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from tinyseq.nn.layers import Dropout, Embedding, Linear
+from tinyseq.nn.module import Module, Parameter
+from tinyseq.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent, Reversed, Stacked, unroll
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Bidirectional",
+    "Cell",
+    "Dropout",
+    "Embedding",
+    "GRUCell",
+    "LSTMCell",
+    "Linear",
+    "Module",
+    "Parameter",
+    "RNNCell",
+    "Recurrent",
+    "Reversed",
+    "Stacked",
+    "init",
+    "unroll",
+]

@@ -1,0 +1,198 @@
+"""Recurrent cells: one step of a recurrence, written as its equations.
+
+``cell(x, state) -> state``: x (B, D); a state is a tuple of tensors (B, H), and ``state[0]`` is the
+output. Row vectors throughout: with the notation of the lecture notes W_ax = w_x.T and W_aa =
+w_h.T, and Γ_u, Γ_r, Γ_f, Γ_o are the update, relevance (reset), forget and output gates, σ their
+sigmoid.
+
+The k gates of a cell lie side by side in ``w_x`` (D, k·H), ``w_h`` (H, k·H) and ``b`` (k·H). The
+input product and the recurrent product are kept apart, never ``concat(x, h) @ w``: only the second
+one has to wait for the step before. Defaults: w_x Glorot, w_h orthogonal, one bias, 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import errors, ops
+from tinyseq.nn import init
+from tinyseq.nn.layers import _size
+from tinyseq.nn.module import Module, Parameter
+from tinyseq.tensor import Tensor
+
+State = tuple[Tensor, ...]
+
+
+class Cell(Module):
+    """What the cells of this library share: sizes, parameters, and a state that starts as zeros.
+
+    A cell of your own may derive from this class or from `Module`; ``initial_state`` is asked for
+    only when a sequence is started without a state.
+    """
+
+    state_names: tuple[str, ...] = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        self.input_size = _size(input_size, "input_size")
+        self.hidden_size = _size(hidden_size, "hidden_size")
+
+    def _make_gates(self, k: int, rng: np.random.Generator | None) -> None:
+        D, H = self.input_size, self.hidden_size
+        w_x = [init.glorot_uniform((D, H), rng) for _ in range(k)]
+        self.w_x = Parameter(np.concatenate(w_x, axis=1))
+        self.w_h = Parameter(init.orthogonal((H, k * H), rng))
+        self.b = Parameter(init.zeros((k * H,)))
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
+        """Zeros (B, H), one for each of ``state_names``."""
+        return tuple(
+            Tensor(np.zeros((batch_size, self.hidden_size), dtype), name=f"{name}0")
+            for name in self.state_names
+        )
+
+    def check(self, x: Tensor, state: State) -> None:
+        """Raise `ShapeError` unless x is (B, D) and the state is (B, H) for each of its names."""
+        kind = type(self).__name__
+        if x.ndim != 2 or x.shape[1] != self.input_size:
+            letters = "BD" if x.ndim == 2 else ""
+            raise errors.ShapeError(
+                f"{errors.located(kind)}: x has shape {errors.describe(x.shape, letters)}, "
+                f"expected (B, D={self.input_size}). Give the cell inputs of its input_size."
+            )
+        names = ", ".join(self.state_names)
+        if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
+            n = f"{len(state)} tensors" if isinstance(state, tuple | list) else type(state).__name__
+            raise errors.ShapeError(f"{kind}: the state must be a tuple ({names},), got {n}.")
+        for name, s in zip(self.state_names, state, strict=True):
+            if s.shape != (x.shape[0], self.hidden_size):
+                raise errors.ShapeError(
+                    f"{errors.located(kind)}: the state {name} has shape "
+                    f"{errors.describe(s.shape, 'BH' if s.ndim == 2 else '')}, expected "
+                    f"(B={x.shape[0]}, H={self.hidden_size}). Start from "
+                    f"initial_state({x.shape[0]})."
+                )
+
+    def _describe(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+class RNNCell(Cell):
+    """The simple recurrence: h' = g(x w_x + h w_h + b), g = tanh (default) or relu. Elman, 1990.
+
+    State (h,). Raises `ShapeError` when x is not (B, D) or the state not ((B, H),).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        nonlinearity: str = "tanh",
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity={nonlinearity!r} is unknown. Use 'tanh' or 'relu'.")
+        self.nonlinearity = nonlinearity
+        self._make_gates(1, rng)
+
+    def forward(self, x: Tensor, state: State) -> State:
+        self.check(x, state)
+        (h,) = state
+        g = ops.tanh if self.nonlinearity == "tanh" else ops.relu
+        return (g(x @ self.w_x + h @ self.w_h + self.b),)
+
+
+class GRUCell(Cell):
+    """The gated recurrent unit: h' = u·c̃ + (1 − u)·h with an update gate u and a candidate c̃.
+
+    ``variant``:
+
+    - ``"reset_after"`` (default; PyTorch, cuDNN): u, r = σ(x w_x + h w_h + b),
+      c̃ = tanh(x w_x + b + r·(h w_h + b_h))
+    - ``"reset_before"`` (the notes; Cho et al., 2014): the same gates, c̃ = tanh(x w_x + (r·h) w_h
+    + b)
+    - ``"simplified"`` (the notes): no relevance gate, c̃ = tanh(x w_x + h w_h + b)
+
+    Gates lie in the order u, r, c̃. Mind the sign: PyTorch's z is 1 − u. State (h,), both c⟨t⟩ and
+    a⟨t⟩ of the notes. Raises `ShapeError` when x is not (B, D) or the state not ((B, H),).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        variant: str = "reset_after",
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        variants = ("reset_after", "reset_before", "simplified")
+        if variant not in variants:
+            raise ValueError(f"variant={variant!r} is unknown. Use one of {', '.join(variants)}.")
+        self.variant = variant
+        self._make_gates(2 if variant == "simplified" else 3, rng)
+        if variant == "reset_after":
+            self.b_h = Parameter(init.zeros((hidden_size,)))
+
+    def forward(self, x: Tensor, state: State) -> State:
+        self.check(x, state)
+        if self.variant == "reset_after":
+            return self._reset_after(x, *state)
+        if self.variant == "reset_before":
+            return self._reset_before(x, *state)
+        return self._simplified(x, *state)
+
+    def _reset_after(self, x: Tensor, h: Tensor) -> State:
+        H = self.hidden_size
+        from_x, from_h = x @ self.w_x + self.b, h @ self.w_h
+        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
+        candidate = ops.tanh(from_x[:, 2 * H :] + reset * (from_h[:, 2 * H :] + self.b_h))
+        return (update * candidate + (1 - update) * h,)
+
+    def _reset_before(self, x: Tensor, h: Tensor) -> State:
+        H = self.hidden_size
+        from_x = x @ self.w_x + self.b
+        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + h @ self.w_h[:, : 2 * H]), 2)
+        candidate = ops.tanh(from_x[:, 2 * H :] + (reset * h) @ self.w_h[:, 2 * H :])
+        return (update * candidate + (1 - update) * h,)
+
+    def _simplified(self, x: Tensor, h: Tensor) -> State:
+        update, candidate = ops.split(x @ self.w_x + h @ self.w_h + self.b, 2)
+        update, candidate = ops.sigmoid(update), ops.tanh(candidate)
+        return (update * candidate + (1 - update) * h,)
+
+
+class LSTMCell(Cell):
+    """Long short-term memory: c' = u·c̃ + f·c, h' = o·tanh(c').
+
+    u, f, o = σ(x w_x + h w_h + b), c̃ = tanh(x w_x + h w_h + b), lying in the order u, f, o, c̃
+    (PyTorch calls u the input gate i and c̃ g, in the order i, f, g, o). The forget gate's bias
+    starts at ``forget_bias`` = 1, so that memory is kept until the cell learns to drop it (Gers et
+    al., 2000; Jozefowicz et al., 2015).
+
+    State (h, c), each (B, H). Raises `ShapeError` when x is not (B, D) or the state does not fit.
+    Hochreiter and Schmidhuber, 1997.
+    """
+
+    state_names = ("h", "c")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        forget_bias: float = 1.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        self._make_gates(4, rng)
+        self.b._data[hidden_size : 2 * hidden_size] = forget_bias
+
+    def forward(self, x: Tensor, state: State) -> State:
+        self.check(x, state)
+        h, c = state
+        H = self.hidden_size
+        gates = x @ self.w_x + h @ self.w_h + self.b
+        update, forget, output = ops.split(ops.sigmoid(gates[:, : 3 * H]), 3)
+        candidate = ops.tanh(gates[:, 3 * H :])
+        c = update * candidate + forget * c
+        return output * ops.tanh(c), c

@@ -1,0 +1,99 @@
+"""Layers without a state: Linear, Embedding, Dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyseq import errors, op
+from tinyseq.functional import as_indices
+from tinyseq.nn import init
+from tinyseq.nn.module import Module, Parameter
+from tinyseq.random import generator
+from tinyseq.tensor import Tensor
+
+
+class Linear(Module):
+    """y = x w + b: x (..., D) → y (..., H), with ``weight`` (D, H), Glorot, and ``bias`` (H),
+    zeros.
+
+    Row vectors: PyTorch's weight is the transpose. Raises `ShapeError` when the last axis of x is
+    not D.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.in_features = _size(in_features, "in_features")
+        self.out_features = _size(out_features, "out_features")
+        self.weight = Parameter(init.glorot_uniform((in_features, out_features), rng))
+        self.bias = Parameter(init.zeros((out_features,))) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = op.as_tensor(x)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise errors.ShapeError(
+                f"Linear: x of shape {errors.describe(x.shape)} has "
+                f"{f'D={x.shape[-1]} features' if x.ndim else 'no features'} in its last "
+                "axis, the layer "
+                f"was made for in_features={self.in_features}. Make one of them fit the other."
+            )
+        y = x @ self.weight
+        return y if self.bias is None else y + self.bias
+
+
+class Embedding(Module):
+    """y = weight[i]: whole numbers (...) → rows (..., D) of ``weight`` (V, D), which starts as N(0,
+    1).
+
+    The same as a one-hot vector times the weight, without the vector. Raises `IndexError` for an
+    index outside of 0 … V − 1 and `DtypeError` for indices that are not whole numbers.
+    """
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, rng: np.random.Generator | None = None
+    ) -> None:
+        self.num_embeddings = _size(num_embeddings, "num_embeddings")
+        self.embedding_dim = _size(embedding_dim, "embedding_dim")
+        self.weight = Parameter(init.normal((num_embeddings, embedding_dim), rng=rng))
+
+    def forward(self, indices: op.TensorLike) -> Tensor:
+        return self.weight[as_indices(indices, self.num_embeddings, "Embedding", "V")]
+
+
+class Dropout(Module):
+    """y = x · m / (1 − p), with m drawn anew at each call: 0 with probability p, else 1.
+
+    Only in training mode; in evaluation y = x. Srivastava et al., 2014. The mask is drawn from
+    ``rng`` (by default the library's own generator) and enters the recording as a constant.
+    """
+
+    def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
+        self.p = probability(p, "p")
+        self.rng = rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = generator(self.rng).random(x.shape, dtype=np.float32) >= self.p
+        return x * Tensor.wrap(keep.astype(x.dtype) / x.dtype.type(1 - self.p))
+
+    def _describe(self) -> str:
+        return f"p={self.p}"
+
+
+def probability(p: float, name: str) -> float:
+    """``p`` when it is a probability below 1, else an error that names the argument."""
+    if not 0 <= p < 1:
+        raise ValueError(f"{name}={p} must be at least 0 and less than 1.")
+    return float(p)
+
+
+def _size(n: int, name: str) -> int:
+    """``n`` when it is a size, else an error that names the argument."""
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"{name}={n!r} must be a whole number, at least 1.")
+    return int(n)

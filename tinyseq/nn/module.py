@@ -1,0 +1,194 @@
+"""`Module`: something with parameters that can be called. `Parameter`: a tensor that is trained."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import errors, graph
+from tinyseq.tensor import FLOATS, Tensor
+
+
+class Parameter(Tensor):
+    """A leaf Tensor that requires a gradient and that a `Module` counts among its parameters."""
+
+    __slots__ = ()
+
+    def __init__(self, data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) -> None:
+        super().__init__(data, dtype, requires_grad=True)
+
+
+def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
+    """What a module's call records carries the module's name in its path."""
+
+    @functools.wraps(call)
+    def scoped_call(self: Module, *args: Any, **kwargs: Any) -> Any:
+        with graph.scope(self._scope_name or type(self).__name__):
+            return call(self, *args, **kwargs)
+
+    return scoped_call
+
+
+class Module:
+    """Base of every layer and cell, and of a user's own.
+
+    Write ``forward`` (as in PyTorch) or ``__call__``; assign `Parameter`, `Module` and lists of
+    Modules as attributes, in the order in which they should be listed. A plain `Tensor` attribute
+    is a constant that belongs to the state (saved and loaded) but is not trained.
+    """
+
+    training: bool = True
+    _scope_name: str | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in cls.__dict__:
+            cls.__call__ = _scoped(cls.__dict__["__call__"])  # type: ignore[method-assign]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Module):
+            value.__dict__["_scope_name"] = name
+        elif isinstance(value, list | tuple):
+            for i, item in enumerate(value):
+                if isinstance(item, Module):
+                    item.__dict__["_scope_name"] = f"{name}.{i}"
+        elif isinstance(value, Tensor) and value.name is None:
+            value.name = name
+        super().__setattr__(name, value)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(
+            f"{type(self).__name__} computes nothing yet: give it a forward() or a __call__()."
+        )
+
+    @_scoped
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # -- what it is made of ---------------------------------------------------------------------
+
+    def _children(self) -> Iterator[tuple[str, Module]]:
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple):
+                for i, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield f"{name}.{i}", item
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, each once, with dotted names (its own is the prefix)."""
+        seen: set[int] = set()
+
+        def visit(module: Module, name: str) -> Iterator[tuple[str, Module]]:
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+                for part, child in module._children():
+                    yield from visit(child, f"{name}.{part}" if name else part)
+
+        return visit(self, prefix)
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and constants, each once, with dotted names such as ``layers.0.cell.w_x``."""
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{path}.{name}" if path else name), value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """The tensors that are trained, each once (shared ones too), with dotted names."""
+        return ((n, t) for n, t in self.named_tensors() if isinstance(t, Parameter))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The tensors that are trained, each once."""
+        return (p for _, p in self.named_parameters())
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and constants under their dotted names."""
+        return {name: t.numpy() for name, t in self.named_tensors()}
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike | Tensor]) -> None:
+        """Take over contents that `state_dict` gave; each keeps the dtype it has here.
+
+        Raises `ValueError` that lists missing, unknown and misshapen entries, before anything is
+        written.
+        """
+        mine = dict(self.named_tensors())
+        given = {n: (t._data if isinstance(t, Tensor) else np.asarray(t)) for n, t in state.items()}
+        wrong = [
+            f"missing {n} {errors.describe(t.shape)}" for n, t in mine.items() if n not in given
+        ]
+        wrong += [f"unknown {n}" for n in given if n not in mine]
+        wrong += [
+            f"{n} has shape {errors.describe(given[n].shape)}, expected {errors.describe(t.shape)}"
+            for n, t in mine.items()
+            if n in given and given[n].shape != t.shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"this state does not fit {type(self).__name__}: {'; '.join(wrong)}. "
+                "Build the module with the sizes and options it was saved with."
+            )
+        for name, t in mine.items():
+            t._data[...] = given[name]
+            t.changed()
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """Parameters and constants in float32 or float64, in place; returns the module."""
+        wanted = np.dtype(dtype)
+        if wanted not in FLOATS:
+            raise errors.DtypeError(f"a module computes in float32 or float64, not in {wanted}.")
+        for _, t in self.named_tensors():
+            if t.dtype in FLOATS:
+                t._data = t._data.astype(wanted)
+                t._watch = None
+                t.grad = None
+        return self
+
+    def double(self) -> Self:
+        """float64 throughout, for checks; as in PyTorch."""
+        return self.astype(np.float64)
+
+    def float(self) -> Self:
+        """float32 throughout; as in PyTorch."""
+        return self.astype(np.float32)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode on (dropout drops) or off, here and below; returns the module."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Training mode off; returns the module."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients collected so far."""
+        for p in self.parameters():
+            p.grad = None
+
+    def __repr__(self) -> str:
+        children = [
+            f"  {name}: {child!r}".replace("\n", "\n  ") for name, child in self._children()
+        ]
+        head = f"{type(self).__name__}({self._describe()}"
+        return head + ("\n" + "\n".join(children) + "\n)" if children else ")")
+
+    def _describe(self) -> str:
+        """The sizes to show in ``repr``."""
+        shapes = [
+            f"{n} {errors.describe(t.shape)}"
+            for n, t in vars(self).items()
+            if isinstance(t, Tensor)
+        ]
+        return ", ".join(shapes)

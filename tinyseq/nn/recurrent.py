@@ -1,0 +1,414 @@
+"""Over time and in depth: `unroll`, and the combinators `Recurrent`, `Bidirectional` and `Stacked`.
+
+All are called ``y, state = layer(x, state=None, lengths=None)`` with x (T, B, D) and y (T, B, H); a
+state is nested tuples, and what comes out goes back in. They take any cell, also one of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import errors, graph, op, ops
+from tinyseq.nn.cells import GRUCell, LSTMCell, RNNCell, State
+from tinyseq.nn.layers import Dropout
+from tinyseq.nn.module import Module
+from tinyseq.tensor import Tensor
+
+
+class _Step(Tensor):
+    """x[t] that remembers the sequence it is a step of.
+
+    What does not touch the carried state leaves the loop: x[t] @ w = (x @ w)[t] for a weight that
+    all steps share, so the product is computed once for the whole sequence, one large matrix
+    product in place of T small ones, and each step takes its row.
+    """
+
+    __slots__ = ("products", "sequence", "t")
+
+    sequence: Tensor
+    products: dict[tuple[int, int], Tensor]
+    t: int
+
+    @staticmethod
+    def of(sequence: Tensor, t: int, products: dict[tuple[int, int], Tensor]) -> _Step:
+        row = sequence[t]
+        step = _Step.__new__(_Step)
+        step._data, step._watch, step.node = row._data, row._watch, row.node
+        step.requires_grad, step.grad, step.name = row.requires_grad, None, None
+        step.sequence, step.t, step.products = sequence, t, products
+        return step
+
+    def __matmul__(self, other: Any) -> Tensor:
+        if not (isinstance(other, Tensor) and other.node is None and other.ndim == 2):
+            return super().__matmul__(other)
+        key = (id(other), other.version())
+        if key not in self.products:
+            self.products[key] = self.sequence @ other
+        return self.products[key][self.t]
+
+
+def unroll(
+    cell: Callable[[Tensor, State], State],
+    x: Tensor,
+    state: State,
+    reverse: bool = False,
+    running: np.ndarray | None = None,
+    hoist: bool = False,
+) -> tuple[Tensor, State]:
+    """The recurrence, step by step: the specification of everything that is faster.
+
+    x (T, B, D) → outputs (T, B, H) and the last state. ``reverse`` runs from the last step to the
+    first. ``running`` (T, B, 1) of booleans says which sequences have a step t; the state of the
+    others stands still, and their output there is 0. ``hoist`` computes ``x[t] @ w`` for all steps
+    at once.
+    """
+    T = x.shape[0]
+    outputs: list[Any] = [None] * T
+    products: dict[tuple[int, int], Tensor] = {}
+    for t in reversed(range(T)) if reverse else range(T):
+        with graph.scope(f"t={t}"):
+            new = cell(_Step.of(x, t, products) if hoist else x[t], state)
+            if running is None:
+                state, outputs[t] = new, new[0]
+            else:
+                on = Tensor.wrap(running[t])
+                state = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
+                outputs[t] = ops.where(on, new[0], 0.0)
+    return ops.stack(outputs), state
+
+
+class Recurrent(Module):
+    """A cell run over a whole sequence: x (T, B, D) → y (T, B, H), and the last state.
+
+    ``cell``: any Module with ``cell(x, state) -> state``, a tuple of tensors with the output first.
+    ``reverse=True`` runs from the last step to the first; y stays in the order of x. ``lengths``
+    (B) of whole numbers: how many steps each sequence has, in any order; behind its end its state
+    stands still and y is 0.
+
+    ``mode``: ``None`` takes the fastest way there is, ``"unroll"`` the step-by-step one through the
+    recorded graph. Gradients flow to x, the parameters and the initial state. Raises `ShapeError`
+    for an x that is not (T, B, D), an empty sequence, or lengths that do not fit.
+    """
+
+    def __init__(self, cell: Module, reverse: bool = False, mode: str | None = None) -> None:
+        if mode == "compiled":
+            raise NotImplementedError(
+                "mode='compiled' is not there yet. Use mode='unroll', or None for the "
+                "fastest there is."
+            )
+        if mode not in (None, "unroll"):
+            raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', or None.")
+        self.cell = cell
+        self.reverse = reverse
+        self.mode = mode
+
+    @property
+    def input_size(self) -> int:
+        return int(self.cell.input_size)  # type: ignore[attr-defined]
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.cell.hidden_size)  # type: ignore[attr-defined]
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
+        """The state a sequence starts from when none is given, as the cell defines it."""
+        if not hasattr(self.cell, "initial_state"):
+            raise ValueError(
+                f"{type(self.cell).__name__} does not say how its state starts. Pass "
+                "state=..., or give it "
+                "initial_state(batch_size, dtype)."
+            )
+        state: State = self.cell.initial_state(batch_size, dtype)
+        return state
+
+    def forward(
+        self, x: Tensor, state: State | None = None, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Tensor, State]:
+        x = op.as_tensor(x)
+        _check_sequence(x, "Recurrent")
+        if state is None:
+            state = self.initial_state(x.shape[1], x.dtype)
+        hoist = self.mode is None and x.shape[0] > 1
+        return unroll(self.cell, x, state, self.reverse, _running(lengths, x), hoist)
+
+    def _describe(self) -> str:
+        return "reverse" if self.reverse else ""
+
+
+class Bidirectional(Module):
+    """Two layers over the same sequence, one from each end: y⟨t⟩ = [→a⟨t⟩, ←a⟨t⟩], (T, B, H₁ + H₂).
+
+    ``forward_layer`` and ``backward_layer`` are cells or layers of any two kinds; cells are made
+    `Recurrent`, the second one in reverse. The state is a tuple (of the forward layer, of the
+    backward layer). Schuster and Paliwal, 1997.
+    """
+
+    def __init__(self, forward_layer: Module, backward_layer: Module) -> None:
+        self.forward_layer = _as_layer(forward_layer)
+        self.backward_layer = _as_layer(backward_layer, reverse=True)
+
+    @property
+    def input_size(self) -> int:
+        return int(self.forward_layer.input_size)  # type: ignore[attr-defined]
+
+    @property
+    def hidden_size(self) -> int:
+        """Of both directions together: the width of y."""
+        return int(self.forward_layer.hidden_size + self.backward_layer.hidden_size)  # type: ignore[attr-defined]
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, Any]:
+        """One state a direction."""
+        return (
+            self.forward_layer.initial_state(batch_size, dtype),  # type: ignore[attr-defined]
+            self.backward_layer.initial_state(batch_size, dtype),  # type: ignore[attr-defined]
+        )
+
+    def forward(
+        self, x: Tensor, state: tuple[Any, Any] | None = None, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Tensor, tuple[Any, Any]]:
+        ahead, back = (
+            (None, None) if state is None else _parts(state, 2, "Bidirectional", "direction")
+        )
+        y_ahead, ahead = self.forward_layer(x, ahead, lengths)
+        y_back, back = self.backward_layer(x, back, lengths)
+        return ops.concat([y_ahead, y_back], axis=-1), (ahead, back)
+
+
+class Stacked(Module):
+    """Layers on top of each other: the output of each is the input of the next, a^{[l]⟨t⟩} from
+    a^{[l−1]⟨t⟩}.
+
+    ``layers`` are `Recurrent`, `Bidirectional`, `Stacked` or cells. ``dropout`` drops parts of the
+    output of every layer but the last, in training. ``batch_first=True`` takes and gives (B, T, …).
+    The state is a tuple, one state a layer.
+    """
+
+    def __init__(
+        self,
+        *layers: Module,
+        dropout: float = 0.0,
+        batch_first: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        if not layers:
+            raise ValueError("Stacked needs at least one layer.")
+        self.layers = [_as_layer(layer) for layer in layers]
+        self.dropout = Dropout(dropout, rng)
+        self.batch_first = batch_first
+
+    @property
+    def input_size(self) -> int:
+        return int(self.layers[0].input_size)  # type: ignore[attr-defined]
+
+    @property
+    def hidden_size(self) -> int:
+        """Of the last layer: the width of y."""
+        return int(self.layers[-1].hidden_size)  # type: ignore[attr-defined]
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, ...]:
+        """One state a layer."""
+        return tuple(layer.initial_state(batch_size, dtype) for layer in self.layers)  # type: ignore[attr-defined]
+
+    def forward(
+        self, x: Tensor, state: Sequence[Any] | None = None, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        x = op.as_tensor(x)
+        _check_sequence(x, "Stacked", self.batch_first)
+        y = ops.swapaxes(x, 0, 1) if self.batch_first else x
+        n = len(self.layers)
+        states = [None] * n if state is None else _parts(state, n, "Stacked", "layer")
+        out = []
+        for i, (layer, before) in enumerate(zip(self.layers, states, strict=True)):
+            y, after = layer(y if i == 0 else self.dropout(y), before, lengths)
+            out.append(after)
+        return (ops.swapaxes(y, 0, 1) if self.batch_first else y), tuple(out)
+
+    def _describe(self) -> str:
+        return f"dropout={self.dropout.p}" if self.dropout.p else ""
+
+
+def _check_sequence(x: Tensor, name: str, batch_first: bool = False) -> None:
+    if x.ndim != 3:
+        raise errors.ShapeError(
+            f"{errors.located(name)}: x has shape {errors.describe(x.shape)}, expected "
+            f"{'(B, T, D)' if batch_first else '(T, B, D)'}: steps, batch, features. "
+            "Add the missing axis, e.g. x[:, None] for a batch of one."
+        )
+    if x.shape[1 if batch_first else 0] == 0:
+        raise errors.ShapeError(
+            f"{errors.located(name)}: x of shape {errors.describe(x.shape)} has T=0 steps. "
+            "A sequence needs at least one."
+        )
+
+
+def _running(lengths: npt.ArrayLike | None, x: Tensor) -> np.ndarray | None:
+    """(T, B, 1): does sequence b have a step t? `None` when all have all."""
+    if lengths is None:
+        return None
+    n = np.array(lengths._data if isinstance(lengths, Tensor) else lengths)
+    T, B = x.shape[:2]
+    if n.shape != (B,) or n.dtype.kind not in "iu":
+        raise errors.ShapeError(
+            f"lengths must be B={B} whole numbers, one a sequence, got {n.dtype} of shape "
+            f"{errors.describe(n.shape)}."
+        )
+    if B and (n.min() < 1 or n.max() > T):
+        wrong = n[(n < 1) | (n > T)][0]
+        raise ValueError(f"lengths: {wrong} is outside of 1 … {T}, the steps that x has (T={T}).")
+    return (np.arange(T)[:, None] < n)[:, :, None]
+
+
+def _parts(state: Sequence[Any], n: int, name: str, what: str) -> Sequence[Any]:
+    if not isinstance(state, tuple | list) or len(state) != n:
+        got = len(state) if isinstance(state, tuple | list) else type(state).__name__
+        raise errors.ShapeError(
+            f"{name}: the state must be a tuple of {n}, one a {what}, got {got}. "
+            "Pass what the layer returned, or initial_state(batch_size)."
+        )
+    return state
+
+
+def _as_layer(module: Module, reverse: bool = False) -> Module:
+    """Layers stay as they are, in the direction asked for; a cell is made one."""
+    if isinstance(module, Recurrent | Bidirectional | Stacked):
+        if not reverse:
+            return module
+        if isinstance(module, Recurrent):
+            return Recurrent(module.cell, not module.reverse, module.mode)
+        return Reversed(module)
+    return Recurrent(module, reverse)
+
+
+class Reversed(Module):
+    """A layer run from the other end: x and y are turned around, each sequence within its
+    length.
+    """
+
+    def __init__(self, layer: Module) -> None:
+        self.layer = layer
+
+    @property
+    def input_size(self) -> int:
+        return int(self.layer.input_size)  # type: ignore[attr-defined]
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.layer.hidden_size)  # type: ignore[attr-defined]
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
+        """The layer's own."""
+        return self.layer.initial_state(batch_size, dtype)  # type: ignore[attr-defined]
+
+    def forward(
+        self, x: Tensor, state: Any = None, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Tensor, Any]:
+        x = op.as_tensor(x)
+        _check_sequence(x, "Reversed")
+        index = _turned(lengths, x)
+        y, state = self.layer(x[index], state, lengths)
+        return y[index], state
+
+
+def _turned(lengths: npt.ArrayLike | None, x: Tensor) -> Any:
+    """The index that turns each sequence around and leaves the padding behind its end
+    where it is.
+    """
+    running = _running(lengths, x)
+    if running is None:
+        return slice(None, None, -1)
+    T, B = x.shape[:2]
+    n = running[:, :, 0].sum(axis=0)
+    t = np.arange(T)[:, None]
+    return np.where(t < n, n - 1 - t, t), np.arange(B)[None, :]
+
+
+def _layers(
+    make_cell: Callable[[int, int], Module],
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bidirectional: bool,
+    mode: str | None,
+) -> list[Module]:
+    if not isinstance(num_layers, int) or num_layers < 1:
+        raise ValueError(f"num_layers={num_layers!r} must be a whole number, at least 1.")
+    layers: list[Module] = []
+    for _ in range(num_layers):
+        ahead = Recurrent(make_cell(input_size, hidden_size), mode=mode)
+        if bidirectional:
+            back = Recurrent(make_cell(input_size, hidden_size), mode=mode)
+            layers.append(Bidirectional(ahead, back))
+        else:
+            layers.append(ahead)
+        input_size = hidden_size * (2 if bidirectional else 1)
+    return layers
+
+
+def RNN(
+    input_size: int,
+    hidden_size: int,
+    num_layers: int = 1,
+    *,
+    nonlinearity: str = "tanh",
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    batch_first: bool = False,
+    mode: str | None = None,
+    rng: np.random.Generator | None = None,
+) -> Stacked:
+    """``num_layers`` `RNNCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
+    B, 2H).
+    """
+    layers = _layers(
+        lambda D, H: RNNCell(D, H, nonlinearity, rng),
+        input_size, hidden_size, num_layers, bidirectional, mode,
+    )  # fmt: skip
+    return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
+
+
+def GRU(
+    input_size: int,
+    hidden_size: int,
+    num_layers: int = 1,
+    *,
+    variant: str = "reset_after",
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    batch_first: bool = False,
+    mode: str | None = None,
+    rng: np.random.Generator | None = None,
+) -> Stacked:
+    """``num_layers`` `GRUCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
+    B, 2H).
+    """
+    layers = _layers(
+        lambda D, H: GRUCell(D, H, variant, rng),
+        input_size, hidden_size, num_layers, bidirectional, mode,
+    )  # fmt: skip
+    return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
+
+
+def LSTM(
+    input_size: int,
+    hidden_size: int,
+    num_layers: int = 1,
+    *,
+    forget_bias: float = 1.0,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    batch_first: bool = False,
+    mode: str | None = None,
+    rng: np.random.Generator | None = None,
+) -> Stacked:
+    """``num_layers`` `LSTMCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
+    B, 2H).
+    """
+    layers = _layers(
+        lambda D, H: LSTMCell(D, H, forget_bias, rng),
+        input_size, hidden_size, num_layers, bidirectional, mode,
+    )  # fmt: skip
+    return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)

@@ -1,0 +1,157 @@
+"""What an operation is: `Op`, its declaration, and what happens when one is called.
+
+Calling an op computes with NumPy and, if any input requires a gradient, records a `Node`: that is
+all the engine does on the way forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import errors
+from tinyseq.graph import Node, recording
+from tinyseq.tensor import FLOATS, Tensor
+
+TensorLike = Tensor | npt.ArrayLike
+Axis = int | Sequence[int] | None
+Vjp = Callable[..., tuple[Tensor | None, ...]]
+
+F32, F64 = FLOATS
+
+
+class Use(NamedTuple):
+    """One use of a tensor as an input of an op: the cotangent of the result, and the op's
+    arguments.
+    """
+
+    g: Tensor
+    inputs: tuple[Tensor, ...]
+    attrs: dict[str, Any]
+
+
+Joint = Callable[[Tensor, list[Use]], Tensor]
+
+F32, F64 = FLOATS
+
+
+class Op:
+    """One primitive; call it on Tensors (arrays and Python numbers are taken in as constants)."""
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        vjp: Vjp | None,
+        reads: str,
+        joint: dict[int, Joint],
+        emit: str | None,
+        hint: str,
+    ) -> None:
+        self.name = name
+        self.forward = forward
+        self.vjp = vjp  # None: not differentiable, the result is a constant
+        self.reads_output = "y" in reads
+        self.reads_all = "x" in reads
+        self.reads_inputs = {int(i) for i in reads if i.isdigit()}
+        self.joint = joint  # inputs whose cotangent is computed from all their uses together
+        self.emit = emit  # None: cannot sit in a compiled loop
+        self.hint = hint
+        self.__doc__ = forward.__doc__
+
+    def __call__(self, *args: TensorLike, **attrs: Any) -> Tensor:
+        inputs = coerce(args)
+        arrays = [x._data for x in inputs]
+        try:
+            out = self.forward(*arrays, **attrs)
+        except (ValueError, IndexError) as cause:
+            scope = recording.scope
+            raise errors.reword(self.name, scope, arrays, attrs, self.hint, cause) from cause
+        if out.__class__ is not np.ndarray:
+            out = np.asarray(out)  # NumPy gives scalars where no axis is left
+        if out.dtype is F64 and "dtype" not in attrs and F64 not in [a.dtype for a in arrays]:
+            out = out.astype(F32)  # whole numbers went in: the default float comes out
+        y = Tensor.wrap(out)
+        if out.base is not None:  # perhaps a view: it changes when its owner does
+            for x in inputs:
+                if np.may_share_memory(out, x._data):
+                    y._watch = x._watched()
+                    break
+        if recording.enabled and self.vjp is not None:
+            for x in inputs:
+                if x.requires_grad:
+                    y.requires_grad = True
+                    self._record(y, inputs, attrs)
+                    break
+        return y
+
+    def _record(self, y: Tensor, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> None:
+        output = None
+        if self.reads_output:  # the contents alone: the tensor itself would keep its own node alive
+            output = Tensor.wrap(y._data)
+            output._watch = y._watched()
+        if not self.reads_all:
+            inputs = tuple(
+                x if x.node is None or i in self.reads_inputs else x.husk()
+                for i, x in enumerate(inputs)
+            )
+        kept = inputs if output is None else (*inputs, output)
+        versions = tuple([0 if x._watch is None else x._watch.version() for x in kept])
+        y.node = Node(self, inputs, attrs, recording.scope, versions, output)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+REGISTRY: dict[str, Op] = {}
+
+
+def primitive(
+    vjp: Vjp | None = None,
+    *,
+    reads: str = "xy",
+    joint: dict[int, Joint] | None = None,
+    emit: str | None = None,
+    hint: str = "",
+) -> Callable[[Callable[..., Any]], Op]:
+    """Declare the decorated NumPy function as an op of that name."""
+
+    def declare(forward: Callable[..., Any]) -> Op:
+        name = forward.__name__.strip("_")
+        op = REGISTRY[name] = Op(name, forward, vjp, reads, joint or {}, emit, hint)
+        return op
+
+    return declare
+
+
+def as_tensor(x: TensorLike, dtype: np.dtype[Any] | None = None) -> Tensor:
+    """``x`` itself when it is a Tensor, else a constant from a copy of it."""
+    return x if isinstance(x, Tensor) else Tensor(x, dtype)
+
+
+def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
+    """Constants made Tensors; Python numbers and whole-number tensors take the float dtype they
+    meet.
+    """
+    dtype = args[0]._data.dtype if isinstance(args[0], Tensor) else None
+    for x in args:
+        if not isinstance(x, Tensor) or x._data.dtype is not dtype:
+            break
+    else:
+        return args  # type: ignore[return-value]  # the usual case, on the way of every op
+    tensors = [as_tensor(x) for x in args]
+    # numpy.float64 is a float: a scalar never widens what it meets
+    weak = [isinstance(x, bool | int | float) for x in args]
+    dtypes = {x._data.dtype for x, w in zip(tensors, weak, strict=True) if not w}
+    meets = F64 if F64 in dtypes else F32 if F32 in dtypes else None
+    return tuple(
+        Tensor.wrap(x._data.astype(meets)) if meets and _gives_way(x, w) else x
+        for x, w in zip(tensors, weak, strict=True)
+    )
+
+
+def _gives_way(x: Tensor, weak: bool) -> bool:
+    return x._data.dtype.kind == "i" or (weak and x._data.dtype.kind == "f")

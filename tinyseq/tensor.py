@@ -1,0 +1,436 @@
+"""`Tensor`: an ndarray that knows how it was made. Every operator is a one-line call of an op."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq.errors import DtypeError, GraphError, describe
+from tinyseq.graph import Node
+
+if TYPE_CHECKING:
+    from tinyseq import (
+        ops,  # set by ops itself: ops are written over Tensor, and its operators call them
+    )
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@functools.lru_cache(maxsize=256)
+def _nan(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """NaN of any shape in the memory of one: it looks like an array and holds nothing."""
+    return np.broadcast_to(np.array(np.nan, dtype), shape)
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data.cast("B")) if array.size else 0
+
+
+class _Watch:
+    """Counts how often an array's contents were seen to change.
+
+    Nobody can tell when NumPy writes into an array, so contents are compared, by checksum. That
+    costs a pass over the memory and is therefore done only for arrays that user code got hold of
+    (`Tensor.data`).
+    """
+
+    __slots__ = ("array", "checksum", "count")
+
+    def __init__(self, array: np.ndarray, count: int = 0) -> None:
+        self.array = array
+        self.checksum: int | None = None  # None: nobody outside holds this array
+        self.count = count
+
+    def expose(self) -> None:
+        if self.checksum is None:
+            self.checksum = _checksum(self.array)
+
+    def version(self) -> int:
+        if self.checksum is not None:
+            checksum = _checksum(self.array)
+            if checksum != self.checksum:
+                self.checksum = checksum
+                self.count += 1
+        return self.count
+
+
+class Tensor:
+    """A NumPy array with the recording of how it was made.
+
+    ``data`` is copied in. dtypes: float32 and float64 are kept, Python floats become float32, whole
+    numbers stay int64 and booleans stay bool (neither can require a gradient); anything else is
+    refused. Python scalars take the dtype of the tensor they meet, as in NumPy 2; a whole-number
+    tensor that meets a float one takes its dtype.
+
+    Attributes: ``shape``, ``dtype``, ``ndim``, ``size`` as in NumPy; ``requires_grad``; ``grad``, a
+    Tensor that `backward` fills on leaves; ``name``, for error messages and pictures; ``node``, how
+    it was made (`None` for a leaf).
+    """
+
+    __slots__ = ("__weakref__", "_data", "_watch", "grad", "name", "node", "requires_grad")
+
+    _data: np.ndarray
+    _watch: _Watch | None
+    grad: Tensor | None
+    name: str | None
+    node: Node | None
+    requires_grad: bool
+
+    def __init__(
+        self,
+        data: npt.ArrayLike | Tensor,
+        dtype: npt.DTypeLike | None = None,
+        requires_grad: bool = False,
+        name: str | None = None,
+    ) -> None:
+        array = _as_array(data, dtype)
+        if requires_grad and array.dtype not in FLOATS:
+            raise DtypeError(
+                f"a tensor of dtype {array.dtype} cannot require a gradient: only float32 "
+                "and float64 can. "
+                "Pass dtype=np.float32, or drop requires_grad."
+            )
+        self._data = array
+        self._watch = None
+        self.grad = None
+        self.name = name
+        self.node = None
+        self.requires_grad = requires_grad
+
+    @staticmethod
+    def wrap(array: np.ndarray) -> Tensor:
+        """A constant around ``array`` itself: no copy, no checks. For ops, which own what they
+        made.
+        """
+        self = Tensor.__new__(Tensor)
+        self._data = array
+        self._watch = None
+        self.grad = None
+        self.name = None
+        self.node = None
+        self.requires_grad = False
+        return self
+
+    def husk(self) -> Tensor:
+        """The same value of the recording without its contents: what is read from it by mistake is
+        NaN.
+        """
+        out = Tensor.wrap(_nan(self._data.shape, self._data.dtype))
+        out.node = self.node
+        out.name = self.name
+        out.requires_grad = self.requires_grad
+        return out
+
+    # -- what it holds --------------------------------------------------------------------------
+
+    @property
+    def data(self) -> np.ndarray:
+        """The array itself, not a copy. Writing into it is noticed: a backward pass that needs the
+        contents from before raises `GraphError` instead of giving wrong gradients.
+        """
+        self._watched().expose()
+        return self._data
+
+    @data.setter
+    def data(self, value: npt.ArrayLike) -> None:
+        array = _as_array(value, self.dtype)
+        if array.shape != self.shape:
+            raise ValueError(
+                f"data of shape {describe(array.shape)} cannot replace data of shape "
+                f"{describe(self.shape)}. Make a new Tensor for another shape."
+            )
+        # A watch of its own: a view of the old array goes on seeing the old array.
+        self._watch = _Watch(array, self.version() + 1)
+        self._data = array
+
+    def _watched(self) -> _Watch:
+        if self._watch is None:
+            self._watch = _Watch(self._data)
+        return self._watch
+
+    def version(self) -> int:
+        """How often the contents were seen to change in place."""
+        return 0 if self._watch is None else self._watch.version()
+
+    def changed(self) -> None:
+        """To be called after writing into ``_data`` inside the library (optimisers do): counts one
+        version.
+        """
+        self._watched().count += 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the contents as a NumPy array."""
+        return self._data.copy()
+
+    def item(self) -> Any:
+        """The one element as a Python number; `ValueError` when there is not exactly one."""
+        if self.size != 1:
+            raise ValueError(
+                f"item() needs a tensor of one element, this one has shape {describe(self.shape)}. "
+                "Reduce it first (sum, mean, max) or use numpy()."
+            )
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        return self._data.tolist()
+
+    def detach(self) -> Tensor:
+        """The same contents, cut off from the recording. Shares memory."""
+        out = Tensor.wrap(self._data)
+        out._watch = self._watched()
+        return out
+
+    def __repr__(self) -> str:
+        body = np.array2string(self._data, separator=", ", prefix="Tensor(")
+        dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
+        if self.node is not None:
+            how = f", op={self.node.op.name if self.node.op else 'freed'}"
+        else:
+            how = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({body}{dtype}{how})"
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len() of a tensor without axes; use .size or .item()")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind != "i":
+            raise DtypeError(f"a tensor of dtype {self.dtype} is no index; whole numbers are.")
+        return int(self.item())
+
+    # -- NumPy's side ---------------------------------------------------------------------------
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise GraphError(
+                "turning a tensor that requires a gradient into an ndarray would cut it "
+                "off silently. "
+                "Use tinyseq's own op of that name, or .detach().numpy() to cut it off on purpose."
+            )
+        return np.array(self._data, dtype=dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return ops.from_numpy_call(ufunc.__name__ if method == "__call__" else "", inputs, kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return ops.from_numpy_call(func.__name__, args, kwargs)
+
+    # -- the gradient ---------------------------------------------------------------------------
+
+    def backward(
+        self,
+        gradient: Tensor | npt.ArrayLike | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+    ) -> None:
+        """Add d self / d leaf to ``.grad`` of every leaf that requires one. See
+        `tinyseq.backward`.
+        """
+        from tinyseq.backprop import backward
+
+        backward(self, gradient, retain_graph, create_graph)
+
+    # -- operators ------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return ops.sub(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return ops.sub(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return ops.mul(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return ops.mul(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return ops.div(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return ops.div(other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return ops.pow(self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return ops.pow(other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return ops.matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.neg(self)
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return ops.getitem(self, index)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return ops.less(self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return ops.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return ops.greater(self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return ops.greater_equal(self, other)
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return ops.equal(self, other)
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return ops.not_equal(self, other)
+
+    __hash__ = object.__hash__
+
+    # -- methods, with NumPy's names and meaning ------------------------------------------------
+
+    def astype(self, dtype: npt.DTypeLike) -> Tensor:
+        return ops.astype(self, dtype)
+
+    def exp(self) -> Tensor:
+        return ops.exp(self)
+
+    def log(self) -> Tensor:
+        return ops.log(self)
+
+    def sqrt(self) -> Tensor:
+        return ops.sqrt(self)
+
+    def tanh(self) -> Tensor:
+        return ops.tanh(self)
+
+    def sigmoid(self) -> Tensor:
+        return ops.sigmoid(self)
+
+    def relu(self) -> Tensor:
+        return ops.relu(self)
+
+    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        return ops.sum(self, axis, keepdims)
+
+    def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        return ops.mean(self, axis, keepdims)
+
+    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        return ops.max(self, axis, keepdims)
+
+    def min(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        return ops.min(self, axis, keepdims)
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        return ops.reshape(self, *shape)
+
+    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
+        return ops.transpose(self, *axes)
+
+    @property
+    def T(self) -> Tensor:
+        return ops.transpose(self)
+
+    @property
+    def mT(self) -> Tensor:
+        return ops.swapaxes(self, -1, -2)
+
+
+def tensor(
+    data: npt.ArrayLike | Tensor,
+    dtype: npt.DTypeLike | None = None,
+    requires_grad: bool = False,
+    name: str | None = None,
+) -> Tensor:
+    """A new leaf `Tensor` from a copy of ``data``; spelled as in PyTorch."""
+    return Tensor(data, dtype, requires_grad, name)
+
+
+def _as_array(data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) -> np.ndarray:
+    """A fresh array of a dtype that tinyseq computes with."""
+    if isinstance(data, Tensor):
+        data = data._data
+    try:
+        array = np.array(data)
+    except ValueError as cause:
+        raise DtypeError(f"no rectangular array can be made of this: {cause}") from cause
+    if (
+        dtype is None
+        and array.dtype == np.float64
+        and not isinstance(data, np.ndarray | np.generic)
+    ):
+        dtype = (
+            np.float32
+        )  # Python floats carry no dtype of their own: the library's default applies
+    if dtype is None and array.dtype.kind in "iu":
+        dtype = np.int64
+    if dtype is not None:
+        wanted = np.dtype(dtype)
+        if array.dtype.kind == "c" or array.dtype.kind not in "fiub":
+            raise _refused(array.dtype)
+        if (
+            array.dtype.kind == "f"
+            and wanted.kind in "iub"
+            and not np.all(array == np.trunc(array))
+        ):
+            raise DtypeError(
+                f"dtype {wanted} would cut off the fractions of this {array.dtype} data. "
+                "Round it first."
+            )
+        array = array.astype(wanted, copy=False)
+    if array.dtype not in (*FLOATS, np.dtype(np.int64), np.dtype(np.bool_)):
+        raise _refused(array.dtype)
+    return array
+
+
+def _refused(dtype: np.dtype[Any]) -> DtypeError:
+    return DtypeError(
+        f"dtype {dtype} is not supported: tinyseq computes in float32 and float64 and "
+        "indexes with int64 "
+        "and bool. Convert the data first, e.g. with .astype(np.float32)."
+    )
