@@ -27,19 +27,25 @@ class _Step(Tensor):
     product in place of T small ones, and each step takes its row.
     """
 
-    __slots__ = ("products", "sequence", "t")
+    __slots__ = ("path", "products", "sequence", "t")
 
     sequence: Tensor
     products: dict[tuple[int, int], Tensor]
     t: int
+    path: tuple[str, ...]  # of the layer: what is computed for all steps is recorded there
 
     @staticmethod
-    def of(sequence: Tensor, t: int, products: dict[tuple[int, int], Tensor]) -> _Step:
+    def of(
+        sequence: Tensor,
+        t: int,
+        products: dict[tuple[int, int], Tensor],
+        path: tuple[str, ...],
+    ) -> _Step:
         row = sequence[t]
         step = _Step.__new__(_Step)
         step._data, step._watch, step.node = row._data, row._watch, row.node
         step.requires_grad, step.grad, step.name = row.requires_grad, None, None
-        step.sequence, step.t, step.products = sequence, t, products
+        step.sequence, step.t, step.products, step.path = sequence, t, products, path
         return step
 
     def __matmul__(self, other: Any) -> Tensor:
@@ -47,7 +53,8 @@ class _Step(Tensor):
             return super().__matmul__(other)
         key = (id(other), other.version())
         if key not in self.products:
-            self.products[key] = self.sequence @ other
+            with graph.within(self.path):
+                self.products[key] = self.sequence @ other
         return self.products[key][self.t]
 
 
@@ -69,9 +76,10 @@ def unroll(
     T = x.shape[0]
     outputs: list[Any] = [None] * T
     products: dict[tuple[int, int], Tensor] = {}
+    path = graph.recording.scope
     for t in reversed(range(T)) if reverse else range(T):
         with graph.scope(f"t={t}"):
-            new = cell(_Step.of(x, t, products) if hoist else x[t], state)
+            new = cell(_Step.of(x, t, products, path) if hoist else x[t], state)
             if running is None:
                 state, outputs[t] = new, new[0]
             else:
