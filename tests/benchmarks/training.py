@@ -80,7 +80,8 @@ def compare(args: argparse.Namespace) -> None:
     ours, theirs = (sorted(s)[args.turns // 2] for s in speeds.values())
     n = os.environ["OMP_NUM_THREADS"]
     print(
-        f"{n} thread{'s' if n != '1' else ' '}  tinyseq {ours:9,.0f} chars/s   PyTorch {theirs:9,.0f} "
+        f"{n} thread{'s' if n != '1' else ' '}  tinyseq {ours:9,.0f} chars/s   PyTorch "
+        f"{theirs:9,.0f} "
         f"chars/s   ratio {ratios[args.turns // 2]:.2f}  (from {ratios[0]:.2f} to {ratios[-1]:.2f})"
     )
 
