@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyseq as ts
-from tinyseq import ops
+from tinyseq import nn, ops
 
 
 @dataclass
@@ -225,6 +225,17 @@ def astype_case(draw):
     return Case(lambda t: ops._astype(t, dtype=np.dtype(np.float64)), [x], lambda a: a)
 
 
+@st.composite
+def checkpoint_case(draw):
+    a, b = (draw(values(draw(shapes))) for _ in range(2))
+
+    def fn(s, t):
+        first, (second,) = nn.checkpoint(lambda s, state: (ts.tanh(s), (state[0] * 2,)), s, (t,))
+        return ts.concat([first.reshape(-1), second.reshape(-1)])
+
+    return Case(fn, [a, b], lambda a, b: np.concatenate([np.tanh(a).ravel(), 2 * b.ravel()]))
+
+
 OPS: dict[str, st.SearchStrategy[Case]] = {
     "neg": unary(ts.neg, np.negative),
     "exp": unary(ts.exp, np.exp),
@@ -262,6 +273,7 @@ OPS: dict[str, st.SearchStrategy[Case]] = {
     "sum": reduction(ts.sum, np.sum),
     "max": reduction(ts.max, np.max),
     "min": reduction(ts.min, np.min),
+    "checkpointed": checkpoint_case(),
     "logsumexp": reduction(ts.logsumexp, np_logsumexp),
 }
 """By the op's name in the registry; the suite fails when one is missing."""

@@ -9,7 +9,8 @@ Tensor([2., 4.])
 """
 
 from tinyseq import errors, functional, graph, nn, ops, optim, random
-from tinyseq.backprop import backward, grad, no_grad
+from tinyseq.backprop import backward, detect_anomaly, grad, no_grad
+from tinyseq.derivatives import hvp, jacobian
 from tinyseq.gradcheck import GradcheckError, gradcheck
 from tinyseq.ops import (
     abs,
@@ -59,6 +60,7 @@ __all__ = [
     "backward",
     "broadcast_to",
     "concat",
+    "detect_anomaly",
     "div",
     "errors",
     "exp",
@@ -66,6 +68,8 @@ __all__ = [
     "grad",
     "gradcheck",
     "graph",
+    "hvp",
+    "jacobian",
     "log",
     "logsumexp",
     "matmul",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import overload
 
 import numpy as np
@@ -12,7 +12,24 @@ import numpy.typing as npt
 from tinyseq import errors, graph, ops
 from tinyseq.graph import Node, identity, recorded
 from tinyseq.op import Joint, Op, Use, as_tensor
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Hook, Tensor
+
+
+@contextmanager
+def detect_anomaly() -> Iterator[None]:
+    """Inside this block the op that first makes a NaN or an Inf raises `AnomalyError`.
+
+    Forward and backward passes are watched; the error names the op, the module path and time step,
+    and the range of its inputs. Every result is looked at, so it is slower. NumPy's own warnings
+    about the same thing are silent meanwhile.
+    """
+    outer = graph.recording.anomaly
+    graph.recording.anomaly = True
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        graph.recording.anomaly = outer
 
 
 def no_grad() -> AbstractContextManager[None]:
@@ -173,14 +190,15 @@ def _walk(
             if g is None:
                 continue
             node = t.node
-            if (asked is not None and key in asked) or (
-                asked is None and node is None and t.requires_grad
-            ):
+            for hook in (t.hooks if node is None else node.hooks) or ():
+                g = _hooked(hook, t, g)
+            leaf = node is None and t.requires_grad
+            if leaf if asked is None else key in asked:
                 found[key] = (t, g)
             if node is None:
                 continue
             op = _checked(t, node)
-            if create_graph:
+            if create_graph or graph.recording.anomaly:
                 graph.recording.scope = ("grad", *node.scope)
             assert op.vjp is not None
             cots = op.vjp(g, _result(t, node), *node.inputs, **node.attrs)
@@ -199,6 +217,20 @@ def _walk(
             if not retain_graph:
                 node.free()
     return found
+
+
+def _hooked(hook: Hook, t: Tensor, g: Tensor) -> Tensor:
+    changed = hook(g)
+    if changed is None:
+        return g
+    changed = as_tensor(changed, t.dtype)
+    if changed.shape != t.shape:
+        raise errors.ShapeError(
+            f"a hook on {_called(t)} returned a gradient of shape "
+            f"{errors.describe(changed.shape)}. "
+            "Return one of the tensor's own shape, or None to leave it as it is."
+        )
+    return changed
 
 
 def _leading_to(order: list[Tensor], asked: set[int]) -> set[int]:

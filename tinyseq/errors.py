@@ -23,6 +23,10 @@ class GraphError(RuntimeError):
     """A recording that cannot be walked: freed, never made, or changed behind its back."""
 
 
+class AnomalyError(FloatingPointError):
+    """A NaN or an Inf, where it was first made."""
+
+
 def describe(shape: Iterable[int], letters: str = "") -> str:
     """``(3, 5)``, or with letters ``(T=3, B=5)``: a shape as the reader should see it."""
     sizes = list(shape)

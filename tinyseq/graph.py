@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinyseq.op import Op
-    from tinyseq.tensor import Tensor
+    from tinyseq.tensor import Hook, Tensor
 
 
 class Node:
@@ -26,10 +26,10 @@ class Node:
     them); ``output`` is the result, if the rule reads it. ``versions`` says which contents the
     inputs and, last, the result had, so that a change in place before the backward pass is noticed.
 
-    A node is not changed after it was made, but for `free`.
+    A node is not changed after it was made, but for `free` and the hooks on its result.
     """
 
-    __slots__ = ("attrs", "inputs", "op", "output", "scope", "versions")
+    __slots__ = ("attrs", "hooks", "inputs", "op", "output", "scope", "versions")
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Node:
         self.scope = scope
         self.versions = versions
         self.output = output
+        self.hooks: list[Hook] | None = None
 
     def free(self) -> None:
         """Let go of everything: a backward pass has been here. ``op`` is `None` from then on."""
@@ -66,6 +67,7 @@ class _Recording(threading.local):
     """Whether operations are recorded, and under which path: per thread, as in PyTorch."""
 
     enabled: bool = True
+    anomaly: bool = False  # look at every result for a NaN or an Inf
     scope: tuple[str, ...] = ()
 
 

@@ -74,6 +74,8 @@ class Op:
             out = np.asarray(out)  # NumPy gives scalars where no axis is left
         if out.dtype is F64 and "dtype" not in attrs and F64 not in [a.dtype for a in arrays]:
             out = out.astype(F32)  # whole numbers went in: the default float comes out
+        if recording.anomaly:
+            self._look(out, arrays)
         y = Tensor.wrap(out)
         if out.base is not None:  # perhaps a view: it changes when its owner does
             for x in inputs:
@@ -87,6 +89,26 @@ class Op:
                     self._record(y, inputs, attrs)
                     break
         return y
+
+    def _look(self, out: np.ndarray, arrays: list[np.ndarray]) -> None:
+        """Raise if there is a NaN or an Inf here that was in no input."""
+        if out.dtype not in FLOATS or np.isfinite(out).all():
+            return
+        if any(a.dtype in FLOATS and not np.isfinite(a).all() for a in arrays):
+            return
+        where = errors.located(self.name)
+        place = tuple(np.argwhere(~np.isfinite(out))[0].tolist())
+        ranges = ", ".join(
+            f"{errors.describe(a.shape)} from {a.min():.4g} to {a.max():.4g}"
+            for a in arrays
+            if a.size
+        )
+        raise errors.AnomalyError(
+            f"{where} made the first {out[place]}, at {list(place)} of its result of shape "
+            f"{errors.describe(out.shape)}, from {ranges}. A path that begins with grad is "
+            "a backward "
+            "pass. Keep its input away from there: clip, add an eps, or lower the learning rate."
+        )
 
     def _record(self, y: Tensor, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> None:
         output = None

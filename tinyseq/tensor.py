@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ops,  # set by ops itself: ops are written over Tensor, and its operators call them
     )
 
+Hook = Callable[["Tensor"], "Tensor | None"]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -72,11 +73,12 @@ class Tensor:
     it was made (`None` for a leaf).
     """
 
-    __slots__ = ("__weakref__", "_data", "_watch", "grad", "name", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_data", "_watch", "grad", "hooks", "name", "node", "requires_grad")
 
     _data: np.ndarray
     _watch: _Watch | None
     grad: Tensor | None
+    hooks: list[Hook] | None
     name: str | None
     node: Node | None
     requires_grad: bool
@@ -98,6 +100,7 @@ class Tensor:
         self._data = array
         self._watch = None
         self.grad = None
+        self.hooks = None
         self.name = name
         self.node = None
         self.requires_grad = requires_grad
@@ -111,6 +114,7 @@ class Tensor:
         self._data = array
         self._watch = None
         self.grad = None
+        self.hooks = None
         self.name = None
         self.node = None
         self.requires_grad = False
@@ -263,6 +267,26 @@ class Tensor:
         from tinyseq.backprop import backward
 
         backward(self, gradient, retain_graph, create_graph)
+
+    def register_hook(self, hook: Hook) -> Callable[[], None]:
+        """Call ``hook(g)`` with the gradient of this tensor whenever a backward pass has it whole.
+
+        What the hook returns, if it is not `None`, takes the gradient's place, for ``.grad`` and
+        for everything further back. Gives a function that removes the hook. Raises `GraphError` for
+        a tensor without a gradient, in the backward pass `ShapeError` for a gradient of another
+        shape.
+        """
+        if not self.requires_grad:
+            raise GraphError(
+                "register_hook: this tensor does not require a gradient, so no hook would ever be "
+                "called. Make it with requires_grad=True."
+            )
+        holder = self if self.node is None else self.node
+        if holder.hooks is None:
+            holder.hooks = []
+        hooks = holder.hooks
+        hooks.append(hook)
+        return lambda: hooks.remove(hook) if hook in hooks else None
 
     # -- operators ------------------------------------------------------------------------------
 

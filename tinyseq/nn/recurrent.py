@@ -45,6 +45,7 @@ class _Step(Tensor):
         step = _Step.__new__(_Step)
         step._data, step._watch, step.node = row._data, row._watch, row.node
         step.requires_grad, step.grad, step.name = row.requires_grad, None, None
+        step.hooks = None
         step.sequence, step.t, step.products, step.path = sequence, t, products, path
         return step
 

@@ -1,0 +1,216 @@
+"""Jacobians, Hessian-vector products, hooks, anomaly detection, recomputation."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import tinyseq as ts
+from tinyseq import nn
+from tinyseq.errors import AnomalyError, GraphError, ShapeError
+
+
+def leaf(data):
+    return ts.tensor(np.array(data, np.float64), requires_grad=True)
+
+
+A = np.random.default_rng(0).standard_normal((3, 3))
+
+
+def quadratic(x):
+    return 0.5 * x @ ts.tensor(A) @ x
+
+
+def test_jacobian_of_a_linear_map_is_its_matrix():
+    x = ts.tensor(np.ones(3))
+    np.testing.assert_allclose(ts.jacobian(lambda x: ts.tensor(A) @ x, x).numpy(), A)
+    square = ts.jacobian(lambda x: x * x, leaf([[1.0, 2.0]]))
+    assert square.shape == (1, 2, 1, 2)
+    assert square[0, 1, 0, 1].item() == 4.0
+
+
+def test_jacobian_of_the_jacobian_is_the_hessian():
+    hessian = ts.jacobian(
+        lambda x: ts.jacobian(quadratic, x, create_graph=True), leaf([1.0, 2.0, 3.0])
+    )
+    np.testing.assert_allclose(hessian.numpy(), (A + A.T) / 2)
+
+
+def test_hessian_vector_products():
+    v = ts.tensor(np.array([1.0, -1.0, 2.0]))
+    np.testing.assert_allclose(
+        ts.hvp(quadratic, leaf([1.0, 2.0, 3.0]), v).numpy(), (A + A.T) / 2 @ v.numpy()
+    )
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    u, w = ts.tensor(np.array([1.0, 0.0])), ts.tensor(np.array([0.0, 1.0]))
+    hx, hy = ts.hvp(lambda x, y: (x * x * y).sum(), [x, y], [u, w])
+    np.testing.assert_allclose(hx.numpy(), 2 * y.numpy() * u.numpy() + 2 * x.numpy() * w.numpy())
+    np.testing.assert_allclose(hy.numpy(), 2 * x.numpy() * u.numpy())
+    assert ts.hvp(lambda x: x.sum(), x, u).tolist() == [0.0, 0.0]
+    with pytest.raises(ShapeError, match="hvp: vs of shapes"):
+        ts.hvp(quadratic, leaf([1.0, 2.0, 3.0]), u)
+
+
+# -- hooks --------------------------------------------------------------------------------------
+
+
+def test_a_hook_sees_the_whole_gradient_and_may_replace_it():
+    x, seen = leaf([2.0]), []
+    h = x * 3
+    remove = h.register_hook(seen.append)
+    y = (h * h + h).sum()
+    y.backward(retain_graph=True)
+    assert [g.tolist() for g in seen] == [[13.0]]
+    assert x.grad.tolist() == [39.0]
+    remove()
+    remove()  # twice is harmless
+    h.register_hook(lambda g: g * 0)
+    x.grad = None
+    y.backward()
+    assert len(seen) == 1
+    assert x.grad.tolist() == [0.0]
+
+
+def test_a_hook_on_a_leaf():
+    x = leaf([1.0])
+    x.register_hook(lambda g: ts.minimum(g, 0.5))
+    (x * 3).sum().backward()
+    assert x.grad.tolist() == [0.5]
+
+
+def test_errors_of_hooks():
+    x = leaf([1.0])
+    x.register_hook(lambda g: ts.tensor([1.0, 2.0]))
+    with pytest.raises(ShapeError, match=r"hook on the tensor of shape \(1,\).*shape \(2,\)"):
+        (x * 3).sum().backward()
+    with pytest.raises(GraphError, match="no hook would ever be called"):
+        ts.tensor([1.0]).register_hook(print)
+
+
+# -- anomalies ----------------------------------------------------------------------------------
+
+
+def test_the_op_that_first_made_a_nan_forward():
+    class Cell(nn.Module):
+        def __call__(self, x, state):
+            (h,) = state
+            return (ts.log(h - 1.0) + x,)
+
+    x, h = ts.tensor(np.zeros((4, 1, 1))), leaf([[2.5]])
+    with (
+        ts.detect_anomaly(),
+        pytest.raises(
+            AnomalyError, match=r"log in Recurrent/t=1/cell made the first nan, at \[0, 0\]"
+        ),
+    ):
+        nn.Recurrent(Cell())(x, (h,))
+
+
+def test_the_op_that_first_made_an_inf_backward():
+    x = leaf([0.0, 4.0])
+    with ts.detect_anomaly():
+        y = ts.sqrt(x).sum()
+        with pytest.raises(AnomalyError, match=r"div in grad made the first inf, at \[0\]"):
+            y.backward()
+
+
+def test_without_an_anomaly_nothing_is_raised_and_outside_nothing_is_looked_at():
+    with ts.detect_anomaly():
+        (leaf([1.0]) * 2).sum().backward()
+        with ts.detect_anomaly():
+            pass
+        with pytest.raises(AnomalyError):
+            ts.log(ts.tensor([0.0]))
+    with np.errstate(all="ignore"):
+        assert ts.log(ts.tensor([0.0])).item() == -np.inf
+
+
+# -- recomputation ------------------------------------------------------------------------------
+
+
+def run_in_chunks(layer, x, chunk):
+    state, outputs = layer.initial_state(x.shape[1], x.dtype), []
+    for start in range(0, x.shape[0], chunk):
+        y, state = nn.checkpoint(layer, x[start : start + chunk], state)
+        outputs.append(y)
+    return ts.concat(outputs), state
+
+
+def test_checkpointed_chunks_are_the_whole_bit_for_bit():
+    layer = nn.LSTM(2, 3, 2).double()
+    x = ts.tensor(np.random.default_rng(0).standard_normal((7, 2, 2)), requires_grad=True)
+    results = []
+    for chunk in (7, 3):
+        y, state = run_in_chunks(layer, x, chunk)
+        grads = ts.grad((y * y).sum() + state[0][1].sum(), [x, *layer.parameters()])
+        results.append([y, *grads])
+    y, state = layer(x)
+    plain = [y, *ts.grad((y * y).sum() + state[0][1].sum(), [x, *layer.parameters()])]
+    for one in results:
+        for a, b in zip(one, plain, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_gradcheck_through_checkpointed_chunks(order):
+    layer = nn.GRU(2, 2).double()
+    x = ts.tensor(np.random.default_rng(0).standard_normal((4, 1, 2)), requires_grad=True)
+    assert ts.gradcheck(
+        lambda *_: run_in_chunks(layer, x, 2)[0], [x, *layer.parameters()], order=order
+    )
+
+
+def test_dropout_draws_the_same_again():
+    x = leaf(np.ones(50))
+    drop = nn.Dropout(0.5)
+    y = nn.checkpoint(lambda x: drop(x) * x, x)
+    state = ts.random.get_state()
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), 2 * y.numpy())
+    assert ts.random.get_state() == state  # the backward pass leaves the random stream alone
+
+
+def test_no_grad_and_none_in_a_state():
+    x = leaf([1.0])
+    with ts.no_grad():
+        assert not nn.checkpoint(ts.tanh, x).requires_grad
+    y, nothing = nn.checkpoint(lambda x, state: (x * 2, state), x, None)
+    assert nothing is None
+    y.sum().backward()
+    assert x.grad.tolist() == [2.0]
+
+
+def test_errors_of_checkpoint():
+    x = leaf(np.ones(9))
+    h = x * 2
+    with pytest.raises(
+        GraphError, match=r"uses a recorded tensor of shape \(9,\) that is not among"
+    ):
+        nn.checkpoint(lambda x: x * h, x)
+    own = nn.Dropout(0.5, rng=np.random.default_rng(0))
+    y = nn.checkpoint(own, x).sum()
+    with pytest.raises(GraphError, match="did not compute the same again"):
+        y.backward()
+    with pytest.raises(TypeError, match=r"nested tuples of them, or None, not float.*partial"):
+        nn.checkpoint(ts.tanh, 1.0)
+
+
+def peak_megabytes(T, chunk):
+    """Of a training step whose loss reads the last state alone."""
+    layer = nn.LSTM(1, 8)
+    x = ts.tensor(np.ones((T, 16, 1), np.float32))
+    tracemalloc.start()
+    state = layer.initial_state(16)
+    for start in range(0, T, chunk):
+        part = x[start : start + chunk]
+        state = nn.checkpoint(lambda x, state: layer(x, state)[1], part, state)
+    state[0][0].sum().backward()
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_grows_with_the_root_of_the_length():
+    short, long = peak_megabytes(100, 10), peak_megabytes(1600, 40)
+    assert long < 5 * short  # 16 times the steps: 4 times the memory, and not 16
+    assert peak_megabytes(100, 100) > 4 * short
