@@ -58,6 +58,13 @@ def test_data_is_copied_in_and_numpy_copies_out():
     assert x.tolist() == [1.0, 1.0]
 
 
+def test_a_number_keeps_its_digits_beside_float64():
+    x = ts.tensor(np.ones(1))
+    assert [(x * 0.1).item(), (0.1 + x).item(), ts.where(x > 0, 0.1, x).item()] == [0.1, 1.1, 0.1]
+    assert (ts.tensor([1.0]) * 0.1).dtype == np.float32
+    assert (ts.tensor([1]) * 0.1).dtype == np.float32
+
+
 def test_scalars_and_iteration():
     x = ts.tensor([[1.0, 2.0]])
     assert len(x) == 1

@@ -148,8 +148,9 @@ def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
     dtypes = {x._data.dtype for x, w in zip(tensors, weak, strict=True) if not w}
     meets = F64 if F64 in dtypes else F32 if F32 in dtypes else None
     return tuple(
-        Tensor.wrap(x._data.astype(meets)) if meets and _gives_way(x, w) else x
-        for x, w in zip(tensors, weak, strict=True)
+        # a number anew from Python's own: by way of float32 it would lose half of its digits
+        Tensor.wrap(np.asarray(arg if w else x._data, meets)) if meets and _gives_way(x, w) else x
+        for arg, x, w in zip(args, tensors, weak, strict=True)
     )
 
 
