@@ -65,6 +65,13 @@ def test_a_python_number_loses_nothing_on_its_way_to_float64():
     assert (ts.tensor([1.0]) * 0.1).dtype == np.float32
 
 
+def test_a_number_keeps_its_digits_beside_float64():
+    x = ts.tensor(np.ones(1))
+    assert [(x * 0.1).item(), (0.1 + x).item(), ts.where(x > 0, 0.1, x).item()] == [0.1, 1.1, 0.1]
+    assert (ts.tensor([1.0]) * 0.1).dtype == np.float32
+    assert (ts.tensor([1]) * 0.1).dtype == np.float32
+
+
 def test_scalars_and_iteration():
     x = ts.tensor([[1.0, 2.0]])
     assert len(x) == 1
@@ -191,7 +198,7 @@ def test_second_backward_over_a_freed_graph():
     y = (x * x).sum()
     y.backward()
     with pytest.raises(
-        GraphError, match=r"freed by an earlier backward.*retain_graph=True.*detach"
+        GraphError, match=r"freed by an earlier backward.*detach.*retain_graph=True"
     ):
         y.backward()
 
