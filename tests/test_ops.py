@@ -163,6 +163,12 @@ def test_dtypes_that_meet():
     assert (f32 * (f32 > 0)).dtype == np.float32
 
 
+def test_a_python_number_keeps_its_digits():
+    x = np.array([0.3, 0.7])
+    assert (ts.tensor(x) * 0.1).tolist() == (x * 0.1).tolist()
+    assert (1e-9 + ts.tensor(x)).tolist() == (1e-9 + x).tolist()
+
+
 def test_gradients_come_back_in_the_dtype_of_their_input():
     a = ts.tensor(np.ones(2, np.float32), requires_grad=True)
     b = ts.tensor(np.ones(2), requires_grad=True)

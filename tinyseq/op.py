@@ -144,14 +144,16 @@ def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
         return args  # type: ignore[return-value]  # the usual case, on the way of every op
     tensors = [as_tensor(x) for x in args]
     # numpy.float64 is a float: a scalar never widens what it meets
-    weak = [isinstance(x, bool | int | float) for x in args]
+    weak = [isinstance(x, bool | int | float | list | tuple) for x in args]
     dtypes = {x._data.dtype for x, w in zip(tensors, weak, strict=True) if not w}
     meets = F64 if F64 in dtypes else F32 if F32 in dtypes else None
-    return tuple(
-        Tensor.wrap(x._data.astype(meets)) if meets and _gives_way(x, w) else x
-        for x, w in zip(tensors, weak, strict=True)
-    )
-
-
-def _gives_way(x: Tensor, weak: bool) -> bool:
-    return x._data.dtype.kind == "i" or (weak and x._data.dtype.kind == "f")
+    if meets is None:
+        return tuple(tensors)
+    out = []
+    for x, t, w in zip(args, tensors, weak, strict=True):
+        if w and t._data.dtype.kind == "f" and t._data.dtype is not meets:
+            t = as_tensor(x, meets)  # from x again: 0.1 rounded to float32 is another number
+        elif t._data.dtype.kind == "i":
+            t = Tensor.wrap(t._data.astype(meets))
+        out.append(t)
+    return tuple(out)
