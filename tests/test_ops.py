@@ -99,6 +99,16 @@ def test_logsumexp_far_out():
     np.testing.assert_allclose(x.grad.numpy(), 0.5)
 
 
+def test_logsumexp_of_nothing_but_impossibilities():
+    x = ts.tensor([[-np.inf, -np.inf], [-np.inf, 0.0]], requires_grad=True)
+    y = ts.logsumexp(x, 1)
+    assert y.tolist() == [-np.inf, 0.0]
+    g = ts.grad(y.sum(), x, create_graph=True)
+    assert g.tolist() == [[0.0, 0.0], [0.0, 1.0]]
+    assert ts.grad((g * g).sum(), x).tolist() == [[0.0, 0.0]] * 2
+    assert ts.logsumexp([np.inf, 0.0]).item() == np.inf
+
+
 def test_ties_share_the_gradient():
     x = ts.tensor([3.0, 3.0, 1.0], requires_grad=True)
     x.max().backward()
@@ -151,6 +161,12 @@ def test_dtypes_that_meet():
     assert (2 - f64).dtype == np.float64
     assert (f32 > 0).dtype == bool
     assert (f32 * (f32 > 0)).dtype == np.float32
+
+
+def test_a_python_number_keeps_its_digits():
+    x = np.array([0.3, 0.7])
+    assert (ts.tensor(x) * 0.1).tolist() == (x * 0.1).tolist()
+    assert (1e-9 + ts.tensor(x)).tolist() == (1e-9 + x).tolist()
 
 
 def test_gradients_come_back_in_the_dtype_of_their_input():

@@ -1,4 +1,4 @@
-"""Optimisers against their update rules written out, clipping, state, errors."""
+"""Optimisers and schedules against their rules written out, clipping, state, errors."""
 
 import numpy as np
 import pytest
@@ -30,10 +30,26 @@ def rmsprop(p, g, s, t):
     return p - 0.1 * g / (np.sqrt(s["s"]) + 1e-8)
 
 
+def centered(p, g, s, t):
+    s["s"] = 0.99 * s.get("s", 0) + 0.01 * g**2
+    s["m"] = 0.99 * s.get("m", 0) + 0.01 * g
+    s["v"] = 0.5 * s.get("v", 0) + g / (np.sqrt(s["s"] - s["m"] ** 2) + 1e-8)
+    return p - 0.1 * s["v"]
+
+
+def adagrad(p, g, s, t):
+    s["s"] = s.get("s", 0) + g**2
+    return p - 0.1 * g / (np.sqrt(s["s"]) + 1e-10)
+
+
 def adam(p, g, s, t):
     s["m"] = 0.9 * s.get("m", 0) + 0.1 * g
     s["s"] = 0.999 * s.get("s", 0) + 0.001 * g**2
     return p - 0.1 * (s["m"] / (1 - 0.9**t)) / (np.sqrt(s["s"] / (1 - 0.999**t)) + 1e-8)
+
+
+def adamw(p, g, s, t):
+    return adam(p, g, s, t) - 0.1 * 0.5 * p
 
 
 RULES = [
@@ -42,7 +58,10 @@ RULES = [
     (lambda ps: optim.SGD(ps, lr=0.1, momentum=0.9, nesterov=True), nesterov),
     (lambda ps: optim.SGD(ps, lr=0.1, weight_decay=0.5), decay),
     (lambda ps: optim.RMSprop(ps, lr=0.1), rmsprop),
+    (lambda ps: optim.RMSprop(ps, lr=0.1, momentum=0.5, centered=True), centered),
+    (lambda ps: optim.Adagrad(ps, lr=0.1), adagrad),
     (lambda ps: optim.Adam(ps, lr=0.1), adam),
+    (lambda ps: optim.AdamW(ps, lr=0.1, weight_decay=0.5), adamw),
 ]
 
 
@@ -82,6 +101,28 @@ def test_saved_and_loaded_goes_on_the_same(make, rule):
     np.testing.assert_array_equal(p.numpy(), copy.numpy())
 
 
+@pytest.mark.parametrize(("make", "rule"), RULES)
+def test_a_single_number_is_a_parameter_too(make, rule):
+    p = nn.Parameter(np.array(1.0))
+    optimizer = make([p])
+    loss_of(p).backward()
+    optimizer.step()
+    assert p.shape == ()
+    np.testing.assert_allclose(p.numpy(), rule(np.array(1.0), 3 - np.tanh(1.0) ** 2, {}, 1))
+
+
+@pytest.mark.parametrize(("make", "rule"), RULES)
+def test_float32_stays_float32(make, rule):
+    p = nn.Parameter([1.0, -2.0])
+    optimizer = make([p])
+    loss_of(p).backward()
+    optimizer.step()
+    assert p.dtype == np.float32
+    assert {a.dtype for a in optimizer.state_dict().values() if np.ndim(a)} <= {
+        np.dtype(np.float32), np.dtype(np.int64),
+    }  # fmt: skip
+
+
 def test_parameters_without_a_gradient_stay():
     p, q = nn.Parameter([1.0]), nn.Parameter([1.0])
     p.grad = ts.tensor([1.0])
@@ -89,30 +130,245 @@ def test_parameters_without_a_gradient_stay():
     assert (p.tolist(), q.tolist()) == ([0.5], [1.0])
 
 
+def test_a_parameter_that_joins_later_counts_its_own_steps():
+    """Adam's start at zero is undone by the number of updates that this parameter has had."""
+    p, q = nn.Parameter([1.0]), nn.Parameter([1.0])
+    optimizer = optim.Adam([p, q], lr=0.1)
+    p.grad = ts.tensor([1.0])
+    optimizer.step()
+    optimizer.step()
+    q.grad = ts.tensor([1.0])
+    optimizer.step()
+    assert q.item() == pytest.approx(0.9)
+    assert optimizer.state_dict()["steps"].tolist() == [3, 1]
+
+
+def test_the_state_is_a_copy():
+    p = nn.Parameter([1.0])
+    optimizer = optim.Adam([p])
+    state = optimizer.state_dict()
+    p.grad = ts.tensor([1.0])
+    optimizer.step()
+    assert (state["steps"].tolist(), state["mean.0"].tolist()) == ([0], [0.0])
+
+
+# -- clipping -------------------------------------------------------------------------------------
+
+
+def two_gradients(a=(3.0, 0.0), b=(4.0,)):
+    ps = [nn.Parameter(np.zeros(len(a))), nn.Parameter(np.zeros(len(b))), nn.Parameter([0.0])]
+    ps[0].grad, ps[1].grad = ts.tensor(a), ts.tensor(b)
+    return ps  # the last one has no gradient
+
+
 def test_clipping_by_the_global_norm():
-    a, b = nn.Parameter([0.0, 0.0]), nn.Parameter([0.0])
-    a.grad, b.grad = ts.tensor([3.0, 0.0]), ts.tensor([4.0])
-    assert optim.clip_grad_norm([a, b], 10.0) == pytest.approx(5.0)
+    a, b, _ = ps = two_gradients()
+    assert optim.clip_grad_norm(iter(ps), 10.0) == pytest.approx(5.0)
     assert a.grad.tolist() == [3.0, 0.0]
-    assert optim.clip_grad_norm([a, b], 1.0) == pytest.approx(5.0)
+    assert optim.clip_grad_norm(iter(ps), 1.0) == pytest.approx(5.0)
     np.testing.assert_allclose([*a.grad.tolist(), *b.grad.tolist()], [0.6, 0.0, 0.8], rtol=1e-6)
 
 
-def test_errors_teach():
+def test_clipping_what_has_exploded():
+    """The squares of these are not finite in float32, the gradients themselves are."""
+    a, b, _ = ps = two_gradients((3e25, 0.0), (4e25,))
+    assert optim.clip_grad_norm(ps, 1.0) == pytest.approx(5e25)
+    np.testing.assert_allclose([*a.grad.tolist(), *b.grad.tolist()], [0.6, 0.0, 0.8], rtol=1e-6)
+
+
+def test_clipping_by_value():
+    a, b, _ = ps = two_gradients((3.0, -0.5), (-4.0,))
+    optim.clip_grad_value(iter(ps), 1.0)
+    assert (a.grad.tolist(), b.grad.tolist()) == ([1.0, -0.5], [-1.0])
+    b.grad = ts.tensor([-np.inf])
+    optim.clip_grad_value(ps, 1.0)
+    assert b.grad.tolist() == [-1.0]
+
+
+@pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
+def test_clipping_nan_is_refused_and_changes_nothing(clip):
+    a, b, _ = ps = two_gradients((3.0, 0.0), (np.nan,))
+    with pytest.raises(ValueError, match=r"gradients? .*is nan.*op that overflowed"):
+        clip(ps, 1.0)
+    assert a.grad.tolist() == [3.0, 0.0]
+    assert np.isnan(b.grad.item())
+
+
+@pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
+def test_a_recording_notices_that_its_gradient_was_clipped(clip):
+    p = nn.Parameter([3.0])
+    (p * p).sum().backward(create_graph=True)
+    y = (p.grad * p.grad).sum()
+    clip([p], 1.0)
+    with pytest.raises(ts.errors.GraphError, match="changed in place"):
+        y.backward()
+
+
+# -- schedules ------------------------------------------------------------------------------------
+
+
+def optimizer_at(lr=0.8):
+    return optim.SGD([nn.Parameter([1.0])], lr=lr)
+
+
+def rates(schedule, n):
+    out = [schedule.optimizer.lr]
+    for _ in range(n):
+        schedule.step()
+        out.append(schedule.optimizer.lr)
+    return out
+
+
+def test_step_schedule():
+    schedule = optim.StepLR(optimizer_at(), step_size=2, gamma=0.5)
+    assert rates(schedule, 5) == [0.8, 0.8, 0.4, 0.4, 0.2, 0.2]
+
+
+def test_cosine_schedule_warms_up_falls_and_stays():
+    schedule = optim.CosineLR(optimizer_at(), total_steps=8, warmup_steps=4, min_lr=0.2)
+    wave = [0.2 + 0.3 * (1 + np.cos(np.pi * k / 4)) for k in range(5)]
+    expected = [0.2, 0.4, 0.6, 0.8, *wave, 0.2, 0.2]
+    np.testing.assert_allclose(rates(schedule, 10), expected, rtol=1e-12)
+
+
+def test_plateau_schedule_waits_falls_and_cools_down():
+    schedule = optim.ReduceLROnPlateau(
+        optimizer_at(), factor=0.5, patience=1, cooldown=2, min_lr=0.3
+    )
+    metrics = [5.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+    seen = []
+    for metric in metrics:
+        schedule.step(ts.tensor(metric))
+        seen.append(schedule.optimizer.lr)
+    # two bad ones in a row; two that cool down; two bad ones again, and the floor
+    assert seen == [0.8] * 3 + [0.4] * 4 + [0.3] * 9
+
+
+@pytest.mark.parametrize(
+    ("options", "metrics", "falls"),
+    [
+        ({"mode": "min", "threshold": 0.1}, [10.0, 9.1], True),
+        ({"mode": "min", "threshold": 0.1}, [10.0, 8.9], False),
+        ({"mode": "max", "threshold": 0.1}, [10.0, 10.9], True),
+        ({"mode": "max", "threshold": 0.1}, [10.0, 11.1], False),
+        ({"mode": "min", "threshold": 0.1, "threshold_mode": "abs"}, [10.0, 9.95], True),
+        ({"mode": "min", "threshold": 0.1, "threshold_mode": "abs"}, [10.0, 9.8], False),
+        ({"mode": "max", "threshold": 0.1, "threshold_mode": "abs"}, [10.0, 10.05], True),
+        ({"mode": "max", "threshold": 0.1, "threshold_mode": "abs"}, [10.0, 10.2], False),
+    ],
+)
+def test_plateau_schedule_knows_what_is_better(options, metrics, falls):
+    schedule = optim.ReduceLROnPlateau(optimizer_at(), patience=0, factor=0.5, **options)
+    for metric in metrics:
+        schedule.step(metric)
+    assert schedule.optimizer.lr == (0.4 if falls else 0.8)
+
+
+def test_plateau_schedule_never_raises_the_rate():
+    schedule = optim.ReduceLROnPlateau(optimizer_at(0.1), patience=0, min_lr=0.2)
+    for _ in range(3):
+        schedule.step(1.0)
+    assert schedule.optimizer.lr == 0.1
+
+
+SCHEDULES = [
+    lambda o: optim.StepLR(o, 2, 0.5),
+    lambda o: optim.CosineLR(o, 9, 3, 0.1),
+    lambda o: optim.ReduceLROnPlateau(o, patience=1, factor=0.5, cooldown=1),
+]
+
+
+@pytest.mark.parametrize("make", SCHEDULES)
+def test_a_saved_schedule_goes_on_the_same(make):
+    def run(schedule, n):
+        out = []
+        for _ in range(n):
+            schedule.step(*[1.0] * isinstance(schedule, optim.ReduceLROnPlateau))
+            out.append(schedule.optimizer.lr)
+        return out
+
+    schedule, other = make(optimizer_at()), make(optimizer_at(0.7))
+    run(schedule, 4)
+    other.load_state_dict(schedule.state_dict())
+    assert other.optimizer.lr == schedule.optimizer.lr
+    after = run(schedule, 6)
+    assert run(other, 6) == after
+    assert len(set(after)) > 1
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+P = nn.Parameter([1.0])
+
+ERRORS = [
+    (lambda: optim.Adam([]), ValueError, r"no parameters were given. Pass module"),
+    (lambda: optim.Adam(P), TypeError, r"several tensors, got one. Pass \[p\]"),
+    (lambda: optim.Adam([P, 1.0]), TypeError, r"parameter 1 is of type float"),
+    (lambda: optim.Adam([P * 2]), ValueError, r"parameter 0 of shape \(1,\) was computed"),
+    (lambda: optim.Adam([P, P]), ValueError, r"given twice"),
+    (lambda: optim.SGD([P], lr=-1), ValueError, r"SGD: lr=-1 must be at least 0 and finite"),
+    (lambda: optim.SGD([P], lr=np.nan), ValueError, r"SGD: lr=nan must be at least 0"),
+    (lambda: optim.SGD([P], weight_decay=-1), ValueError, r"weight_decay=-1 must be at least 0"),
+    (lambda: optim.SGD([P], momentum=-1), ValueError, r"momentum=-1 must be at least 0"),
+    (lambda: optim.SGD([P], nesterov=True), ValueError, r"nesterov needs a momentum above 0"),
+    (lambda: optim.RMSprop([P], alpha=1), ValueError, r"alpha=1 must be at least 0 and below 1"),
+    (lambda: optim.RMSprop([P], eps=-1), ValueError, r"RMSprop: eps=-1 must be"),
+    (lambda: optim.RMSprop([P], momentum=-1), ValueError, r"RMSprop: momentum=-1 must be"),
+    (lambda: optim.Adagrad([P], eps=-1), ValueError, r"Adagrad: eps=-1 must be"),
+    (lambda: optim.Adam([P], betas=(1, 0)), ValueError, r"beta1=1 must be at least 0 and below 1"),
+    (lambda: optim.AdamW([P], betas=(0, 1)), ValueError, r"AdamW: beta2=1 must be"),
+    (lambda: optim.Adam([P], eps=np.inf), ValueError, r"Adam: eps=inf must be"),
+    (lambda: optim.clip_grad_norm([P], -1), ValueError, r"clip_grad_norm: max_norm=-1 must be"),
+    (lambda: optim.clip_grad_value([P], np.nan), ValueError, r"max_value=nan must be at least 0"),
+    (lambda: optim.Schedule(optimizer_at()), NotImplementedError, r"Schedule does not say its"),
+    (lambda: optim.StepLR(optimizer_at(), 0), ValueError, r"step_size=0 must be a whole number"),
+    (lambda: optim.StepLR(optimizer_at(), 1, 0), ValueError, r"gamma=0 must be above 0"),
+    (lambda: optim.CosineLR(optimizer_at(), 1.5), ValueError, r"total_steps=1.5 must be a whole"),
+    (lambda: optim.CosineLR(optimizer_at(), 3, -1), ValueError, r"warmup_steps=-1 must be"),
+    (lambda: optim.CosineLR(optimizer_at(), 3, 3), ValueError, r"3 leave nothing of total_steps=3"),
+    (lambda: optim.CosineLR(optimizer_at(), 3, 0, 1.0), ValueError, r"min_lr=1.0 must be from 0"),
+]
+PLATEAU_ERRORS = [
+    ({"mode": "least"}, r"mode='least' is unknown"),
+    ({"threshold_mode": "both"}, r"threshold_mode='both' is unknown"),
+    ({"factor": 1}, r"factor=1 must lie between 0 and 1"),
+    ({"threshold": -1}, r"threshold=-1 must be at least 0"),
+    ({"threshold": 1}, r"threshold=1 must be at least 0, and below 1 when relative"),
+    ({"min_lr": -1}, r"min_lr=-1 must be at least 0"),
+    ({"patience": -1}, r"patience=-1 must be a whole number, at least 0"),
+    ({"cooldown": 0.5}, r"cooldown=0.5 must be a whole number, at least 0"),
+]
+ERRORS += [
+    (lambda o=options: optim.ReduceLROnPlateau(optimizer_at(), **o), ValueError, message)
+    for options, message in PLATEAU_ERRORS
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), ERRORS)
+def test_errors_teach(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_an_optimiser_without_a_rule_says_so():
     p = nn.Parameter([1.0])
-    with pytest.raises(ValueError, match="no parameters were given"):
-        optim.Adam([])
-    with pytest.raises(ValueError, match="lr=-1 must not be negative"):
-        optim.SGD([p], lr=-1)
-    with pytest.raises(ValueError, match="nesterov needs a momentum above 0"):
-        optim.SGD([p], nesterov=True)
+    p.grad = ts.tensor([1.0])
+    with pytest.raises(NotImplementedError, match="no update rule"):
+        optim.Optimizer([p], 0.1).step()
+
+
+def test_states_that_do_not_fit():
+    p = nn.Parameter([1.0])
     with pytest.raises(ValueError, match=r"does not fit SGD over 1 parameters: mean.0, square.0"):
         optim.SGD([p]).load_state_dict(optim.Adam([p]).state_dict())
     with pytest.raises(ValueError, match=r"mean.0 has shape \(1,\), expected \(2,\)"):
         optim.Adam([nn.Parameter([1.0, 2.0])]).load_state_dict(optim.Adam([p]).state_dict())
-    p.grad = ts.tensor([1.0])
-    with pytest.raises(NotImplementedError, match="no update rule"):
-        optim.Optimizer([p], 0.1).step()
-    p.grad = ts.tensor([float("nan")])
-    with pytest.raises(ValueError, match="norm of the gradients is nan"):
-        optim.clip_grad_norm([p], 1.0)
+    schedule = optim.StepLR(optimizer_at(), 1)
+    with pytest.raises(ValueError, match=r"does not fit StepLR: bad, base_lr, best"):
+        schedule.load_state_dict(optim.ReduceLROnPlateau(optimizer_at()).state_dict())
+
+
+def test_plateau_schedule_refuses_nan():
+    schedule = optim.ReduceLROnPlateau(optimizer_at(), patience=0)
+    with pytest.raises(ValueError, match="metric is nan"):
+        schedule.step(float("nan"))

@@ -166,7 +166,7 @@ def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
         return args  # type: ignore[return-value]  # the usual case, on the way of every op
     tensors = [as_tensor(x) for x in args]
     # numpy.float64 is a float: a scalar never widens what it meets
-    weak = [isinstance(x, bool | int | float) for x in args]
+    weak = [isinstance(x, bool | int | float | list | tuple) for x in args]
     dtypes = {x._data.dtype for x, w in zip(tensors, weak, strict=True) if not w}
     meets = F64 if F64 in dtypes else F32 if F32 in dtypes else None
     return tuple(

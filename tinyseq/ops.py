@@ -414,14 +414,18 @@ def _min(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
 def _logsumexp_vjp(
     g: Tensor, y: Tensor, x: Tensor, axis: tuple[int, ...], keepdims: bool
 ) -> tuple[Tensor]:
+    # Where every x is −∞ so is y, and x − y would be NaN: any other y gives e^−∞ = 0, as it should.
+    y = where(y == -math.inf, 0.0, y)
     return (_spread(g, x, axis, keepdims) * exp(x - _spread(y, x, axis, keepdims)),)
 
 
 @primitive(_logsumexp_vjp, hint=_EMPTY)
 def _logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
-    """y = ln Σ eˣ over the axes, without overflow."""
+    """y = ln Σ eˣ over the axes, without overflow; −∞ with a gradient of 0 where all x are −∞."""
     largest = np.max(x, axis=axis, keepdims=True)
-    out = np.log(np.sum(np.exp(x - largest), axis=axis, keepdims=True)) + largest
+    largest = np.where(np.isfinite(largest), largest, x.dtype.type(0))
+    with np.errstate(divide="ignore"):
+        out = np.log(np.sum(np.exp(x - largest), axis=axis, keepdims=True)) + largest
     return out if keepdims else np.squeeze(out, axis)
 
 

@@ -1,7 +1,8 @@
 """Optimisers and gradient clipping.
 
 An optimiser reads ``p.grad`` of the parameters it was given and writes into them in place; its
-buffers travel with ``state_dict``. Update rules and defaults are PyTorch's.
+buffers travel with ``state_dict``. Update rules and defaults are PyTorch's, as are its names. One
+optimiser has one learning rate: for parameters that want another, make another optimiser.
 """
 
 from __future__ import annotations
@@ -13,47 +14,92 @@ from typing import Any
 import numpy as np
 
 from tinyseq import errors
+from tinyseq.schedules import CosineLR, ReduceLROnPlateau, Schedule, StepLR
 from tinyseq.tensor import Tensor
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "CosineLR",
+    "Optimizer",
+    "RMSprop",
+    "ReduceLROnPlateau",
+    "Schedule",
+    "StepLR",
+    "clip_grad_norm",
+    "clip_grad_value",
+]
 
 
 class Optimizer:
     """What the optimisers share: the parameters, the learning rate, the buffers and their saving.
 
-    A rule is one method, ``update(p, g, buffers)``: it changes the array p in place, given the
-    gradient g.
+    ``weight_decay`` λ adds λ·p to the gradient. A parameter without a gradient is left alone, and
+    so are its buffers. A rule is one method, ``update(p, g, t, *buffers)``: it changes the array p
+    in place, given its gradient g, for the t-th time (from 1).
+
+    Raises `ValueError` for no parameters, one given twice or computed from others, and for
+    options out of their range; `TypeError` for what is no tensor.
     """
 
     buffer_names: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
+        kind = type(self).__name__
+        if isinstance(params, Tensor):
+            raise TypeError(f"{kind}: params must be several tensors, got one. Pass [p].")
         self.params = list(params)
         if not self.params:
+            raise ValueError(f"{kind}: no parameters were given. Pass module.parameters().")
+        for i, p in enumerate(self.params):
+            if not isinstance(p, Tensor):
+                raise TypeError(
+                    f"{kind}: parameter {i} is of type {type(p).__name__}, not a tensor. "
+                    "Pass module.parameters()."
+                )
+            if p.node is not None:
+                raise ValueError(
+                    f"{kind}: parameter {i} of shape {errors.describe(p.shape)} was computed from "
+                    "other tensors and gets no gradient of its own. Pass the leaves, or detach() "
+                    "it."
+                )
+        if len({id(p) for p in self.params}) < len(self.params):
             raise ValueError(
-                f"{type(self).__name__}: no parameters were given. Pass module.parameters()."
+                f"{kind}: a parameter was given twice and would be updated twice. Pass it once."
             )
-        if not lr >= 0:
-            raise ValueError(f"{type(self).__name__}: lr={lr} must not be negative.")
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.steps = 0
+        self.lr = self._option("lr", lr)
+        self.weight_decay = self._option("weight_decay", weight_decay)
+        self.steps = np.zeros(len(self.params), np.int64)  # per parameter: some skip steps
         self.buffers: dict[str, list[np.ndarray]] = {
             name: [np.zeros(p.shape, p.dtype) for p in self.params] for name in self.buffer_names
         }
 
-    def update(self, p: np.ndarray, g: np.ndarray, *buffers: np.ndarray) -> None:
+    def _option(self, name: str, value: float, below: float = math.inf) -> float:
+        """``value`` when it is at least 0 and below the limit, else an error that names it."""
+        if not 0 <= value < below:
+            limit = "" if below == math.inf else f" and below {below:g}"
+            raise ValueError(
+                f"{type(self).__name__}: {name}={value} must be at least 0{limit or ' and finite'}."
+            )
+        return float(value)
+
+    def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         raise NotImplementedError(f"{type(self).__name__} has no update rule yet.")
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
-        self.steps += 1
         for i, p in enumerate(self.params):
             if p.grad is None:
                 continue
-            g = p.grad._data
-            if self.weight_decay:
-                g = g + self.weight_decay * p._data
-            self.update(p._data, g, *(self.buffers[name][i] for name in self.buffer_names))
+            self.steps[i] += 1
+            buffers = [self.buffers[name][i] for name in self.buffer_names]
+            self.update(p._data, self._decayed(p._data, p.grad._data), int(self.steps[i]), *buffers)
             p.changed()
+
+    def _decayed(self, p: np.ndarray, g: np.ndarray) -> np.ndarray:
+        return g + self.weight_decay * p if self.weight_decay else g
 
     def zero_grad(self) -> None:
         """Forget the gradients collected so far."""
@@ -61,8 +107,10 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """``steps``, ``lr``, and copies of the buffers as ``"name.i"`` for parameter number i."""
-        out: dict[str, Any] = {"steps": self.steps, "lr": self.lr}
+        """``steps`` (one a parameter), ``lr``, and copies of the buffers as ``"name.i"`` for
+        parameter number i.
+        """
+        out: dict[str, Any] = {"steps": self.steps.copy(), "lr": self.lr}
         for name, arrays in self.buffers.items():
             out |= {f"{name}.{i}": a.copy() for i, a in enumerate(arrays)}
         return out
@@ -85,15 +133,17 @@ class Optimizer:
                 "parameters: "
                 f"{', '.join(wrong)}. Make the same optimiser over the same parameters."
             )
-        self.steps, self.lr = int(state["steps"]), float(state["lr"])
+        self.lr = float(state["lr"])
+        self.steps[...] = state["steps"]
         for name, arrays in self.buffers.items():
             for i, a in enumerate(arrays):
                 a[...] = state[f"{name}.{i}"]
 
 
 class SGD(Optimizer):
-    """p ← p − lr·v, with v ← momentum·v + g (v starts as the first g); nesterov: p ← p − lr·(g +
-    momentum·v).
+    """p ← p − lr·v, with v ← momentum·v + g; nesterov: p ← p − lr·(g + momentum·v).
+
+    Without momentum v is g. Polyak, 1964; Nesterov, 1983; Sutskever et al., 2013.
     """
 
     def __init__(
@@ -104,14 +154,14 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        if nesterov and momentum <= 0:
+        self.momentum = self._option("momentum", momentum)
+        if nesterov and not momentum:
             raise ValueError(f"SGD: nesterov needs a momentum above 0, got momentum={momentum}.")
-        self.momentum = momentum
         self.nesterov = nesterov
         self.buffer_names = ("momentum",) if momentum else ()
         super().__init__(params, lr, weight_decay)
 
-    def update(self, p: np.ndarray, g: np.ndarray, *buffers: np.ndarray) -> None:
+    def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         if self.momentum:
             (v,) = buffers
             v *= self.momentum
@@ -121,9 +171,11 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """s ← α·s + (1 − α)·g²; p ← p − lr·g / (√s + ε). Hinton, 2012."""
+    """s ← α·s + (1 − α)·g²; p ← p − lr·g / (√s + ε). Hinton, 2012.
 
-    buffer_names = ("square",)
+    ``centered``: √(s − m²) with m ← α·m + (1 − α)·g instead of √s, the spread of the gradient
+    instead of its size (Graves, 2013). ``momentum``: v ← momentum·v + g / (√s + ε), p ← p − lr·v.
+    """
 
     def __init__(
         self,
@@ -132,15 +184,52 @@ class RMSprop(Optimizer):
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> None:
+        self.alpha = self._option("alpha", alpha, 1)
+        self.eps = self._option("eps", eps)
+        self.momentum = self._option("momentum", momentum)
+        self.centered = centered
+        asked = {"square": True, "mean": centered, "momentum": momentum > 0}
+        self.buffer_names = tuple(name for name, wanted in asked.items() if wanted)
+        super().__init__(params, lr, weight_decay)
+
+    def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
+        named = dict(zip(self.buffer_names, buffers, strict=True))
+        spread = _average(named["square"], g * g, self.alpha)
+        if self.centered:
+            mean = _average(named["mean"], g, self.alpha)
+            spread = np.maximum(spread - mean * mean, 0)  # rounding may leave it a little below
+        g = g / (np.sqrt(spread) + self.eps)
+        if self.momentum:
+            v = named["momentum"]
+            v *= self.momentum
+            v += g
+            g = v
+        p -= self.lr * g
+
+
+class Adagrad(Optimizer):
+    """s ← s + g²; p ← p − lr·g / (√s + ε): rare features keep taking large steps. Duchi et al.,
+    2011.
+    """
+
+    buffer_names = ("square",)
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-2,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        self.alpha = alpha
-        self.eps = eps
+        self.eps = self._option("eps", eps)
 
-    def update(self, p: np.ndarray, g: np.ndarray, *buffers: np.ndarray) -> None:
+    def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         (square,) = buffers
-        square *= self.alpha
-        square += (1 - self.alpha) * g * g
+        square += g * g
         p -= self.lr * g / (np.sqrt(square) + self.eps)
 
 
@@ -161,22 +250,50 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        self.betas = betas
-        self.eps = eps
+        beta1, beta2 = betas
+        self.betas = self._option("beta1", beta1, 1), self._option("beta2", beta2, 1)
+        self.eps = self._option("eps", eps)
 
-    def update(self, p: np.ndarray, g: np.ndarray, *buffers: np.ndarray) -> None:
+    def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         mean, square = buffers
         beta1, beta2 = self.betas
-        mean *= beta1
-        mean += (1 - beta1) * g
-        square *= beta2
-        square += (1 - beta2) * g * g
-        scale = np.sqrt(square)
-        scale /= math.sqrt(1 - beta2**self.steps)
+        _average(mean, g, beta1)
+        _average(square, g * g, beta2)
+        scale = np.asarray(np.sqrt(square))  # of a number NumPy makes no array
+        scale /= math.sqrt(1 - beta2**t)
         scale += self.eps
         np.divide(mean, scale, out=scale)
-        scale *= self.lr / (1 - beta1**self.steps)
+        scale *= self.lr / (1 - beta1**t)
         p -= scale
+
+
+class AdamW(Adam):
+    """`Adam` with its weight decay λ apart from the gradient: p ← (1 − lr·λ)·p before each update.
+
+    So every parameter decays at the same rate, whatever the size of its gradients. Loshchilov and
+    Hutter, 2019.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def _decayed(self, p: np.ndarray, g: np.ndarray) -> np.ndarray:
+        p *= 1 - self.lr * self.weight_decay
+        return g
+
+
+def _average(a: np.ndarray, x: np.ndarray, keep: float) -> np.ndarray:
+    """a ← keep·a + (1 − keep)·x, in place: the running average of the optimisers."""
+    a *= keep
+    a += (1 - keep) * x
+    return a
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
@@ -185,15 +302,41 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     Raises `ValueError` when the norm is not finite: clipping would only spread the NaN. Pascanu et
     al., 2013.
     """
-    grads = [p.grad._data for p in params if p.grad is not None]
-    norm = math.sqrt(math.fsum(float(np.vdot(g, g)) for g in grads))
+    _limit("clip_grad_norm", "max_norm", max_norm)
+    gradients = [p.grad for p in params if p.grad is not None]
+    norm = math.sqrt(math.fsum(float(np.vdot(g._data, g._data)) for g in gradients))
+    if not math.isfinite(norm):  # the squares overflow long before the gradients do
+        wide = [g._data.astype(np.float64) for g in gradients]
+        norm = math.hypot(*(float(np.linalg.norm(g)) for g in wide))
     if not math.isfinite(norm):
         raise ValueError(
-            f"clip_grad_norm: the norm of the gradients is {norm}. Lower the learning "
-            "rate, or look for "
-            "the op that overflowed."
+            f"clip_grad_norm: the norm of the gradients is {norm}. Lower the learning rate, or "
+            "look for the op that overflowed."
         )
     if norm > max_norm:
-        for g in grads:
-            g *= max_norm / norm
+        for g in gradients:
+            g._data *= max_norm / norm
+            g.changed()
     return norm
+
+
+def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
+    """g ← min(max(g, −max_value), max_value), element by element.
+
+    Raises `ValueError`, with all gradients as they were, when one of them holds a NaN.
+    """
+    _limit("clip_grad_value", "max_value", max_value)
+    gradients = [p.grad for p in params if p.grad is not None]
+    if any(np.isnan(g._data).any() for g in gradients):
+        raise ValueError(
+            "clip_grad_value: a gradient is nan. Lower the learning rate, or look for the op that "
+            "overflowed."
+        )
+    for g in gradients:
+        np.clip(g._data, -max_value, max_value, out=g._data)
+        g.changed()
+
+
+def _limit(name: str, argument: str, value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{name}: {argument}={value} must be at least 0.")

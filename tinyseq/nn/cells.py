@@ -185,7 +185,7 @@ class LSTMCell(Cell):
     ) -> None:
         super().__init__(input_size, hidden_size)
         self._make_gates(4, rng)
-        self.b._data[hidden_size : 2 * hidden_size] = forget_bias
+        self.b._data[...] = init.forget_bias(hidden_size, forget_bias)
 
     def forward(self, x: Tensor, state: State) -> State:
         self.check(x, state)

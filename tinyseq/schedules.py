@@ -1,0 +1,217 @@
+"""Learning-rate schedules: what the learning rate of an optimiser is after so many steps.
+
+A schedule is made over an optimiser, whose ``lr`` at that moment is the *base*, and sets its
+``lr`` from then on: call ``step()`` once after each ``optimizer.step()`` (or once an epoch: a step
+is what you count). Users take them from `tinyseq.optim`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, SupportsFloat
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tinyseq.optim import Optimizer
+
+
+class Schedule:
+    """What the schedules share: the count of steps, the base, and their saving.
+
+    A schedule is one method, ``rate(steps)``: the learning rate after that many steps.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.base_lr = optimizer.lr
+        self.steps = 0
+        optimizer.lr = self.rate(0)
+
+    def rate(self, steps: int) -> float:
+        raise NotImplementedError(f"{type(self).__name__} does not say its rate yet.")
+
+    def step(self) -> None:
+        """Count one step and set the optimiser's learning rate."""
+        self.steps += 1
+        self.optimizer.lr = self.rate(self.steps)
+
+    def state_dict(self) -> dict[str, float | int]:
+        """``steps`` and ``base_lr``; the options are those that the schedule was made with."""
+        return {"steps": self.steps, "base_lr": self.base_lr}
+
+    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
+        """Go on from a state that `state_dict` gave, learning rate included."""
+        state = _checked(self, state)
+        self.steps, self.base_lr = int(state["steps"]), float(state["base_lr"])
+        self.optimizer.lr = self.rate(self.steps)
+
+
+class StepLR(Schedule):
+    """lr = base · gammaⁿ with n = ⌊steps / step_size⌋: a fall every ``step_size`` steps.
+
+    Raises `ValueError` for a step_size below 1 and a gamma that is not positive and finite.
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        self.step_size = _count("StepLR", "step_size", step_size, 1)
+        if not 0 < gamma < math.inf:
+            raise ValueError(f"StepLR: gamma={gamma} must be above 0 and finite.")
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def rate(self, steps: int) -> float:
+        return float(self.base_lr * self.gamma ** (steps // self.step_size))
+
+
+class CosineLR(Schedule):
+    """Up in a line to the base, then down in half a cosine wave to ``min_lr``, where it stays.
+
+    With W ``warmup_steps`` and N ``total_steps``: lr = base · (steps + 1) / W while steps < W, then
+    min_lr + (base − min_lr) · (1 + cos(π · (steps − W) / (N − W))) / 2. So the first step is not
+    wasted on a learning rate of 0. Loshchilov and Hutter, 2017; the warm-up is that of Goyal et
+    al., 2017.
+
+    Raises `ValueError` unless 0 ≤ W < N and 0 ≤ min_lr ≤ base.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup_steps: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        self.total_steps = _count("CosineLR", "total_steps", total_steps, 1)
+        self.warmup_steps = _count("CosineLR", "warmup_steps", warmup_steps, 0)
+        if warmup_steps >= total_steps:
+            raise ValueError(
+                f"CosineLR: warmup_steps={warmup_steps} leave nothing of total_steps="
+                f"{total_steps}. Warm up for fewer, or train for more."
+            )
+        if not 0 <= min_lr <= optimizer.lr:
+            raise ValueError(
+                f"CosineLR: min_lr={min_lr} must be from 0 to the optimiser's lr={optimizer.lr}."
+            )
+        self.min_lr = min_lr
+        super().__init__(optimizer)
+
+    def rate(self, steps: int) -> float:
+        if steps < self.warmup_steps:
+            return self.base_lr * (steps + 1) / self.warmup_steps
+        falling = self.total_steps - self.warmup_steps
+        done = min((steps - self.warmup_steps) / falling, 1.0)
+        return self.min_lr + (self.base_lr - self.min_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+class ReduceLROnPlateau:
+    """lr ← max(factor · lr, min_lr) when a metric has not got better for a while.
+
+    ``step(metric)`` after each evaluation: more than ``patience`` of them in a row that are no
+    better than the best so far lower the learning rate, and for ``cooldown`` more nothing is
+    counted. Better is, for ``mode="min"``, less than best · (1 − threshold), or less than
+    best − threshold for ``threshold_mode="abs"``; for ``mode="max"``, more than best · (1 +
+    threshold), or than best + threshold. Options and defaults are PyTorch's.
+
+    Raises `ValueError` for options out of their range and for a metric that is NaN.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        name = type(self).__name__
+        if mode not in ("min", "max"):
+            raise ValueError(f"{name}: mode={mode!r} is unknown. Use 'min' or 'max'.")
+        if threshold_mode not in ("rel", "abs"):
+            raise ValueError(
+                f"{name}: threshold_mode={threshold_mode!r} is unknown. Use 'rel' or 'abs'."
+            )
+        if not 0 < factor < 1:
+            raise ValueError(f"{name}: factor={factor} must lie between 0 and 1.")
+        if not 0 <= threshold < (1 if threshold_mode == "rel" else math.inf):
+            raise ValueError(
+                f"{name}: threshold={threshold} must be at least 0, and below 1 when relative."
+            )
+        if not min_lr >= 0:
+            raise ValueError(f"{name}: min_lr={min_lr} must be at least 0.")
+        self.optimizer = optimizer
+        self.mode = mode
+        self.factor = factor
+        self.patience = _count(name, "patience", patience, 0)
+        self.threshold = threshold
+        self.threshold_mode = threshold_mode
+        self.cooldown = _count(name, "cooldown", cooldown, 0)
+        self.min_lr = min_lr
+        self.best = math.inf if mode == "min" else -math.inf
+        self.bad = 0
+        self.cooling = 0
+
+    def step(self, metric: SupportsFloat) -> None:
+        """Take in one evaluation, and lower the optimiser's learning rate if it is time."""
+        metric = float(metric)
+        if math.isnan(metric):
+            raise ValueError(
+                "ReduceLROnPlateau: the metric is nan, neither better nor worse. Lower the "
+                "learning rate, or look for the op that overflowed."
+            )
+        if self._better(metric):
+            self.best, self.bad = metric, 0
+        else:
+            self.bad += 1
+        if self.cooling:
+            self.cooling -= 1
+            self.bad = 0
+        if self.bad > self.patience:
+            lr = self.optimizer.lr
+            self.optimizer.lr = min(lr, max(self.factor * lr, self.min_lr))
+            self.bad, self.cooling = 0, self.cooldown
+
+    def _better(self, metric: float) -> bool:
+        down = self.mode == "min"
+        by = -self.threshold if down else self.threshold
+        bound = self.best * (1 + by) if self.threshold_mode == "rel" else self.best + by
+        return metric < bound if down else metric > bound
+
+    def state_dict(self) -> dict[str, float | int]:
+        """``best``, ``bad`` and ``cooling`` (counts) and ``lr``; the options are those that the
+        schedule was made with.
+        """
+        return {
+            "best": self.best,
+            "bad": self.bad,
+            "cooling": self.cooling,
+            "lr": self.optimizer.lr,
+        }
+
+    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
+        """Go on from a state that `state_dict` gave, learning rate included."""
+        state = _checked(self, state)
+        self.best, self.optimizer.lr = float(state["best"]), float(state["lr"])
+        self.bad, self.cooling = int(state["bad"]), int(state["cooling"])
+
+
+def _checked(
+    schedule: Schedule | ReduceLROnPlateau, state: Mapping[str, float | int]
+) -> Mapping[str, float | int]:
+    wrong = sorted(set(schedule.state_dict()) ^ set(state))
+    if wrong:
+        raise ValueError(
+            f"this state does not fit {type(schedule).__name__}: {', '.join(wrong)}. "
+            "Make the same schedule."
+        )
+    return state
+
+
+def _count(name: str, argument: str, n: int, least: int) -> int:
+    if not isinstance(n, int | np.integer) or n < least:
+        raise ValueError(f"{name}: {argument}={n!r} must be a whole number, at least {least}.")
+    return int(n)
