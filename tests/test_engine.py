@@ -58,6 +58,13 @@ def test_data_is_copied_in_and_numpy_copies_out():
     assert x.tolist() == [1.0, 1.0]
 
 
+def test_a_python_number_loses_nothing_on_its_way_to_float64():
+    x = ts.tensor(np.array([1.0, 3.0]))
+    np.testing.assert_array_equal((x * 0.1).numpy(), np.array([1.0, 3.0]) * 0.1)
+    np.testing.assert_array_equal((0.1 - x).numpy(), 0.1 - np.array([1.0, 3.0]))
+    assert (ts.tensor([1.0]) * 0.1).dtype == np.float32
+
+
 def test_scalars_and_iteration():
     x = ts.tensor([[1.0, 2.0]])
     assert len(x) == 1
