@@ -1,10 +1,19 @@
 """Modules: layers, recurrent cells, and the combinators that run them over time and stack them."""
 
 from tinyseq.nn import init
-from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from tinyseq.nn.layers import Dropout, Embedding, Linear
+from tinyseq.nn.cells import (
+    Cell,
+    GRUCell,
+    LayerNormGRUCell,
+    LayerNormLSTMCell,
+    LSTMCell,
+    PeepholeLSTMCell,
+    RNNCell,
+)
+from tinyseq.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent, Reversed, Stacked, unroll
+from tinyseq.nn.wrappers import LearnedState, VariationalDropout, Wrapper, Zoneout
 
 __all__ = [
     "GRU",
@@ -16,13 +25,21 @@ __all__ = [
     "Embedding",
     "GRUCell",
     "LSTMCell",
+    "LayerNorm",
+    "LayerNormGRUCell",
+    "LayerNormLSTMCell",
+    "LearnedState",
     "Linear",
     "Module",
     "Parameter",
+    "PeepholeLSTMCell",
     "RNNCell",
     "Recurrent",
     "Reversed",
     "Stacked",
+    "VariationalDropout",
+    "Wrapper",
+    "Zoneout",
     "init",
     "unroll",
 ]
