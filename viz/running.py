@@ -1,0 +1,194 @@
+"""One forward pass of a layer on made-up input, for the sake of its recording; the layer stays as
+it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from tinyseq import graph, nn, random
+from tinyseq.graph import identity
+from tinyseq.tensor import FLOATS, Tensor
+
+from .timeline import Source, Timeline, flatten, read, recorded
+from .wording import shape_text
+
+
+@dataclass
+class Run:
+    """One forward pass, and what is known about it besides the recording."""
+
+    line: Timeline
+    module: nn.Module
+    x: Tensor
+    batch: int | None  # how long the batch axis is, when that says nothing else
+    names: dict[int, str]  # parameters and constants by identity, dotted
+    called: dict[int, tuple[Tensor, str]]  # what the code calls a value
+
+
+class Function(nn.Module):
+    """A cell that is a plain function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        return self.function(x, state)
+
+
+def _named_like(function: Callable[..., Any]) -> nn.Module:
+    """The function as a cell, with its own name in pictures and errors."""
+    name = getattr(function, "__name__", type(function).__name__)
+    cell: nn.Module = type(name, (Function,), {})(function)
+    return cell
+
+
+_LAYERS = (nn.Recurrent, nn.Bidirectional, nn.Stacked, nn.Reversed)
+
+
+def run(layer: Any, steps: int, x: Any, state: Any) -> Run:
+    """Run ``layer`` (a cell is made a layer first) on ``x``, or on anything of so many steps."""
+    module = layer if isinstance(layer, nn.Module) else _named_like(layer)
+    inside = [m for _, m in module.named_modules()]
+    starts = hasattr(module, "initial_state") or state is not None
+    is_cell = isinstance(module, nn.Cell | Function) or starts
+    own_name = module.__dict__.get("_scope_name")
+    if is_cell and not any(isinstance(m, _LAYERS) for m in inside):
+        module = nn.Recurrent(module, mode="unroll")
+        module.cell.__dict__["_scope_name"] = own_name  # being drawn does not rename it
+
+    tensors = dict(module.named_tensors())
+    floats = [t.dtype for t in tensors.values() if t.dtype in FLOATS]
+    dtype = floats[0] if floats else np.dtype(np.float32)
+    batch = None
+    batch_first = getattr(module, "batch_first", False)
+    if x is None:
+        size = _input_size(module)
+        taken = {n for t in tensors.values() for n in t.shape} | {size, steps}
+        batch = next(p for p in itertools.count(7) if p not in taken and _prime(p))
+        shape = (batch, steps, size) if batch_first else (steps, batch, size)
+        x = Tensor(np.full(shape, 0.1), dtype)
+    x = _marked(x if isinstance(x, Tensor) else Tensor(x))
+    time_axis = 1 if batch_first else 0
+    if state is None and hasattr(module, "initial_state"):
+        if x.ndim < 2:
+            raise ValueError(
+                f"x of shape {shape_text(x.shape)} has no steps and batch: (T, B, ...)."
+            )
+        state = module.initial_state(x.shape[1 - time_axis], dtype)
+    state = _marked(state)
+
+    with _untouched(module), np.errstate(all="ignore"), graph.recorded(True), _locals() as called:
+        result = module(x) if state is None else module(x, state)
+
+    outputs, final = flatten(result), []
+    if isinstance(result, tuple | list) and len(result) == 2 and flatten(result[0]):
+        outputs, final = flatten(result[0]), flatten(result[1])
+    start = flatten(state)
+    line = read(
+        outputs,
+        final,
+        start if len(start) == len(final) else (),
+        inputs={identity(x): time_axis} if x.ndim > time_axis else {},
+    )
+    _find_lookups(line, x, time_axis)
+    names = {identity(t): name for name, t in tensors.items()}
+    return Run(line, module, x, batch, names, called)
+
+
+def _prime(n: int) -> bool:
+    """A batch of prime length is no multiple of a hidden size: its axis can be told apart."""
+    return all(n % k for k in range(2, math.isqrt(n) + 1))
+
+
+def _input_size(module: nn.Module) -> int:
+    try:
+        return int(module.input_size)  # type: ignore[attr-defined]
+    except AttributeError as cause:
+        who = type(getattr(module, "cell", module)).__name__
+        raise ValueError(
+            f"{who} does not say how wide its input is. Pass an input to run on, "
+            "x=... of shape (T, B, D), or give it an input_size."
+        ) from cause
+
+
+def _marked(tree: Any) -> Any:
+    """The same values as leaves that require a gradient: what is done to them is then recorded."""
+    if isinstance(tree, Tensor):
+        return Tensor(tree.detach().numpy(), None, tree.dtype in FLOATS, tree.name)
+    return tuple(_marked(part) for part in tree) if isinstance(tree, tuple | list) else tree
+
+
+@contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Record everything, unroll what could be compiled; afterwards all is as it was."""
+    modules = [m for _, m in module.named_modules()]
+    modes = [(m, m.mode) for m in modules if isinstance(m, nn.Recurrent)]
+    frozen = [p for p in module.parameters() if not p.requires_grad and p.dtype in FLOATS]
+    own = [v for m in modules for v in vars(m).values() if isinstance(v, np.random.Generator)]
+    states = [(g, g.bit_generator.state) for g in own]
+    library = random.get_state()
+    for layer, _ in modes:
+        layer.mode = "unroll"
+    for parameter in frozen:
+        parameter.requires_grad = True
+    try:
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.mode = mode
+        for parameter in frozen:
+            parameter.requires_grad = False
+        for generator, state in states:
+            generator.bit_generator.state = state
+        random.set_state(library)
+
+
+@contextmanager
+def _locals() -> Iterator[dict[int, tuple[Tensor, str]]]:
+    """What modules' methods call the values they make, read from their local variables as they
+    return.
+    """
+    called: dict[int, tuple[Tensor, str]] = {}
+
+    def on_return(frame: FrameType, event: str, result: Any) -> None:
+        if event != "return" or not isinstance(frame.f_locals.get("self"), nn.Module):
+            return
+        here = graph.recording.scope
+        for name, value in frame.f_locals.items():
+            if isinstance(value, Tensor) and value.node and value.node.scope[: len(here)] == here:
+                called.setdefault(
+                    identity(value), (value, name)
+                )  # holds the tensor, so that the id stays its own
+
+    before = sys.getprofile()
+    sys.setprofile(on_return)
+    try:
+        yield called
+    finally:
+        sys.setprofile(before)
+
+
+def _find_lookups(line: Timeline, x: Tensor, axis: int) -> None:
+    """Whole numbers enter an embedding as an index, not as an input: count them as one."""
+    if x.dtype in FLOATS or x.ndim <= axis:
+        return
+    steps = range(x.shape[axis])
+    for key, box in line.box.items():
+        op = box.ops[box.position[key]]
+        index = recorded(op).attrs.get("index")
+        if not isinstance(index, np.ndarray):
+            continue
+        if box.step is None and np.array_equal(index, x._data):
+            line.lookups[key] = [Source(x, t) for t in steps]
+        elif box.step is not None and np.array_equal(index, x._data.take(box.step, axis)):
+            line.lookups[key] = [Source(x, box.step)]
