@@ -1,6 +1,6 @@
 """Modules: layers, recurrent cells, and the combinators that run them over time and stack them."""
 
-from tinyseq.nn import init
+from tinyseq.nn import init, interop
 from tinyseq.nn.cells import (
     Cell,
     GRUCell,
@@ -41,5 +41,6 @@ __all__ = [
     "Wrapper",
     "Zoneout",
     "init",
+    "interop",
     "unroll",
 ]
