@@ -1,6 +1,6 @@
 """Modules: layers, recurrent cells, and the combinators that run them over time and stack them."""
 
-from tinyseq.nn import init, interop
+from tinyseq.nn import init, interop, onnx
 from tinyseq.nn.cells import (
     Cell,
     GRUCell,
@@ -42,5 +42,6 @@ __all__ = [
     "Zoneout",
     "init",
     "interop",
+    "onnx",
     "unroll",
 ]

@@ -83,8 +83,8 @@ def load_torch(
     if wrong:
         raise ValueError(
             f"this PyTorch state does not fit {type(layer).__name__}: {'; '.join(wrong)}. Build "
-            "the layer with the sizes, depth, directions and biases of PyTorch's; prefix= picks the "
-            "entries of one submodule."
+            "the layer with the sizes, depth, directions and biases of PyTorch's; prefix= picks "
+            "the entries of one submodule."
         )
     for part in _parts(layer):
         theirs = {name: given[part.name(name)] for name in _to_torch(part.module)}
