@@ -147,18 +147,12 @@ def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
     weak = [isinstance(x, bool | int | float) for x in args]
     dtypes = {x._data.dtype for x, w in zip(tensors, weak, strict=True) if not w}
     meets = F64 if F64 in dtypes else F32 if F32 in dtypes else None
-    if meets is None:
-        return tuple(tensors)
     return tuple(
-        Tensor.wrap(_given_way(x, meets, w)) if _gives_way(t, w) else t
-        for x, t, w in zip(args, tensors, weak, strict=True)
+        # a number anew from Python's own: by way of float32 it would lose half of its digits
+        Tensor.wrap(np.asarray(arg if w else x._data, meets)) if meets and _gives_way(x, w) else x
+        for arg, x, w in zip(args, tensors, weak, strict=True)
     )
 
 
 def _gives_way(x: Tensor, weak: bool) -> bool:
     return x._data.dtype.kind == "i" or (weak and x._data.dtype.kind == "f")
-
-
-def _given_way(x: TensorLike, dtype: np.dtype[Any], weak: bool) -> np.ndarray:
-    """From the Python number itself: by way of float32, 0.1 would be 0.10000000149 in float64."""
-    return np.asarray(x, dtype) if weak else as_tensor(x)._data.astype(dtype)
