@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tinyseq import errors, ops
 from tinyseq.nn import init
-from tinyseq.nn.layers import _size
+from tinyseq.nn.layers import LayerNorm, _size
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.tensor import Tensor
 
@@ -32,6 +32,7 @@ class Cell(Module):
     """
 
     state_names: tuple[str, ...] = ("h",)
+    carries_output: bool = False  # whether h is also carried on element by element, as in a GRU
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         self.input_size = _size(input_size, "input_size")
@@ -115,8 +116,12 @@ class GRUCell(Cell):
     - ``"simplified"`` (the notes): no relevance gate, c̃ = tanh(x w_x + h w_h + b)
 
     Gates lie in the order u, r, c̃. Mind the sign: PyTorch's z is 1 − u. State (h,), both c⟨t⟩ and
-    a⟨t⟩ of the notes. Raises `ShapeError` when x is not (B, D) or the state not ((B, H),).
+    a⟨t⟩ of the notes. ``seen`` (B, H): what gates and candidate see in place of h where the two
+    differ, as under `VariationalDropout`; h itself is carried on. Raises `ShapeError` when x is not
+    (B, D) or the state not ((B, H),).
     """
+
+    carries_output = True
 
     def __init__(
         self,
@@ -134,30 +139,32 @@ class GRUCell(Cell):
         if variant == "reset_after":
             self.b_h = Parameter(init.zeros((hidden_size,)))
 
-    def forward(self, x: Tensor, state: State) -> State:
+    def forward(self, x: Tensor, state: State, seen: Tensor | None = None) -> State:
         self.check(x, state)
+        (h,) = state
+        seen = h if seen is None else seen
         if self.variant == "reset_after":
-            return self._reset_after(x, *state)
+            return self._reset_after(x, h, seen)
         if self.variant == "reset_before":
-            return self._reset_before(x, *state)
-        return self._simplified(x, *state)
+            return self._reset_before(x, h, seen)
+        return self._simplified(x, h, seen)
 
-    def _reset_after(self, x: Tensor, h: Tensor) -> State:
+    def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
-        from_x, from_h = x @ self.w_x + self.b, h @ self.w_h
+        from_x, from_h = x @ self.w_x + self.b, seen @ self.w_h
         update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
         candidate = ops.tanh(from_x[:, 2 * H :] + reset * (from_h[:, 2 * H :] + self.b_h))
         return (update * candidate + (1 - update) * h,)
 
-    def _reset_before(self, x: Tensor, h: Tensor) -> State:
+    def _reset_before(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x = x @ self.w_x + self.b
-        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + h @ self.w_h[:, : 2 * H]), 2)
-        candidate = ops.tanh(from_x[:, 2 * H :] + (reset * h) @ self.w_h[:, 2 * H :])
+        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + seen @ self.w_h[:, : 2 * H]), 2)
+        candidate = ops.tanh(from_x[:, 2 * H :] + (reset * seen) @ self.w_h[:, 2 * H :])
         return (update * candidate + (1 - update) * h,)
 
-    def _simplified(self, x: Tensor, h: Tensor) -> State:
-        update, candidate = ops.split(x @ self.w_x + h @ self.w_h + self.b, 2)
+    def _simplified(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
+        update, candidate = ops.split(x @ self.w_x + seen @ self.w_h + self.b, 2)
         update, candidate = ops.sigmoid(update), ops.tanh(candidate)
         return (update * candidate + (1 - update) * h,)
 
@@ -196,3 +203,95 @@ class LSTMCell(Cell):
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
         return output * ops.tanh(c), c
+
+
+class PeepholeLSTMCell(LSTMCell):
+    """The LSTM whose gates also see the memory: Γ = σ(x w_x + h w_h + b + p·c), element by element.
+
+    u and f see c. What o sees is a matter of convention: ``output_sees="new"`` the memory c' that
+    it is about to let out (Gers, Schraudolph and Schmidhuber, 2002; ONNX), ``"previous"`` c, as u
+    and f (the notes). ``p_u``, ``p_f`` and ``p_o`` (H) start at 0, so that the cell starts as a
+    plain `LSTMCell`, whose other parameters, state and errors it shares.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_sees: str = "new",
+        forget_bias: float = 1.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, forget_bias, rng)
+        if output_sees not in ("new", "previous"):
+            raise ValueError(f"output_sees={output_sees!r} is unknown. Use 'new' or 'previous'.")
+        self.output_sees = output_sees
+        self.p_u = Parameter(init.zeros((hidden_size,)))
+        self.p_f = Parameter(init.zeros((hidden_size,)))
+        self.p_o = Parameter(init.zeros((hidden_size,)))
+
+    def forward(self, x: Tensor, state: State) -> State:
+        self.check(x, state)
+        h, c = state
+        from_u, from_f, from_o, from_c = ops.split(x @ self.w_x + h @ self.w_h + self.b, 4)
+        update = ops.sigmoid(from_u + self.p_u * c)
+        forget = ops.sigmoid(from_f + self.p_f * c)
+        new_c = update * ops.tanh(from_c) + forget * c
+        output = ops.sigmoid(from_o + self.p_o * (new_c if self.output_sees == "new" else c))
+        return output * ops.tanh(new_c), new_c
+
+
+class LayerNormLSTMCell(LSTMCell):
+    """The LSTM with layer norm on x w_x, on h w_h and on the c' that it lets out.
+
+    u, f, o = σ(LN(x w_x) + LN(h w_h) + b), c̃ = tanh(LN(x w_x) + LN(h w_h) + b), c' = u·c̃ + f·c,
+    h' = o·tanh(LN(c')); c' is carried on as it is. ``norm_x`` and ``norm_h`` run over all 4H gates
+    and leave the shift to b, ``norm_c`` has its own. Gates, state and errors are those of
+    `LSTMCell`. Ba, Kiros and Hinton, 2016.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        forget_bias: float = 1.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, forget_bias, rng)
+        self.norm_x = LayerNorm(4 * hidden_size, bias=False)
+        self.norm_h = LayerNorm(4 * hidden_size, bias=False)
+        self.norm_c = LayerNorm(hidden_size)
+
+    def forward(self, x: Tensor, state: State) -> State:
+        self.check(x, state)
+        h, c = state
+        H = self.hidden_size
+        gates = self.norm_x(x @ self.w_x) + self.norm_h(h @ self.w_h) + self.b
+        update, forget, output = ops.split(ops.sigmoid(gates[:, : 3 * H]), 3)
+        candidate = ops.tanh(gates[:, 3 * H :])
+        c = update * candidate + forget * c
+        return output * ops.tanh(self.norm_c(c)), c
+
+
+class LayerNormGRUCell(GRUCell):
+    """The GRU, reset after, with layer norm on x w_x and on h w_h.
+
+    u, r = σ(LN(x w_x) + LN(h w_h) + b), c̃ = tanh(LN(x w_x) + b + r·(LN(h w_h) + b_h)),
+    h' = u·c̃ + (1 − u)·h. ``norm_x`` and ``norm_h`` run over all 3H gates and leave the shift to b
+    and b_h. Gates, state and errors are those of `GRUCell`. After Ba, Kiros and Hinton, 2016, who
+    norm the gates and the candidate apart.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, rng: np.random.Generator | None = None
+    ) -> None:
+        super().__init__(input_size, hidden_size, "reset_after", rng)
+        self.norm_x = LayerNorm(3 * hidden_size, bias=False)
+        self.norm_h = LayerNorm(3 * hidden_size, bias=False)
+
+    def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
+        H = self.hidden_size
+        from_x, from_h = self.norm_x(x @ self.w_x) + self.b, self.norm_h(seen @ self.w_h)
+        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
+        candidate = ops.tanh(from_x[:, 2 * H :] + reset * (from_h[:, 2 * H :] + self.b_h))
+        return (update * candidate + (1 - update) * h,)

@@ -1,10 +1,10 @@
-"""Layers without a state: Linear, Embedding, Dropout."""
+"""Layers without a state: Linear, Embedding, LayerNorm, Dropout."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinyseq import errors, op
+from tinyseq import errors, op, ops
 from tinyseq.functional import as_indices
 from tinyseq.nn import init
 from tinyseq.nn.module import Module, Parameter
@@ -62,6 +62,39 @@ class Embedding(Module):
 
     def forward(self, indices: op.TensorLike) -> Tensor:
         return self.weight[as_indices(indices, self.num_embeddings, "Embedding", "V")]
+
+
+class LayerNorm(Module):
+    """y = (x − mean) / √(var + ε) · γ + β over the last axis: x (..., D) → y (..., D).
+
+    Each row is brought to mean 0 and variance 1 by itself, whatever the rest of the batch is.
+    ``weight`` γ (D) starts as ones, ``bias`` β (D) as zeros; ``eps`` is ε. Raises `ShapeError` when
+    the last axis of x is not D. Ba, Kiros and Hinton, 2016.
+    """
+
+    def __init__(self, features: int, eps: float = 1e-5, bias: bool = True) -> None:
+        self.features = _size(features, "features")
+        if not eps > 0:
+            raise ValueError(f"eps={eps} must be more than 0: it keeps √(var + ε) from being 0.")
+        self.eps = float(eps)
+        self.weight = Parameter(np.ones(features, np.float32))
+        self.bias = Parameter(init.zeros((features,))) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = op.as_tensor(x)
+        if x.ndim == 0 or x.shape[-1] != self.features:
+            raise errors.ShapeError(
+                f"{errors.located('LayerNorm')}: x has shape {errors.describe(x.shape)}, but the "
+                f"layer was made for a last axis of features={self.features}. Make one of them fit "
+                "the other."
+            )
+        centred = x - ops.mean(x, -1, keepdims=True)
+        variance = ops.mean(centred * centred, -1, keepdims=True)
+        y = centred / ops.sqrt(variance + self.eps) * self.weight
+        return y if self.bias is None else y + self.bias
+
+    def _describe(self) -> str:
+        return f"{self.features}, eps={self.eps}"
 
 
 class Dropout(Module):

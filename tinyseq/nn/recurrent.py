@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors, graph, op, ops
-from tinyseq.nn.cells import GRUCell, LSTMCell, RNNCell, State
+from tinyseq.nn.cells import (
+    GRUCell,
+    LayerNormGRUCell,
+    LayerNormLSTMCell,
+    LSTMCell,
+    PeepholeLSTMCell,
+    RNNCell,
+    State,
+)
 from tinyseq.nn.layers import Dropout
 from tinyseq.nn.module import Module
 from tinyseq.tensor import Tensor
@@ -60,19 +68,20 @@ class _Step(Tensor):
 
 
 def unroll(
-    cell: Callable[[Tensor, State], State],
+    cell: Callable[..., State],
     x: Tensor,
     state: State,
     reverse: bool = False,
     running: np.ndarray | None = None,
     hoist: bool = False,
+    noise: Any = None,
 ) -> tuple[Tensor, State]:
     """The recurrence, step by step: the specification of everything that is faster.
 
     x (T, B, D) → outputs (T, B, H) and the last state. ``reverse`` runs from the last step to the
     first. ``running`` (T, B, 1) of booleans says which sequences have a step t; the state of the
     others stands still, and their output there is 0. ``hoist`` computes ``x[t] @ w`` for all steps
-    at once.
+    at once. ``noise`` is what the cell drew for the sequence: step t gets its row t.
     """
     T = x.shape[0]
     outputs: list[Any] = [None] * T
@@ -80,7 +89,8 @@ def unroll(
     path = graph.recording.scope
     for t in reversed(range(T)) if reverse else range(T):
         with graph.scope(f"t={t}"):
-            new = cell(_Step.of(x, t, products, path) if hoist else x[t], state)
+            row = _Step.of(x, t, products, path) if hoist else x[t]
+            new = cell(row, state) if noise is None else cell(row, state, noise=noise_at(noise, t))
             if running is None:
                 state, outputs[t] = new, new[0]
             else:
@@ -88,6 +98,23 @@ def unroll(
                 state = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
                 outputs[t] = ops.where(on, new[0], 0.0)
     return ops.stack(outputs), state
+
+
+def noise_at(noise: Any, t: int) -> Any:
+    """Row t of what a cell drew for a whole sequence: arrays (T, …), in nested tuples, or None."""
+    if noise is None:
+        return None
+    return tuple(noise_at(part, t) for part in noise) if isinstance(noise, tuple) else noise[t]
+
+
+def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
+    """The state that a cell says its sequences start from."""
+    if not hasattr(cell, "initial_state"):
+        raise ValueError(
+            f"{type(cell).__name__} does not say how its state starts. Pass state=..., or give it "
+            "initial_state(batch_size, dtype)."
+        )
+    return cell.initial_state(batch_size, dtype)  # type: ignore[no-any-return]
 
 
 class Recurrent(Module):
@@ -125,14 +152,7 @@ class Recurrent(Module):
 
     def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
         """The state a sequence starts from when none is given, as the cell defines it."""
-        if not hasattr(self.cell, "initial_state"):
-            raise ValueError(
-                f"{type(self.cell).__name__} does not say how its state starts. Pass "
-                "state=..., or give it "
-                "initial_state(batch_size, dtype)."
-            )
-        state: State = self.cell.initial_state(batch_size, dtype)
-        return state
+        return start_of(self.cell, batch_size, dtype)
 
     def forward(
         self, x: Tensor, state: State | None = None, lengths: npt.ArrayLike | None = None
@@ -142,7 +162,8 @@ class Recurrent(Module):
         if state is None:
             state = self.initial_state(x.shape[1], x.dtype)
         hoist = self.mode is None and x.shape[0] > 1
-        return unroll(self.cell, x, state, self.reverse, _running(lengths, x), hoist)
+        noise = self.cell.noise(x, state) if hasattr(self.cell, "noise") else None
+        return unroll(self.cell, x, state, self.reverse, _running(lengths, x), hoist, noise)
 
     def _describe(self) -> str:
         return "reverse" if self.reverse else ""
@@ -385,6 +406,7 @@ def GRU(
     num_layers: int = 1,
     *,
     variant: str = "reset_after",
+    layer_norm: bool = False,
     bidirectional: bool = False,
     dropout: float = 0.0,
     batch_first: bool = False,
@@ -393,9 +415,15 @@ def GRU(
 ) -> Stacked:
     """``num_layers`` `GRUCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
     B, 2H).
+
+    ``layer_norm=True`` makes them of `LayerNormGRUCell`, which has the variant reset_after alone.
     """
+    if layer_norm and variant != "reset_after":
+        raise ValueError(
+            f"GRU: layer_norm=True has no variant={variant!r}. Use variant='reset_after'."
+        )
     layers = _layers(
-        lambda D, H: GRUCell(D, H, variant, rng),
+        lambda D, H: LayerNormGRUCell(D, H, rng) if layer_norm else GRUCell(D, H, variant, rng),
         input_size, hidden_size, num_layers, bidirectional, mode,
     )  # fmt: skip
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
@@ -407,6 +435,8 @@ def LSTM(
     num_layers: int = 1,
     *,
     forget_bias: float = 1.0,
+    peephole: str | None = None,
+    layer_norm: bool = False,
     bidirectional: bool = False,
     dropout: float = 0.0,
     batch_first: bool = False,
@@ -415,9 +445,22 @@ def LSTM(
 ) -> Stacked:
     """``num_layers`` `LSTMCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
     B, 2H).
+
+    ``peephole``: ``"new"`` or ``"previous"`` makes them of `PeepholeLSTMCell`, whose output gate
+    sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, without peepholes.
     """
-    layers = _layers(
-        lambda D, H: LSTMCell(D, H, forget_bias, rng),
-        input_size, hidden_size, num_layers, bidirectional, mode,
-    )  # fmt: skip
+    if layer_norm and peephole is not None:
+        raise ValueError(
+            "LSTM: there is no cell with both layer_norm and peephole. Choose one, or write the "
+            "cell you want: a Module with forward(x, state)."
+        )
+
+    def make_cell(D: int, H: int) -> Module:
+        if layer_norm:
+            return LayerNormLSTMCell(D, H, forget_bias, rng)
+        if peephole is not None:
+            return PeepholeLSTMCell(D, H, peephole, forget_bias, rng)
+        return LSTMCell(D, H, forget_bias, rng)
+
+    layers = _layers(make_cell, input_size, hidden_size, num_layers, bidirectional, mode)
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
