@@ -11,7 +11,9 @@ from tinyseq.errors import DtypeError, ShapeError
 from tinyseq.op import REGISTRY
 
 ALL = OPS | COMPOSED
-DIFFERENTIABLE = sorted(name for name in ALL if name not in OPS or REGISTRY[name].vjp is not None)
+CONSTANT = {"any", "all", "logical_and", "logical_or", "logical_not"}
+CONSTANT |= {name for name in OPS if REGISTRY[name].vjp is None}
+DIFFERENTIABLE = sorted(set(ALL) - CONSTANT)
 
 
 def leaves(case):
@@ -151,6 +153,17 @@ def test_dtypes_that_meet():
     assert (2 - f64).dtype == np.float64
     assert (f32 > 0).dtype == bool
     assert (f32 * (f32 > 0)).dtype == np.float32
+    assert ts.exp(f32 > 0).dtype == np.float32
+    assert ts.add(f32, [0.5]).dtype == np.float32
+    assert ts.add(f64, [0.5]).dtype == np.float64
+
+
+def test_python_numbers_meet_float64_in_full():
+    x = ts.tensor(np.array([1.0]))
+    assert (x * 0.1).item() == 0.1
+    assert (0.1 - 0 * x).item() == 0.1
+    assert (x * [0.1]).item() == 0.1
+    assert ts.where(True, x * 0 + 0.1, 0).item() == 0.1
 
 
 def test_gradients_come_back_in_the_dtype_of_their_input():

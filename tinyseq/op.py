@@ -6,7 +6,7 @@ all the engine does on the way forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +17,7 @@ from tinyseq.graph import Node, recording
 from tinyseq.tensor import FLOATS, Tensor
 
 TensorLike = Tensor | npt.ArrayLike
-Axis = int | Sequence[int] | None
 Vjp = Callable[..., tuple[Tensor | None, ...]]
-
-F32, F64 = FLOATS
 
 
 class Use(NamedTuple):
@@ -35,6 +32,7 @@ class Use(NamedTuple):
 
 Joint = Callable[[Tensor, list[Use]], Tensor]
 
+F16 = np.dtype(np.float16)
 F32, F64 = FLOATS
 
 
@@ -72,8 +70,11 @@ class Op:
             raise errors.reword(self.name, scope, arrays, attrs, self.hint, cause) from cause
         if out.__class__ is not np.ndarray:
             out = np.asarray(out)  # NumPy gives scalars where no axis is left
-        if out.dtype is F64 and "dtype" not in attrs and F64 not in [a.dtype for a in arrays]:
-            out = out.astype(F32)  # whole numbers went in: the default float comes out
+        if out.dtype is F64:
+            if "dtype" not in attrs and F64 not in [a.dtype for a in arrays]:
+                out = out.astype(F32)  # whole numbers went in: the default float comes out
+        elif out.dtype is F16:
+            out = self.forward(*[a.astype(F32) for a in arrays], **attrs)  # booleans went in
         y = Tensor.wrap(out)
         if out.base is not None:  # perhaps a view: it changes when its owner does
             for x in inputs:
@@ -144,14 +145,16 @@ def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
         return args  # type: ignore[return-value]  # the usual case, on the way of every op
     tensors = [as_tensor(x) for x in args]
     # numpy.float64 is a float: a scalar never widens what it meets
-    weak = [isinstance(x, bool | int | float) for x in args]
+    weak = [isinstance(x, bool | int | float | list | tuple) for x in args]
     dtypes = {x._data.dtype for x, w in zip(tensors, weak, strict=True) if not w}
     meets = F64 if F64 in dtypes else F32 if F32 in dtypes else None
-    return tuple(
-        Tensor.wrap(x._data.astype(meets)) if meets and _gives_way(x, w) else x
-        for x, w in zip(tensors, weak, strict=True)
-    )
-
-
-def _gives_way(x: Tensor, weak: bool) -> bool:
-    return x._data.dtype.kind == "i" or (weak and x._data.dtype.kind == "f")
+    if meets is None:
+        return tuple(tensors)
+    out = []
+    for x, t, w in zip(args, tensors, weak, strict=True):
+        if w and t._data.dtype.kind == "f" and t._data.dtype is not meets:
+            t = as_tensor(x, meets)  # from x again: 0.1 rounded to float32 is another number
+        elif t._data.dtype.kind == "i":
+            t = Tensor.wrap(t._data.astype(meets))
+        out.append(t)
+    return tuple(out)

@@ -145,19 +145,21 @@ class GRUCell(Cell):
     def _reset_after(self, x: Tensor, h: Tensor) -> State:
         H = self.hidden_size
         from_x, from_h = x @ self.w_x + self.b, h @ self.w_h
-        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
+        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2, axis=-1)
         candidate = ops.tanh(from_x[:, 2 * H :] + reset * (from_h[:, 2 * H :] + self.b_h))
         return (update * candidate + (1 - update) * h,)
 
     def _reset_before(self, x: Tensor, h: Tensor) -> State:
         H = self.hidden_size
         from_x = x @ self.w_x + self.b
-        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + h @ self.w_h[:, : 2 * H]), 2)
+        update, reset = ops.split(
+            ops.sigmoid(from_x[:, : 2 * H] + h @ self.w_h[:, : 2 * H]), 2, axis=-1
+        )
         candidate = ops.tanh(from_x[:, 2 * H :] + (reset * h) @ self.w_h[:, 2 * H :])
         return (update * candidate + (1 - update) * h,)
 
     def _simplified(self, x: Tensor, h: Tensor) -> State:
-        update, candidate = ops.split(x @ self.w_x + h @ self.w_h + self.b, 2)
+        update, candidate = ops.split(x @ self.w_x + h @ self.w_h + self.b, 2, axis=-1)
         update, candidate = ops.sigmoid(update), ops.tanh(candidate)
         return (update * candidate + (1 - update) * h,)
 
@@ -192,7 +194,7 @@ class LSTMCell(Cell):
         h, c = state
         H = self.hidden_size
         gates = x @ self.w_x + h @ self.w_h + self.b
-        update, forget, output = ops.split(ops.sigmoid(gates[:, : 3 * H]), 3)
+        update, forget, output = ops.split(ops.sigmoid(gates[:, : 3 * H]), 3, axis=-1)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
         return output * ops.tanh(c), c
