@@ -1,5 +1,7 @@
 """Every op: forward as in NumPy, gradients of order 1 and 2 as finite differences say."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,11 +9,19 @@ from hypothesis import strategies as st
 from strategies import COMPOSED, OPS, values
 
 import tinyseq as ts
-from tinyseq.errors import DtypeError, ShapeError
+from tinyseq import numpy_functions
+from tinyseq.errors import DtypeError, GraphError, ShapeError
 from tinyseq.op import REGISTRY
 
+try:
+    import torch
+except ModuleNotFoundError:  # in the extra `bench`
+    torch = None
+
 ALL = OPS | COMPOSED
-DIFFERENTIABLE = sorted(name for name in ALL if name not in OPS or REGISTRY[name].vjp is not None)
+CONSTANT = {"any", "all", "logical_and", "logical_or", "logical_not"}
+CONSTANT |= {name for name in OPS if REGISTRY[name].vjp is None}
+DIFFERENTIABLE = sorted(set(ALL) - CONSTANT)
 
 
 def leaves(case):
@@ -161,6 +171,17 @@ def test_dtypes_that_meet():
     assert (2 - f64).dtype == np.float64
     assert (f32 > 0).dtype == bool
     assert (f32 * (f32 > 0)).dtype == np.float32
+    assert ts.exp(f32 > 0).dtype == np.float32
+    assert ts.add(f32, [0.5]).dtype == np.float32
+    assert ts.add(f64, [0.5]).dtype == np.float64
+
+
+def test_python_numbers_meet_float64_in_full():
+    x = ts.tensor(np.array([1.0]))
+    assert (x * 0.1).item() == 0.1
+    assert (0.1 - 0 * x).item() == 0.1
+    assert (x * [0.1]).item() == 0.1
+    assert ts.where(True, x * 0 + 0.1, 0).item() == 0.1
 
 
 def test_a_python_number_keeps_its_digits():
@@ -182,20 +203,337 @@ def test_gradients_come_back_in_the_dtype_of_their_input():
     assert not ts.astype(a, np.int64).requires_grad
 
 
-def test_numpy_functions_are_our_ops():
-    x = ts.tensor([[1.0, 2.0]], requires_grad=True)
-    for y in (np.tanh(x), np.sum(x, axis=1), np.concatenate([x, x]), np.ones(2) @ x.T,
-              np.ones(2) * x, np.where(x > 1, x, 0.0), np.float32(2) * x, np.mean(x), x.mT,
-              np.stack([x, x]), np.reshape(x, (2, 1))):  # fmt: skip
-        assert isinstance(y, ts.Tensor)
-        assert y.requires_grad
+NUMPY_CALLS = [
+    lambda x: np.tanh(x),
+    lambda x: np.square(x),
+    lambda x: np.float32(2) * x,
+    lambda x: np.ones(3) * x,
+    lambda x: np.ones(2) @ x,
+    lambda x: np.where(x > 1, x, 0.0),
+    lambda x: np.sum(x, 1),
+    lambda x: np.sum(x, 0, None, None, True),
+    lambda x: np.mean(x, axis=0, keepdims=True, dtype=None, out=None, where=True),
+    lambda x: np.var(x, 1, ddof=1),
+    lambda x: np.std(a=x, axis=(0, 1)),
+    lambda x: np.prod(x, axis=-1),
+    lambda x: np.max(x, 0),
+    lambda x: np.cumsum(x),
+    lambda x: np.sort(x, axis=None, kind="stable"),
+    lambda x: np.clip(x, 1.0, 2.0),
+    lambda x: np.clip(x, a_min=None, a_max=2.0),
+    lambda x: np.clip(x, min=1.0),
+    lambda x: np.einsum("ij->j", x, optimize=True),
+    lambda x: np.reshape(x, (3, -1)),
+    lambda x: np.ravel(x),
+    lambda x: np.transpose(x),
+    lambda x: np.transpose(x, (1, 0)),
+    lambda x: np.swapaxes(x, 0, 1),
+    lambda x: np.expand_dims(x, (0, 2)),
+    lambda x: np.squeeze(np.expand_dims(x, 0), 0),
+    lambda x: np.broadcast_to(x, (2, 2, 3)),
+    lambda x: np.flip(x, 0),
+    lambda x: np.pad(x, ((1, 0), (0, 2)), "constant", constant_values=3.0),
+    lambda x: np.pad(x, {-1: (1, 2), 0: 1}),
+    lambda x: np.concatenate([x, x], 1),
+    lambda x: np.stack([x, x], axis=-1),
+    lambda x: np.split(x, 2)[1],
+    lambda x: np.split(x, [1, 2], axis=1)[1],
+    lambda x: np.take_along_axis(x, np.array([[0], [2]]), 1),
+]
 
 
-@pytest.mark.parametrize("call", [np.cbrt, np.linalg.norm, np.median, np.add.reduce])
-def test_other_numpy_functions_say_so(call):
-    with pytest.raises(TypeError, match=r"no tinyseq op of the same meaning.*detach"):
+@pytest.mark.parametrize("call", NUMPY_CALLS)
+def test_numpy_functions_are_our_ops(call):
+    a = np.array([[1.0, 3.0, 2.0], [0.5, -1.0, 4.0]])
+    y = call(ts.tensor(a, requires_grad=True))
+    assert isinstance(y, ts.Tensor)
+    assert y.requires_grad
+    np.testing.assert_allclose(y.numpy(), call(a), rtol=1e-12)
+
+
+NUMPY_CONSTANTS = [
+    lambda x: np.argmax(x, 1),
+    lambda x: np.argmin(x, axis=0, keepdims=True),
+    lambda x: np.argmax(x, keepdims=True),
+    lambda x: np.argsort(x, axis=0),
+    lambda x: np.any(x > 3, axis=1),
+    lambda x: np.all(x > -2),
+    lambda x: np.logical_and(x > 0, x < 3),
+    lambda x: ~(x > 0) | (x > 3) & (x < 9),
+    lambda x: True & (x > 0),
+    lambda x: False | (x > 0),
+    lambda x: np.invert(x > 0),
+    lambda x: np.shape(x),
+    lambda x: np.ndim(x),
+    lambda x: np.size(x),
+]
+
+
+@pytest.mark.parametrize("call", NUMPY_CONSTANTS)
+def test_numpy_functions_without_a_gradient(call):
+    a = np.array([[1.0, 3.0, 2.0], [0.5, -1.0, 4.0]])
+    y, expected = call(ts.tensor(a, requires_grad=True)), call(a)
+    if isinstance(y, ts.Tensor):
+        assert not y.requires_grad
+        assert y.dtype == expected.dtype
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_the_table_of_numpy_functions_fits_numpy():
+    """A ufunc takes as many inputs as our op; an argument that both have has one default."""
+    for theirs, ours in numpy_functions.SAME.items():
+        assert theirs.__name__ not in numpy_functions._INSTEAD
+        if isinstance(theirs, np.ufunc):
+            takes_masks = ours in (ts.logical_and, ts.logical_or, ts.logical_not)
+            x = ts.tensor([True] if takes_masks else [1.0])
+            assert isinstance(ours(*[x] * theirs.nin), ts.Tensor)
+            continue
+        defaults = {n: p.default for n, p in inspect.signature(theirs).parameters.items()}
+        for name, parameter in inspect.signature(ours).parameters.items():
+            if isinstance(defaults.get(name, inspect), int | str | None):
+                assert parameter.default == defaults[name], (theirs, name)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            np.cbrt,
+            r"numpy.cbrt has no tinyseq op of the same meaning.*Use tinyseq's \*\* \(1 / 3\)",
+        ),
+        (np.vstack, r"vstack.*Use tinyseq's concat, or apply it to x.detach\(\).numpy\(\)"),
+        (np.linalg.norm, r"norm.*sqrt\(sum\(x \* x\)\)"),
+        (np.median, r"numpy.median.*Compose it from tinyseq's ops, or"),
+        (np.add.reduce, r"numpy.add.reduce has no"),
+        (np.where, r"numpy.where of a Tensor: give both values"),
+        (lambda x: np.add(x, x, out=np.zeros(1)), r"numpy.add of a Tensor.* no argument out="),
+        (lambda x: np.add(np.ones(1), 1.0, out=x), r"numpy.add of a Tensor.* no argument out="),
+        (lambda x: np.exp(x, where=np.array([True])), r"no argument where="),
+        (lambda x: np.exp(x, dtype=np.float64), r"no argument dtype=.*astype"),
+        (lambda x: np.sum(x, 0, np.float64), r"numpy.sum of a Tensor.* no argument dtype="),
+        (lambda x: np.max(x, initial=3), r"no argument initial="),
+        (lambda x: np.reshape(x, (1, 1), order="F"), r"no argument order="),
+    ],
+)
+def test_what_numpy_has_and_we_do_not_says_so(call, message):
+    with pytest.raises(TypeError, match=message):
         call(ts.tensor([1.0], requires_grad=True))
 
+
+def test_writing_into_an_array_from_a_tensor_is_refused():
+    a = np.zeros(1)
+    with pytest.raises(TypeError, match="no argument out="):
+        a += ts.tensor([1.0], requires_grad=True)
+
+
+def test_a_numpy_that_does_not_tell_its_signatures(monkeypatch):
+    """Before 2.4 functions written in C do not."""
+
+    def silent(function):
+        if function in (np.concatenate, np.where):
+            raise ValueError("no signature found")
+        return inspect.signature(function)
+
+    monkeypatch.setattr(numpy_functions, "_signature", silent)
+    x = ts.tensor([1.0, 2.0], requires_grad=True)
+    assert np.concatenate([x, x], axis=0).tolist() == [1.0, 2.0, 1.0, 2.0]
+    assert np.where(x > 1, x, 0.0).tolist() == [0.0, 2.0]
+    with pytest.raises(TypeError, match=r"numpy.concatenate of a Tensor.* no argument dtype="):
+        np.concatenate([x, x], dtype=np.float64)
+
+
+# -- methods ------------------------------------------------------------------------------------
+
+METHODS = {
+    "abs": np.abs,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log": lambda a: np.log(a),
+    "log1p": np.log1p,
+    "sqrt": np.sqrt,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tanh": np.tanh,
+    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
+    "relu": lambda a: np.maximum(a, 0),
+    "clip": lambda a: a,
+    "sum": np.sum,
+    "mean": np.mean,
+    "var": np.var,
+    "std": np.std,
+    "prod": np.prod,
+    "max": np.max,
+    "min": np.min,
+    "logsumexp": lambda a: np.log(np.exp(a).sum()),
+    "any": np.any,
+    "all": np.all,
+    "cumsum": np.cumsum,
+    "argmax": np.argmax,
+    "argmin": np.argmin,
+    "argsort": np.argsort,
+    "flatten": np.ravel,
+    "transpose": np.transpose,
+    "squeeze": np.squeeze,
+    "flip": np.flip,
+}
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_methods_are_the_ops(name):
+    a = np.array([[0.5, 1.5, 2.5], [3.0, 2.0, 1.0]])
+    y = getattr(ts.tensor(a), name)()
+    np.testing.assert_allclose(y.numpy(), METHODS[name](a), rtol=1e-12)
+
+
+def test_methods_with_arguments():
+    a = np.arange(6.0).reshape(2, 3)
+    x = ts.tensor(a)
+    for ours, theirs in [
+        (x.astype(np.float32), a.astype(np.float32)),
+        (x.clip(1, 4), a.clip(1, 4)),
+        (x.var(0, True, ddof=1), a.var(0, keepdims=True, ddof=1)),
+        (x.std(1, ddof=1), a.std(1, ddof=1)),
+        (x.permute(1, 0), a.T),
+        (x.swapaxes(0, -1), a.T),
+        (x.unsqueeze(-1), a[..., None]),
+        (x.expand(4, -1, -1), np.broadcast_to(a, (4, 2, 3))),
+        (x.flip(1), a[:, ::-1]),
+        (x.chunk(2, axis=1)[1], a[:, 2:]),
+        (x.gather(1, [[2], [0]]), [[2.0], [3.0]]),
+        (x.argsort(0), a.argsort(0)),
+        (x.argmax(1, keepdims=True), a.argmax(1, keepdims=True)),
+        (x.T, a.T),
+    ]:
+        assert ours.shape == np.shape(theirs)
+        np.testing.assert_allclose(ours.numpy(), theirs)
+
+
+# -- one by one -----------------------------------------------------------------------------------
+
+
+def test_clip_passes_the_gradient_at_its_bounds_and_keeps_nan():
+    x = ts.tensor([0.0, 1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    ts.clip(x, 1, 3).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+    low, high = (ts.tensor(v, requires_grad=True) for v in (1.0, 3.0))
+    ts.clip(x, low, high).sum().backward()
+    assert (low.grad.item(), high.grad.item()) == (1.0, 1.0)
+    assert np.isnan(ts.clip(ts.tensor([np.nan]), 0, 1).item())
+    assert np.isnan(ts.clip(ts.tensor([0.5]), np.nan, 1).item())
+    assert ts.clip(x, 3, 1).tolist() == [1.0] * 5
+    assert ts.clip(x) is x
+
+
+def test_std_of_equal_elements_has_gradient_0():
+    x = ts.tensor([2.0, 2.0], requires_grad=True)
+    x.std().backward()
+    assert x.grad.tolist() == [0.0, 0.0]
+
+
+def test_prod_over_nothing_and_of_whole_numbers():
+    assert ts.prod(ts.tensor(np.ones((2, 0))), axis=1).tolist() == [1.0, 1.0]
+    assert ts.prod(ts.tensor(np.ones((2, 0))), keepdims=True).tolist() == [[1.0]]
+    assert ts.prod(ts.tensor([2, 3, 4])).item() == 24
+    assert ts.prod(ts.tensor([True, True])).dtype == np.int64
+
+
+def test_whole_numbers_add_up_to_whole_numbers():
+    assert ts.cumsum(ts.tensor([True, False, True])).tolist() == [1, 1, 2]
+    assert ts.sum(ts.tensor([True, True])).dtype == np.int64
+    assert ts.mean(ts.tensor([1, 2])).dtype == np.float32
+    assert ts.var(ts.tensor([1, 3])).item() == 1.0
+
+
+def test_any_and_all_of_nothing():
+    nothing = ts.tensor(np.ones((0, 2)))
+    assert ts.any(nothing, axis=0).tolist() == [False, False]
+    assert ts.all(nothing, axis=0).tolist() == [True, True]
+
+
+def test_equal_elements_keep_their_order():
+    x = ts.tensor([1.0, 0.0, 1.0, 0.0], requires_grad=True)
+    assert ts.argsort(x).tolist() == [1, 3, 0, 2]
+    assert (ts.argmax(x).item(), ts.argmin(x).item()) == (0, 1)
+    (ts.sort(x) * np.arange(4.0)).sum().backward()
+    assert x.grad.tolist() == [2.0, 0.0, 3.0, 1.0]
+
+
+def test_places_are_whole_numbers_and_constants():
+    x = ts.tensor(np.ones((2, 3)), requires_grad=True)
+    for y in (ts.argmax(x, 1), ts.argmin(x), ts.argsort(x)):
+        assert y.dtype == np.int64
+        assert not y.requires_grad
+    assert ts.take_along_axis(x, ts.argmax(x, 1, keepdims=True), 1).requires_grad
+
+
+def test_an_ndarray_sorts_in_place_and_a_tensor_never_does():
+    with pytest.raises(AttributeError):
+        ts.tensor([1.0]).sort()
+
+
+def test_gelu_and_erf_far_out():
+    x = ts.tensor(np.array([-1e4, -40.0, 0.0, 40.0, 1e4]), requires_grad=True)
+    for approximate in ("none", "tanh"):
+        y = ts.gelu(x, approximate)
+        np.testing.assert_array_equal(y.numpy(), [0, 0, 0, 40, 1e4])
+        x.grad = None
+        y.sum().backward()
+        np.testing.assert_array_equal(x.grad.numpy(), [0, 0, 0.5, 1, 1])
+
+
+def test_small_arguments_keep_their_digits():
+    x = ts.tensor(np.array([1e-18]), requires_grad=True)
+    assert ts.expm1(x).item() == 1e-18
+    assert ts.log1p(x).item() == 1e-18
+
+
+def test_a_long_einsum_is_one_matrix_product():
+    x = ts.tensor(np.ones((5, 2, 3)), requires_grad=True)
+    w = ts.tensor(np.ones((3, 4)), requires_grad=True)
+    y = ts.einsum("tbd,dh->tbh", x, w)
+    names = [t.node.op.name for t in ts.graph.topological(y) if t.node]
+    assert names.count("matmul") == 1
+    assert "sum" not in names
+    assert y.shape == (5, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda x: ts.gelu(x), lambda x: torch.nn.functional.gelu(x)),
+        (lambda x: ts.gelu(x, "tanh"), lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
+        (lambda x: ts.erf(x), lambda x: torch.erf(x)),
+        (lambda x: x.clip(-0.5, 0.5), lambda x: torch.clamp(x, -0.5, 0.5)),
+        (lambda x: x.clip(x[0], x[1]), lambda x: torch.clamp(x, x[0], x[1])),
+        (lambda x: x.var(1, ddof=1), lambda x: torch.var(x, 1)),
+        (lambda x: x.std(0, ddof=1), lambda x: torch.std(x, 0)),
+        (lambda x: x.prod(0), lambda x: torch.prod(x, 0)),
+        (lambda x: x.cumsum(1), lambda x: torch.cumsum(x, 1)),
+        (lambda x: ts.sort(x, 0), lambda x: torch.sort(x, 0).values),
+        (lambda x: x.gather(0, [[1, 0], [3, 3]]),
+         lambda x: torch.gather(x, 0, torch.tensor([[1, 0], [3, 3]]))),
+        (lambda x: ts.concat(x.chunk(3)[::-1]), lambda x: torch.cat(torch.chunk(x, 3)[::-1])),
+        (lambda x: x.expand(2, -1, -1), lambda x: x.expand(2, -1, -1)),
+        (lambda x: x.flip((0, 1)), lambda x: x.flip((0, 1))),
+        (lambda x: ts.einsum("...ij,jk,ki->...i", x[:3, :2], x[:2], x[:3, :3].T[:, :3]),
+         lambda x: torch.einsum("...ij,jk,ki->...i", x[:3, :2], x[:2], x[:3, :3].T[:, :3])),
+    ],
+)  # fmt: skip
+def test_ops_agree_with_pytorch(ours, theirs):
+    if torch is None:
+        pytest.skip("needs torch")
+    a = np.random.default_rng(0).standard_normal((5, 3))
+    weight = np.random.default_rng(1)
+    x, t = ts.tensor(a, requires_grad=True), torch.from_numpy(a).requires_grad_()
+    y, u = ours(x), theirs(t)
+    np.testing.assert_allclose(y.numpy(), u.detach().numpy(), atol=1e-10)
+    w = weight.standard_normal(y.shape)
+    (y * ts.tensor(w)).sum().backward()
+    (u * torch.from_numpy(w)).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), atol=1e-10)
+
+
+# -- errors ---------------------------------------------------------------------------------------
 
 SHAPE_ERRORS = [
     (lambda a: a + ts.tensor([1.0, 2.0]), r"add: \(2, 3\) and \(2,\).*reshape one of the operands"),
@@ -213,6 +551,36 @@ SHAPE_ERRORS = [
     (lambda a: a[:0].max(), r"max: \(0, 3\).*empty axis"),
     (lambda a: ts.broadcast_to(a, (3, 2)), r"broadcast_to: \(2, 3\)"),
     (lambda a: ts.transpose(a, 0, 0), r"transpose: \(2, 3\).*every axis once"),
+    (lambda a: ts.transpose(a, 0, 3), r"transpose: axis 3 does not exist"),
+    (lambda a: ts.permute(a, 1), r"transpose: \(2, 3\).*every axis once"),
+    (lambda a: ts.swapaxes(a, 0, 2), r"swapaxes: axis 2 does not exist"),
+    (lambda a: ts.split(a, 0), r"cannot be cut in 0 equal parts.*or use chunk"),
+    (lambda a: ts.chunk(a, 0), r"chunk: chunks=0"),
+    (lambda a: ts.squeeze(a, 1), r"squeeze: axis 1 of shape \(2, 3\) is 3 long.*reduce it"),
+    (lambda a: ts.expand_dims(a, 3), r"expand_dims: axis 3 does not exist"),
+    (lambda a: ts.expand(a, -1, 2, 3), r"expand: \(2, 3\) to \(-1, 2, 3\).*Give the size"),
+    (lambda a: ts.expand(a, 3), r"broadcast_to: \(2, 3\)"),
+    (lambda a: ts.flip(a, 2), r"flip: axis 2"),
+    (lambda a: ts.pad(a, ((1, 1), (1, 1), (1, 1))), r"pad: pad_width=.*tensor with 2 axes"),
+    (lambda a: ts.pad(a, ((1, 1), (1,))), r"pad: pad_width=.*does not fit"),
+    (lambda a: ts.pad(a, -1), r"pad: pad_width=-1 is negative. Use a slice"),
+    (lambda a: ts.pad(a, {2: 1}), r"pad: axis 2 does not exist"),
+    (lambda a: a.var(0, ddof=2), r"var: 2 elements along axis 0.*ddof=2"),
+    (lambda a: a[:0].std(0), r"std: 0 elements along axis 0"),
+    (lambda a: a[:0].argmax(0), r"argmax: \(0, 3\).*empty axis has no largest"),
+    (lambda a: a[:0].argmin(0), r"argmin: \(0, 3\).*empty axis has no smallest"),
+    (lambda a: ts.cumsum(a, 2), r"cumsum: axis 2"),
+    (lambda a: ts.sort(a.sum()), r"sort: axis -1 does not exist: the tensor has no axes"),
+    (lambda a: ts.take_along_axis(a, [0], 1), r"take_along_axis: indices \(1,\) need as many"),
+    (lambda a: ts.take_along_axis(a, np.zeros((2, 2), int), 0), r"differ along axis 1"),
+    (lambda a: ts.gather(a, 0, [0]), r"gather: indices \(1,\) need as many axes"),
+    (lambda a: ts.gather(a, 0, np.zeros((1, 4), int)), r"gather: index \(1, 4\) is longer"),
+    (lambda a: ts.clip(a, np.zeros(2)), r"\(2, 3\) and \(2,\)"),
+    (lambda a: ts.einsum("ij,jk", a, a), r"einsum 'ij,jk': 'j' is 3 and 2 long in \(2, 3\)"),
+    (lambda a: ts.einsum("ii", a), r"'i' is 2 and 3 long"),
+    (lambda a: ts.einsum("...,...", a, a.T), r"an axis under '...' is 2 and 3 long"),
+    (lambda a: ts.einsum("i", a), r"'i' does not fit an operand with 2 axes"),
+    (lambda a: ts.einsum("ijk...", a), r"does not fit an operand with 2 axes"),
 ]
 
 
@@ -220,6 +588,61 @@ SHAPE_ERRORS = [
 def test_shapes_that_do_not_fit(call, message):
     with pytest.raises(ShapeError, match=message):
         call(ts.tensor(np.ones((2, 3))))
+
+
+EINSUM_ERRORS = [
+    ("ij->ik", r"einsum 'ij->ik': the output's 'k' is in no operand"),
+    ("ij->ii", r"the output names a letter twice"),
+    ("ij,jk->ik", r"names 2 operands, got 1"),
+    ("i1", r"'i1' is not made of letters"),
+    ("i......", r"with at most one '...' among them"),
+    ("...j->j", r"the output needs '...'"),
+    ("ij->i->j", r"is not made of letters"),
+]
+
+
+@pytest.mark.parametrize(("subscripts", "message"), EINSUM_ERRORS)
+def test_subscripts_that_mean_nothing(subscripts, message):
+    with pytest.raises(ValueError, match=message):
+        ts.einsum(subscripts, ts.tensor(np.ones((2, 2))))
+
+
+def test_other_arguments_that_mean_nothing():
+    x = ts.tensor(np.ones((2, 2)), requires_grad=True)
+    with pytest.raises(TypeError, match="subscripts as a string"):
+        ts.einsum(x, [0, 1], [1, 0])
+    with pytest.raises(ValueError, match="names 1 operands, got 0"):
+        ts.einsum("ij")
+    with pytest.raises(DtypeError, match="einsum: booleans"):
+        ts.einsum("ij->i", x > 0)
+    with pytest.raises(ValueError, match="gelu: approximate='sigmoid' is unknown"):
+        ts.gelu(x, "sigmoid")
+    with pytest.raises(ValueError, match=r"pad: mode='reflect' is not offered"):
+        ts.pad(x, 1, "reflect")
+    with pytest.raises(DtypeError, match="pad: pad_width must be whole numbers, not float64"):
+        ts.pad(x, 0.5)
+    with pytest.raises(DtypeError, match="cut off the fractions"):
+        ts.pad(ts.tensor([1, 2]), 1, constant_values=0.5)
+    with pytest.raises(GraphError, match="cut it off silently"):
+        ts.pad(x, 1, constant_values=x.sum())
+    for call in (ts.logical_not, lambda a: a & (a > 0), lambda a: (a > 0) | a):
+        with pytest.raises(DtypeError, match=r"needs booleans, got float64. Compare first"):
+            call(x)
+    with pytest.raises(DtypeError, match="float16 is not supported"):
+        ts.gelu(np.ones(2, np.float16))
+    with pytest.raises(DtypeError, match="float16 is not supported"):
+        x + np.ones(2, np.float16)
+    with pytest.raises(DtypeError, match="float16 is not supported"):
+        ts.astype(x, np.float16)
+
+
+@pytest.mark.parametrize("op", [lambda x, i: ts.gather(x, 1, i), ts.take_along_axis])
+def test_bad_places(op):
+    x = ts.tensor(np.ones((2, 3)))
+    with pytest.raises(IndexError, match=r"index 3 is outside of axis 1 of shape \(2, 3\). Use -3"):
+        op(x, [[0, 3], [0, 0]])
+    with pytest.raises(DtypeError, match="indices must be whole numbers, not float64"):
+        op(x, [[0.0]])
 
 
 def test_bad_indices():

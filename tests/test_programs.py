@@ -21,7 +21,7 @@ from tinyseq.errors import GraphError
 
 
 class Scalar:
-    """A number, its parents and the partial derivatives towards them; nothing is shared or clever."""
+    """A number, its parents and the partial derivatives towards them; nothing is clever."""
 
     def __init__(self, value, parents=()):
         self.value = value

@@ -162,7 +162,7 @@ def _walk(
 
     def accumulate(key: int, x: Tensor, g: Tensor) -> None:
         if g._data.shape != x._data.shape:
-            g = ops._sum_to(g, shape=x.shape)
+            g = ops.sum_to(g, x.shape)
         if g._data.dtype is not x._data.dtype:
             g = ops.astype(g, x.dtype)
         before = cotangents.get(key)

@@ -6,7 +6,7 @@ all the engine does on the way forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +17,7 @@ from tinyseq.graph import Node, recording
 from tinyseq.tensor import FLOATS, Tensor
 
 TensorLike = Tensor | npt.ArrayLike
-Axis = int | Sequence[int] | None
 Vjp = Callable[..., tuple[Tensor | None, ...]]
-
-F32, F64 = FLOATS
 
 
 class Use(NamedTuple):
@@ -35,6 +32,7 @@ class Use(NamedTuple):
 
 Joint = Callable[[Tensor, list[Use]], Tensor]
 
+F16 = np.dtype(np.float16)
 F32, F64 = FLOATS
 
 
@@ -72,8 +70,11 @@ class Op:
             raise errors.reword(self.name, scope, arrays, attrs, self.hint, cause) from cause
         if out.__class__ is not np.ndarray:
             out = np.asarray(out)  # NumPy gives scalars where no axis is left
-        if out.dtype is F64 and "dtype" not in attrs and F64 not in [a.dtype for a in arrays]:
-            out = out.astype(F32)  # whole numbers went in: the default float comes out
+        if out.dtype is F64:
+            if "dtype" not in attrs and F64 not in [a.dtype for a in arrays]:
+                out = out.astype(F32)  # whole numbers went in: the default float comes out
+        elif out.dtype is F16:
+            out = self.forward(*[a.astype(F32) for a in arrays], **attrs)  # booleans went in
         if recording.anomaly:
             self._look(out, arrays)
         y = Tensor.wrap(out)

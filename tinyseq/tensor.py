@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Hook = Callable[["Tensor"], "Tensor | None"]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+Axis = int | Sequence[int] | None
 
 
 @functools.lru_cache(maxsize=256)
@@ -248,10 +249,14 @@ class Tensor:
         return np.array(self._data, dtype=dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        return ops.from_numpy_call(ufunc.__name__ if method == "__call__" else "", inputs, kwargs)
+        from tinyseq.numpy_functions import apply
+
+        return apply(ufunc if method == "__call__" else getattr(ufunc, method), inputs, kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return ops.from_numpy_call(func.__name__, args, kwargs)
+        from tinyseq.numpy_functions import apply
+
+        return apply(func, args, kwargs)
 
     # -- the gradient ---------------------------------------------------------------------------
 
@@ -332,6 +337,21 @@ class Tensor:
     def __abs__(self) -> Tensor:
         return ops.abs(self)
 
+    def __and__(self, other: Any) -> Tensor:
+        return ops.logical_and(self, other)
+
+    def __rand__(self, other: Any) -> Tensor:
+        return ops.logical_and(other, self)
+
+    def __or__(self, other: Any) -> Tensor:
+        return ops.logical_or(self, other)
+
+    def __ror__(self, other: Any) -> Tensor:
+        return ops.logical_or(other, self)
+
+    def __invert__(self) -> Tensor:
+        return ops.logical_not(self)
+
     def __getitem__(self, index: Any) -> Tensor:
         return ops.getitem(self, index)
 
@@ -355,19 +375,34 @@ class Tensor:
 
     __hash__ = object.__hash__
 
-    # -- methods, with NumPy's names and meaning ------------------------------------------------
+    # -- methods: the ops of these names, as ndarrays and PyTorch's tensors have them ------------
 
     def astype(self, dtype: npt.DTypeLike) -> Tensor:
         return ops.astype(self, dtype)
 
+    def abs(self) -> Tensor:
+        return ops.abs(self)
+
     def exp(self) -> Tensor:
         return ops.exp(self)
+
+    def expm1(self) -> Tensor:
+        return ops.expm1(self)
 
     def log(self) -> Tensor:
         return ops.log(self)
 
+    def log1p(self) -> Tensor:
+        return ops.log1p(self)
+
     def sqrt(self) -> Tensor:
         return ops.sqrt(self)
+
+    def sin(self) -> Tensor:
+        return ops.sin(self)
+
+    def cos(self) -> Tensor:
+        return ops.cos(self)
 
     def tanh(self) -> Tensor:
         return ops.tanh(self)
@@ -378,23 +413,83 @@ class Tensor:
     def relu(self) -> Tensor:
         return ops.relu(self)
 
-    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        return ops.clip(self, min, max)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.sum(self, axis, keepdims)
 
-    def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.mean(self, axis, keepdims)
 
-    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    def var(self, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
+        return ops.var(self, axis, keepdims, ddof=ddof)
+
+    def std(self, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
+        return ops.std(self, axis, keepdims, ddof=ddof)
+
+    def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.prod(self, axis, keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis, keepdims)
 
-    def min(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.min(self, axis, keepdims)
+
+    def logsumexp(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.logsumexp(self, axis, keepdims)
+
+    def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.any(self, axis, keepdims)
+
+    def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.all(self, axis, keepdims)
+
+    def cumsum(self, axis: int | None = None) -> Tensor:
+        return ops.cumsum(self, axis)
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        return ops.argmax(self, axis, keepdims)
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        return ops.argmin(self, axis, keepdims)
+
+    def argsort(self, axis: int | None = -1) -> Tensor:
+        return ops.argsort(self, axis)
+
+    def gather(self, axis: int, index: Any) -> Tensor:
+        return ops.gather(self, axis, index)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         return ops.reshape(self, *shape)
 
+    def flatten(self) -> Tensor:
+        return ops.reshape(self, -1)
+
     def transpose(self, *axes: int | Sequence[int]) -> Tensor:
         return ops.transpose(self, *axes)
+
+    def permute(self, *axes: int | Sequence[int]) -> Tensor:
+        return ops.permute(self, *axes)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        return ops.swapaxes(self, axis1, axis2)
+
+    def squeeze(self, axis: Axis = None) -> Tensor:
+        return ops.squeeze(self, axis)
+
+    def unsqueeze(self, axis: int) -> Tensor:
+        return ops.expand_dims(self, axis)
+
+    def expand(self, *shape: int | Sequence[int]) -> Tensor:
+        return ops.expand(self, *shape)
+
+    def flip(self, axis: Axis = None) -> Tensor:
+        return ops.flip(self, axis)
+
+    def chunk(self, chunks: int, axis: int = 0) -> list[Tensor]:
+        return ops.chunk(self, chunks, axis)
 
     @property
     def T(self) -> Tensor:

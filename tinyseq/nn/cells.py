@@ -24,6 +24,11 @@ from tinyseq.tensor import Tensor
 State = tuple[Tensor, ...]
 
 
+def _gates(x: Tensor, k: int) -> list[Tensor]:
+    """The k gates (B, H) that lie side by side in (B, k·H)."""
+    return ops.split(x, k, axis=-1)
+
+
 class Cell(Module):
     """What the cells of this library share: sizes, parameters, and a state that starts as zeros.
 
@@ -152,19 +157,19 @@ class GRUCell(Cell):
     def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x, from_h = x @ self.w_x + self.b, seen @ self.w_h
-        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
+        update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
         candidate = ops.tanh(from_x[:, 2 * H :] + reset * (from_h[:, 2 * H :] + self.b_h))
         return (update * candidate + (1 - update) * h,)
 
     def _reset_before(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x = x @ self.w_x + self.b
-        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + seen @ self.w_h[:, : 2 * H]), 2)
+        update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + seen @ self.w_h[:, : 2 * H]), 2)
         candidate = ops.tanh(from_x[:, 2 * H :] + (reset * seen) @ self.w_h[:, 2 * H :])
         return (update * candidate + (1 - update) * h,)
 
     def _simplified(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
-        update, candidate = ops.split(x @ self.w_x + seen @ self.w_h + self.b, 2)
+        update, candidate = _gates(x @ self.w_x + seen @ self.w_h + self.b, 2)
         update, candidate = ops.sigmoid(update), ops.tanh(candidate)
         return (update * candidate + (1 - update) * h,)
 
@@ -199,7 +204,7 @@ class LSTMCell(Cell):
         h, c = state
         H = self.hidden_size
         gates = x @ self.w_x + h @ self.w_h + self.b
-        update, forget, output = ops.split(ops.sigmoid(gates[:, : 3 * H]), 3)
+        update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
         return output * ops.tanh(c), c
@@ -233,7 +238,7 @@ class PeepholeLSTMCell(LSTMCell):
     def forward(self, x: Tensor, state: State) -> State:
         self.check(x, state)
         h, c = state
-        from_u, from_f, from_o, from_c = ops.split(x @ self.w_x + h @ self.w_h + self.b, 4)
+        from_u, from_f, from_o, from_c = _gates(x @ self.w_x + h @ self.w_h + self.b, 4)
         update = ops.sigmoid(from_u + self.p_u * c)
         forget = ops.sigmoid(from_f + self.p_f * c)
         new_c = update * ops.tanh(from_c) + forget * c
@@ -267,7 +272,7 @@ class LayerNormLSTMCell(LSTMCell):
         h, c = state
         H = self.hidden_size
         gates = self.norm_x(x @ self.w_x) + self.norm_h(h @ self.w_h) + self.b
-        update, forget, output = ops.split(ops.sigmoid(gates[:, : 3 * H]), 3)
+        update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
         return output * ops.tanh(self.norm_c(c)), c
@@ -292,6 +297,6 @@ class LayerNormGRUCell(GRUCell):
     def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x, from_h = self.norm_x(x @ self.w_x) + self.b, self.norm_h(seen @ self.w_h)
-        update, reset = ops.split(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
+        update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
         candidate = ops.tanh(from_x[:, 2 * H :] + reset * (from_h[:, 2 * H :] + self.b_h))
         return (update * candidate + (1 - update) * h,)

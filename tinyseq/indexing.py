@@ -1,0 +1,120 @@
+"""Ops that pick elements by their places, and those that put them in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyseq import errors
+from tinyseq import primitives as raw
+from tinyseq.axes import one_axis, one_axis_or_flat
+from tinyseq.op import TensorLike, as_tensor
+from tinyseq.tensor import Tensor
+
+
+def getitem(x: TensorLike, index: Any) -> Tensor:
+    """x[index]: whole numbers, slices, None, Ellipsis, integer arrays and boolean masks, as in
+    NumPy.
+
+    Raises `IndexError` outside of x, `DtypeError` for an array of anything else.
+    """
+    if isinstance(index, tuple):
+        index = tuple(_fixed_index(part) for part in index)
+    else:
+        index = _fixed_index(index)
+    return raw.getitem(x, index=index)
+
+
+def _fixed_index(part: Any) -> Any:
+    """A copy, for the caller may write into an index array before the backward pass reads it."""
+    if isinstance(part, Tensor):
+        part = part._data
+    if isinstance(part, list | np.ndarray):
+        part = np.array(part, dtype=None if len(part) else np.int64)
+        if part.dtype.kind not in "iub":
+            raise errors.DtypeError(
+                f"an index of dtype {part.dtype} picks nothing; use whole numbers or booleans."
+            )
+    return part
+
+
+def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
+    """y[i, j, k] = x[i, indices[i, j, k], k] for axis 1: along one axis, what the indices say.
+
+    Everywhere but along the axis the sizes of x and of the indices broadcast; ``axis=None`` takes
+    x's elements in one row. Puts `argmax(…, keepdims=True)` and `argsort` to use. Raises
+    `ShapeError`, `DtypeError` for indices that are not whole numbers, `IndexError` outside of x.
+    """
+    x, at = one_axis_or_flat(x, axis, "take_along_axis")
+    index = _indices(indices, x, at, "take_along_axis")
+    for a, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)):
+        if a != at and n != m and 1 not in (n, m):
+            raise errors.ShapeError(
+                f"take_along_axis: {errors.describe(x.shape)} and indices "
+                f"{errors.describe(index.shape)} differ along axis {a}. Only axis {at} may differ."
+            )
+    return raw.getitem(x, index=_along(x.shape, index, at))
+
+
+def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
+    """y[i, j, k] = x[i, index[i, j, k], k] for axis 1, in the index's shape: as in PyTorch.
+
+    The index may be shorter than x along the other axes (what lies beyond is left out), and does
+    not broadcast. Raises `ShapeError`, `DtypeError` for an index that is not of whole numbers,
+    `IndexError` outside of x.
+    """
+    x = as_tensor(x)
+    at = one_axis(axis, x.ndim, "gather")
+    where_from = _indices(index, x, at, "gather")
+    for a, (n, m) in enumerate(zip(x.shape, where_from.shape, strict=True)):
+        if a != at and m > n:
+            raise errors.ShapeError(
+                f"gather: index {errors.describe(where_from.shape)} is longer than "
+                f"{errors.describe(x.shape)} along axis {a}. Only axis {at} may be."
+            )
+    return raw.getitem(x, index=_along(where_from.shape, where_from, at))
+
+
+def _indices(indices: TensorLike, x: Tensor, axis: int, name: str) -> np.ndarray[Any, Any]:
+    """A copy of the indices, after a look at dtype, axes and range."""
+    index = np.array(indices._data if isinstance(indices, Tensor) else indices)
+    if index.dtype.kind not in "iu":
+        raise errors.DtypeError(f"{name}: indices must be whole numbers, not {index.dtype}.")
+    if index.ndim != x.ndim:
+        raise errors.ShapeError(
+            f"{name}: indices {errors.describe(index.shape)} need as many axes as "
+            f"{errors.describe(x.shape)}. Use expand_dims on them."
+        )
+    n = x.shape[axis]
+    wrong = index[(index < -n) | (index >= n)]
+    if wrong.size:
+        raise IndexError(
+            f"{name}: index {wrong[0]} is outside of axis {axis} of shape "
+            f"{errors.describe(x.shape)}. Use {-n} to {n - 1}."
+        )
+    return index
+
+
+def _along(shape: tuple[int, ...], index: np.ndarray[Any, Any], axis: int) -> tuple[Any, ...]:
+    """The index along the axis; along every other one each place stays where it is."""
+    places = np.ogrid[tuple(slice(n) for n in shape)]
+    return tuple(index if a == axis else places[a] for a in range(len(shape)))
+
+
+def argsort(x: TensorLike, axis: int | None = -1) -> Tensor:
+    """The places of the elements along the axis (in one row of all, for `None`), smallest element
+    first, equal ones in their order: int64, x's shape. Not differentiable: a constant.
+    """
+    x, at = one_axis_or_flat(x, axis, "argsort")
+    return raw.argsort(x, axis=at)
+
+
+def sort(x: TensorLike, axis: int | None = -1) -> Tensor:
+    """The elements along the axis (in one row of all, for `None`), smallest first; x's shape.
+
+    Each gradient goes back to where its element came from. A new tensor: nothing is sorted in
+    place.
+    """
+    x, at = one_axis_or_flat(x, axis, "sort")
+    return raw.getitem(x, index=_along(x.shape, raw.argsort(x, axis=at)._data, at))

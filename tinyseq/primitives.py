@@ -1,0 +1,531 @@
+"""Every primitive operation, its three faces side by side.
+
+An op is declared once: what it computes (NumPy, ``forward``), its vector-Jacobian product (``vjp``,
+written in Tensor ops, so that a gradient can itself be recorded and differentiated again), and,
+where it may sit in a compiled loop, the scalar expression an emitter prints (``emit``).
+
+``reads`` says which contents the rule looks at, so that the recording keeps those alone: ``"y"``
+the result, ``"x"`` all inputs, a digit that input, ``""`` only shapes.
+
+``vjp(g, y, *xs, **attrs)`` returns one cotangent an input, or `None` where nothing flows. It
+prefers ``y`` to the inputs where that serves: less to keep. It never mentions broadcasting: the
+walker in `backprop` sums each cotangent to its input's shape. Ops come in adjoint pairs: sum_to /
+broadcast_to, getitem / scatter_add, concat / slices.
+
+Some inputs are used many times and their cotangents are better computed together: ``joint`` holds a
+rule over all uses of such an input (and ``vjp`` gives `None` there). A weight that T steps share
+gets its gradient Σₜ hₜᵀ gₜ as one product of stacked matrices, Hᵀ G; a sequence that is read step
+by step gets its gradient written in one pass, not T sums of T steps.
+
+Names and meaning are NumPy's. *Element by element* means: the result has the shape of the input, or
+the shape that several inputs broadcast to, and their dtype (float32 where whole numbers go in and
+fractions come out). Shapes that do not go together raise `ShapeError` with the op, the module path,
+the sizes and the remedy.
+
+The element-wise ones are called as they stand here; the others take their arguments in one exact
+spelling (axes ascending and counted from the front, shapes as tuples), and `ops` has their public
+faces, which take all of NumPy's spellings.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from typing import Any
+
+import numpy as np
+
+from tinyseq.op import F32, Use, primitive
+from tinyseq.tensor import FLOATS, Tensor
+
+_ERF_SLOPE = 2 / math.sqrt(math.pi)
+_BROADCAST = "Axes are matched from the right and must be equal or 1: reshape one of the operands."
+
+
+# -- element by element, one input ------------------------------------------------------------
+
+
+@primitive(lambda g, y, x: (-g,), reads="", emit="-{0}")
+def neg(x: np.ndarray) -> Any:
+    """y = −x, element by element."""
+    return np.negative(x)
+
+
+@primitive(lambda g, y, x: (g * y,), reads="y", emit="exp({0})")
+def exp(x: np.ndarray) -> Any:
+    """y = eˣ, element by element."""
+    return np.exp(x)
+
+
+@primitive(lambda g, y, x: (g / x,), reads="x", emit="log({0})")
+def log(x: np.ndarray) -> Any:
+    """y = ln x, element by element."""
+    return np.log(x)
+
+
+@primitive(lambda g, y, x: (g * (y + 1),), reads="y", emit="expm1({0})")
+def expm1(x: np.ndarray) -> Any:
+    """y = eˣ − 1, element by element, exact where x is small."""
+    return np.expm1(x)
+
+
+@primitive(lambda g, y, x: (g / (x + 1),), reads="x", emit="log1p({0})")
+def log1p(x: np.ndarray) -> Any:
+    """y = ln(1 + x), element by element, exact where x is small."""
+    return np.log1p(x)
+
+
+@primitive(lambda g, y, x: (g * 0.5 / y,), reads="y", emit="sqrt({0})")
+def sqrt(x: np.ndarray) -> Any:
+    """y = √x, element by element."""
+    return np.sqrt(x)
+
+
+def _sin_vjp(g: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor]:
+    return (g * cos(x),)
+
+
+@primitive(_sin_vjp, reads="x", emit="sin({0})")
+def sin(x: np.ndarray) -> Any:
+    """y = sin x, element by element; x in radians."""
+    return np.sin(x)
+
+
+@primitive(lambda g, y, x: (-g * sin(x),), reads="x", emit="cos({0})")
+def cos(x: np.ndarray) -> Any:
+    """y = cos x, element by element; x in radians."""
+    return np.cos(x)
+
+
+@primitive(lambda g, y, x: (g * (exp(-(x * x)) * _ERF_SLOPE),), reads="x", emit="erf({0})")
+def erf(x: np.ndarray) -> Any:
+    """y = 2/√π ∫₀ˣ e^(−t²) dt, element by element: the error function."""
+    dtype = x.dtype if x.dtype in FLOATS else F32
+    # NumPy has none; C's, called on one Python float after the other, computes in float64
+    return np.fromiter(map(math.erf, x.ravel().tolist()), dtype, x.size).reshape(x.shape)
+
+
+@primitive(lambda g, y, x: (None,), reads="", emit="sign({0})")
+def sign(x: np.ndarray) -> Any:
+    """y = −1, 0 or 1, element by element; its gradient is 0 everywhere."""
+    return np.sign(x)
+
+
+@primitive(lambda g, y, x: (g * sign(x),), reads="x", emit="abs({0})")
+def abs(x: np.ndarray) -> Any:
+    """y = |x|, element by element; its gradient at 0 is taken to be 0."""
+    return np.abs(x)
+
+
+@primitive(lambda g, y, x: (g - g * (y * y),), reads="y", emit="tanh({0})")
+def tanh(x: np.ndarray) -> Any:
+    """y = tanh x, element by element."""
+    return np.tanh(x)
+
+
+@primitive(lambda g, y, x: (g * (y - y * y),), reads="y", emit="sigmoid({0})")
+def sigmoid(x: np.ndarray) -> Any:
+    """y = σ(x) = 1 / (1 + e⁻ˣ), element by element.
+
+    Far to the left e⁻ˣ overflows to ∞ and y is 0, as it should be.
+    """
+    out = np.empty(x.shape, x.dtype if x.dtype in FLOATS else F32)
+    np.negative(x, out=out)
+    with np.errstate(over="ignore"):
+        np.exp(out, out=out)
+    out += 1
+    return np.reciprocal(out, out=out)
+
+
+@primitive(lambda g, y, x: (g * (y > 0),), reads="y", emit="max({0}, 0)")
+def relu(x: np.ndarray) -> Any:
+    """y = max(x, 0), element by element; its gradient at 0 is taken to be 0."""
+    return np.maximum(x, 0)
+
+
+@primitive(lambda g, y, x: (g * sigmoid(x),), reads="x", emit="softplus({0})")
+def softplus(x: np.ndarray) -> Any:
+    """y = ln(1 + eˣ), element by element, without overflow."""
+    return np.logaddexp(x, x.dtype.type(0))
+
+
+# -- element by element, two inputs and more ----------------------------------------------------
+
+
+@primitive(lambda g, y, a, b: (g, g), reads="", emit="{0} + {1}", hint=_BROADCAST)
+def add(a: np.ndarray, b: np.ndarray) -> Any:
+    """y = a + b, element by element, broadcast. Raises `ShapeError`."""
+    return np.add(a, b)
+
+
+@primitive(lambda g, y, a, b: (g, -g), reads="", emit="{0} - {1}", hint=_BROADCAST)
+def sub(a: np.ndarray, b: np.ndarray) -> Any:
+    """y = a − b, element by element, broadcast. Raises `ShapeError`."""
+    return np.subtract(a, b)
+
+
+@primitive(
+    lambda g, y, a, b: (g * b if a.requires_grad else None, g * a if b.requires_grad else None),
+    reads="x",
+    emit="{0} * {1}",
+    hint=_BROADCAST,
+)
+def mul(a: np.ndarray, b: np.ndarray) -> Any:
+    """y = a · b, element by element, broadcast. Raises `ShapeError`."""
+    return np.multiply(a, b)
+
+
+@primitive(
+    lambda g, y, a, b: (g / b, -g * y / b if b.requires_grad else None),
+    reads="1y",
+    emit="{0} / {1}",
+    hint=_BROADCAST,
+)
+def div(a: np.ndarray, b: np.ndarray) -> Any:
+    """y = a / b, element by element, broadcast. Raises `ShapeError`."""
+    return np.divide(a, b)
+
+
+def _pow_vjp(g: Tensor, y: Tensor, a: Tensor, p: Tensor) -> tuple[Tensor | None, ...]:
+    # p·a^(p−1), which at a = p = 0 must be 0 and not 0·∞; a^p·ln a, which at a = 0 must be 0 and
+    # not 0·(−∞)
+    da = g * p * a ** where((p == 0) & (a == 0), 1.0, p - 1) if a.requires_grad else None
+    dp = g * y * log(where(a == 0, 1.0, a)) if p.requires_grad else None
+    return da, dp
+
+
+@primitive(_pow_vjp, emit="{0} ** {1}", hint=_BROADCAST)
+def pow(a: np.ndarray, p: np.ndarray) -> Any:
+    """y = aᵖ, element by element, broadcast. Raises `ShapeError`."""
+    return np.power(a, p)
+
+
+def _extremum_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    tie = where(a == b, 0.5, 1.0)  # both inputs are the extremum: half of the gradient each
+    return where(a == y, g * tie, 0.0), where(b == y, g * tie, 0.0)
+
+
+@primitive(_extremum_vjp, emit="max({0}, {1})", hint=_BROADCAST)
+def maximum(a: np.ndarray, b: np.ndarray) -> Any:
+    """y = the larger of a and b, element by element, broadcast. Raises `ShapeError`.
+
+    Where they are equal each gets half of the gradient.
+    """
+    return np.maximum(a, b)
+
+
+@primitive(_extremum_vjp, emit="min({0}, {1})", hint=_BROADCAST)
+def minimum(a: np.ndarray, b: np.ndarray) -> Any:
+    """y = the smaller of a and b, element by element, broadcast. Raises `ShapeError`.
+
+    Where they are equal each gets half of the gradient.
+    """
+    return np.minimum(a, b)
+
+
+def _where_vjp(g: Tensor, y: Tensor, c: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return None, where(c, g, 0.0), where(c, 0.0, g)
+
+
+@primitive(
+    _where_vjp,
+    reads="0",
+    emit="({1} if {0} else {2})",
+    hint=_BROADCAST,
+)
+def where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> Any:
+    """y = a where the condition holds, else b; all three broadcast. Raises `ShapeError`.
+
+    No gradient flows through what was not chosen.
+    """
+    return np.where(condition, a, b)
+
+
+@primitive(emit="{0} < {1}", hint=_BROADCAST)
+def less(a: np.ndarray, b: np.ndarray) -> Any:
+    """a < b, element by element, broadcast: booleans, not differentiable."""
+    return np.less(a, b)
+
+
+@primitive(emit="{0} <= {1}", hint=_BROADCAST)
+def less_equal(a: np.ndarray, b: np.ndarray) -> Any:
+    """a ≤ b, element by element, broadcast: booleans, not differentiable."""
+    return np.less_equal(a, b)
+
+
+@primitive(emit="{0} > {1}", hint=_BROADCAST)
+def greater(a: np.ndarray, b: np.ndarray) -> Any:
+    """a > b, element by element, broadcast: booleans, not differentiable."""
+    return np.greater(a, b)
+
+
+@primitive(emit="{0} >= {1}", hint=_BROADCAST)
+def greater_equal(a: np.ndarray, b: np.ndarray) -> Any:
+    """a ≥ b, element by element, broadcast: booleans, not differentiable."""
+    return np.greater_equal(a, b)
+
+
+@primitive(emit="{0} == {1}", hint=_BROADCAST)
+def equal(a: np.ndarray, b: np.ndarray) -> Any:
+    """a = b, element by element, broadcast: booleans, not differentiable."""
+    return np.equal(a, b)
+
+
+@primitive(emit="{0} != {1}", hint=_BROADCAST)
+def not_equal(a: np.ndarray, b: np.ndarray) -> Any:
+    """a ≠ b, element by element, broadcast: booleans, not differentiable."""
+    return np.not_equal(a, b)
+
+
+def _astype_vjp(g: Tensor, y: Tensor, x: Tensor, dtype: np.dtype[Any]) -> tuple[Tensor]:
+    return (astype(g, dtype=x.dtype),)
+
+
+@primitive(_astype_vjp, reads="")
+def astype(x: np.ndarray, dtype: np.dtype[Any]) -> Any:
+    """The same values in another dtype."""
+    return x.astype(dtype)
+
+
+# -- products -----------------------------------------------------------------------------------
+
+
+def _matmul_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor | None, ...]:
+    # A product is as dear as the forward one: only if somebody wants it.
+    return (matmul(g, _turned(b)) if a.requires_grad else None), None
+
+
+def _matmul_joint(b: Tensor, uses: list[Use]) -> Tensor:
+    """Σ aᵀ g over the uses: for a shared weight, one product of the rows of all steps."""
+    if len(uses) > 1 and b.ndim == 2 and builtins.all(use.g.ndim == 2 for use in uses):
+        a = concat(*(use.inputs[0] for use in uses), axis=0)
+        g = concat(*(use.g for use in uses), axis=0)
+        return matmul(_turned(a), g)
+    terms = [matmul(_turned(use.inputs[0]), use.g) for use in uses]
+    return _add_up([sum_to(term, shape=b.shape) for term in terms])
+
+
+def _turned(x: Tensor) -> Tensor:
+    """Every matrix transposed: the last two axes exchanged."""
+    return transpose(x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def _add_up(terms: list[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+@primitive(
+    _matmul_vjp,
+    reads="x",
+    joint={1: _matmul_joint},
+    emit="{0} @ {1}",
+    hint="The last axis of the left operand must be as long as the second-last of the right one: "
+    "row vectors go on the left, x @ w with x (..., D) and w (D, H).",
+)
+def matmul(a: np.ndarray, b: np.ndarray) -> Any:
+    """y[..., i, j] = Σₖ a[..., i, k] · b[..., k, j]."""
+    return np.matmul(a, b)
+
+
+# -- shapes and places --------------------------------------------------------------------------
+
+
+def _broadcast_to_vjp(g: Tensor, y: Tensor, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor]:
+    return (sum_to(g, shape=x.shape),)
+
+
+@primitive(_broadcast_to_vjp, reads="", hint=_BROADCAST)
+def broadcast_to(x: np.ndarray, shape: tuple[int, ...]) -> Any:
+    """x repeated along new axes and axes of length 1 until it has this shape."""
+    return np.broadcast_to(x, shape)
+
+
+@primitive(lambda g, y, x, shape: (broadcast_to(g, shape=x.shape),), reads="")
+def sum_to(x: np.ndarray, shape: tuple[int, ...]) -> Any:
+    """x summed over the axes along which `broadcast_to` would have repeated: its adjoint."""
+    lead = x.ndim - len(shape)
+    axes = [*range(lead)]
+    axes += [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
+    return x.sum(axis=tuple(axes), keepdims=True).reshape(shape)
+
+
+def _reshape_vjp(g: Tensor, y: Tensor, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor]:
+    return (reshape(g, shape=x.shape),)
+
+
+@primitive(
+    _reshape_vjp,
+    reads="",
+    hint="The number of elements must stay the same.",
+)
+def reshape(x: np.ndarray, shape: tuple[int, ...]) -> Any:
+    """The same elements, read row by row, in another shape."""
+    return x.reshape(shape)
+
+
+def _transpose_vjp(g: Tensor, y: Tensor, x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor]:
+    return (transpose(g, axes=tuple(np.argsort(axes).tolist())) if axes else g,)
+
+
+@primitive(
+    _transpose_vjp,
+    reads="",
+    hint="Name every axis once.",
+)
+def transpose(x: np.ndarray, axes: tuple[int, ...]) -> Any:
+    """The axes in another order."""
+    return x.transpose(axes)
+
+
+def _concat_vjp(g: Tensor, y: Tensor, *xs: Tensor, axis: int) -> tuple[Tensor, ...]:
+    ends = np.cumsum([x.shape[axis] for x in xs]).tolist()
+    before = (slice(None),) * axis
+    return tuple(
+        getitem(g, index=(*before, slice(end - x.shape[axis], end)))
+        for x, end in zip(xs, ends, strict=True)
+    )
+
+
+@primitive(_concat_vjp, reads="", hint="All sizes but the one along the axis must be equal.")
+def concat(*xs: np.ndarray, axis: int) -> Any:
+    """The tensors one after the other along an axis."""
+    return np.concatenate(xs, axis)
+
+
+def _getitem_joint(x: Tensor, uses: list[Use]) -> Tensor:
+    return scatter_add(
+        *(use.g for use in uses), indices=[use.attrs["index"] for use in uses], shape=x.shape
+    )
+
+
+@primitive(
+    lambda g, y, x, index: (None,),
+    reads="",
+    joint={0: _getitem_joint},
+    hint="Check the index against the sizes.",
+)
+def getitem(x: np.ndarray, index: Any) -> Any:
+    """x[index], with everything that NumPy indexes by."""
+    return x[index]
+
+
+@primitive(lambda g, y, *xs, indices, shape: tuple(getitem(g, index=i) for i in indices), reads="")
+def scatter_add(*xs: np.ndarray, indices: list[Any], shape: tuple[int, ...]) -> Any:
+    """Zeros of this shape with each x added at its index: the adjoint of several x = y[index].
+
+    Where the indices name a place twice, both elements are added there.
+    """
+    out = np.zeros(shape, xs[0].dtype)
+    for x, index in zip(xs, indices, strict=True):
+        _add_at(out, index, x)
+    return out
+
+
+def _add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
+    parts = index if isinstance(index, tuple) else (index,)
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if builtins.all(a.dtype == bool for a in arrays):  # slices, numbers, masks: no place twice
+        out[index] += x
+    elif len(parts) == 1:  # whole rows, as an embedding picks: sort, add up each run of equal ones
+        rows = arrays[0].ravel() % out.shape[0]
+        order = np.argsort(rows, kind="stable")
+        if len(order):
+            rows = rows[order]
+            starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+            picked = x.reshape(len(order), *out.shape[1:])[order]
+            out[rows[starts]] += np.add.reduceat(picked, starts, axis=0)
+    else:  # let NumPy say which place each element came from
+        places = np.arange(out.size).reshape(out.shape)[index]
+        np.add.at(out.reshape(-1), places.ravel(), np.broadcast_to(x, places.shape).ravel())
+
+
+@primitive()
+def argsort(x: np.ndarray, axis: int) -> Any:
+    """The places of the elements along the axis, smallest element first."""
+    return np.argsort(x, axis, kind="stable")
+
+
+@primitive(hint="An empty axis has no largest element.")
+def argmax(x: np.ndarray, axis: int, keepdims: bool) -> Any:
+    """The place of the first largest element along the axis."""
+    return np.argmax(x, axis, keepdims=keepdims)
+
+
+@primitive(hint="An empty axis has no smallest element.")
+def argmin(x: np.ndarray, axis: int, keepdims: bool) -> Any:
+    """The place of the first smallest element along the axis."""
+    return np.argmin(x, axis, keepdims=keepdims)
+
+
+# -- reductions ---------------------------------------------------------------------------------
+
+
+def _spread(g: Tensor, like: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
+    """What was reduced over ``axis``, repeated along it again."""
+    if not keepdims:
+        kept = tuple(1 if i in axis else n for i, n in enumerate(like.shape))
+        g = reshape(g, shape=kept)
+    return broadcast_to(g, shape=like.shape)
+
+
+@primitive(lambda g, y, x, axis, keepdims: (_spread(g, x, axis, keepdims),), reads="")
+def sum(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """y = Σ x over the axes."""
+    return np.sum(x, axis=axis, keepdims=keepdims)
+
+
+def _extreme_vjp(
+    g: Tensor, y: Tensor, x: Tensor, axis: tuple[int, ...], keepdims: bool
+) -> tuple[Tensor]:
+    chosen = astype(x == _spread(y, x, axis, keepdims), dtype=x.dtype)
+    share = chosen / sum(chosen, axis=axis, keepdims=True)
+    return (_spread(g, x, axis, keepdims) * share,)
+
+
+_EMPTY = "An empty axis has no largest or smallest element."
+
+
+@primitive(_extreme_vjp, hint=_EMPTY)
+def max(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """The largest element over the axes; equal ones share the gradient evenly."""
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(_extreme_vjp, hint=_EMPTY)
+def min(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """The smallest element over the axes; equal ones share the gradient evenly."""
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+def _logsumexp_vjp(
+    g: Tensor, y: Tensor, x: Tensor, axis: tuple[int, ...], keepdims: bool
+) -> tuple[Tensor]:
+    # Where every x is −∞ so is y, and x − y would be NaN: any other y gives e^−∞ = 0, as it should.
+    y = where(y == -math.inf, 0.0, y)
+    return (_spread(g, x, axis, keepdims) * exp(x - _spread(y, x, axis, keepdims)),)
+
+
+@primitive(_logsumexp_vjp, hint=_EMPTY)
+def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """y = ln Σ eˣ over the axes, without overflow; −∞ with a gradient of 0 where all x are −∞."""
+    largest = np.max(x, axis=axis, keepdims=True)
+    largest = np.where(np.isfinite(largest), largest, x.dtype.type(0))
+    with np.errstate(divide="ignore"):
+        out = np.log(np.sum(np.exp(x - largest), axis=axis, keepdims=True)) + largest
+    return out if keepdims else np.squeeze(out, axis)
+
+
+def _cumsum_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int, reverse: bool) -> tuple[Tensor]:
+    return (cumsum(g, axis=axis, reverse=not reverse),)
+
+
+@primitive(_cumsum_vjp, reads="")
+def cumsum(x: np.ndarray, axis: int, reverse: bool) -> Any:
+    """yₜ = Σ xₛ over all s ≤ t along the axis; reversed, over all s ≥ t: its adjoint."""
+    if not reverse:
+        return np.cumsum(x, axis)
+    backwards = (slice(None),) * axis + (slice(None, None, -1),)
+    return np.cumsum(x[backwards], axis)[backwards]

@@ -1,0 +1,247 @@
+"""Ops that arrange elements anew: shapes, borders, parts."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import errors
+from tinyseq import primitives as raw
+from tinyseq.axes import normalize_axes, one_axis
+from tinyseq.op import TensorLike, as_tensor, coerce
+from tinyseq.tensor import Axis, Tensor
+
+Sizes = int | Sequence[int]
+
+
+def _spelled(sizes: tuple[Sizes, ...]) -> tuple[int, ...]:
+    """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
+    if len(sizes) == 1 and not isinstance(sizes[0], int | np.integer):
+        return tuple(int(n) for n in sizes[0])
+    return tuple(int(n) for n in sizes)  # type: ignore[arg-type]
+
+
+def reshape(x: TensorLike, *shape: Sizes) -> Tensor:
+    """The same elements, read row by row, in another shape; one size may be −1: what is left.
+
+    Raises `ShapeError` where the number of elements would change.
+    """
+    return raw.reshape(x, shape=_spelled(shape))
+
+
+def transpose(x: TensorLike, *axes: Sizes) -> Tensor:
+    """The axes in the order given; reversed by default. Raises `ShapeError` unless each is named
+    once.
+    """
+    x = as_tensor(x)
+    order = _spelled(axes) if axes else tuple(reversed(range(x.ndim)))
+    return raw.transpose(x, axes=tuple(one_axis(a, x.ndim, "transpose") for a in order))
+
+
+def permute(x: TensorLike, *axes: Sizes) -> Tensor:
+    """The axes in the order given, as PyTorch spells `transpose`. Raises `ShapeError` unless each
+    is named once.
+    """
+    x = as_tensor(x)
+    return raw.transpose(x, axes=tuple(one_axis(a, x.ndim, "permute") for a in _spelled(axes)))
+
+
+def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
+    """Two axes exchanged."""
+    x = as_tensor(x)
+    a, b = one_axis(axis1, x.ndim, "swapaxes"), one_axis(axis2, x.ndim, "swapaxes")
+    order = list(range(x.ndim))
+    order[a], order[b] = b, a
+    return raw.transpose(x, axes=tuple(order))
+
+
+def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
+    """Without these axes, or without all axes of length 1. Raises `ShapeError` for one that is
+    longer.
+    """
+    x = as_tensor(x)
+    axes = normalize_axes(axis, x.ndim, "squeeze")
+    for a in axes:
+        if x.shape[a] != 1 and axis is not None:
+            raise errors.ShapeError(
+                f"squeeze: axis {a} of shape {errors.describe(x.shape)} is {x.shape[a]} long. "
+                "Only an axis of length 1 can be left out: reduce it, or index it."
+            )
+    gone = [a for a in axes if x.shape[a] == 1]
+    return raw.reshape(x, shape=tuple(n for a, n in enumerate(x.shape) if a not in gone))
+
+
+def expand_dims(x: TensorLike, axis: Sizes) -> Tensor:
+    """With new axes of length 1 at these places of the result: (B, H) at 0 becomes (1, B, H)."""
+    x = as_tensor(x)
+    more = 1 if isinstance(axis, int | np.integer) else len(axis)
+    new = normalize_axes(axis, x.ndim + more, "expand_dims")
+    sizes = iter(x.shape)
+    return raw.reshape(x, shape=tuple(1 if a in new else next(sizes) for a in range(x.ndim + more)))
+
+
+def broadcast_to(x: TensorLike, shape: Sizes) -> Tensor:
+    """x repeated along new axes and axes of length 1 until it has this shape; else `ShapeError`."""
+    return raw.broadcast_to(x, shape=_spelled((shape,)))
+
+
+def sum_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
+    """x summed over the axes along which `broadcast_to` would have repeated: its adjoint."""
+    return raw.sum_to(x, shape=tuple(shape))
+
+
+def expand(x: TensorLike, *shape: Sizes) -> Tensor:
+    """`broadcast_to` as PyTorch spells it: −1 leaves an axis as long as it is.
+
+    Raises `ShapeError` where x does not broadcast, or a new axis is given as −1.
+    """
+    x = as_tensor(x)
+    sizes = _spelled(shape)
+    new = len(sizes) - x.ndim
+    if new > 0 and -1 in sizes[:new]:
+        raise errors.ShapeError(
+            f"expand: {errors.describe(x.shape)} to {errors.describe(sizes)}: −1 leaves an axis as "
+            "it is, and the tensor has none there yet. Give the size."
+        )
+    wide = tuple(x.shape[i - new] if n == -1 else n for i, n in enumerate(sizes))
+    return raw.broadcast_to(x, shape=wide)
+
+
+def flip(x: TensorLike, axis: Axis = None) -> Tensor:
+    """The elements in reverse order along the axes (all of them by default); x's shape."""
+    x = as_tensor(x)
+    axes = normalize_axes(axis, x.ndim, "flip")
+    step = {True: slice(None, None, -1), False: slice(None)}
+    return raw.getitem(x, index=tuple(step[a in axes] for a in range(x.ndim)))
+
+
+def pad(
+    x: TensorLike,
+    pad_width: npt.ArrayLike | Mapping[int, Any],
+    mode: str = "constant",
+    constant_values: npt.ArrayLike = 0,
+) -> Tensor:
+    """x with a border of constants: axis i gets before_i + n_i + after_i places.
+
+    ``pad_width``: ((before, after), …) one pair an axis, one pair for all, one number for all, or a
+    dict of those by axis; ``constant_values`` as much the same. Raises `ShapeError` for widths that
+    do not fit or are negative, `DtypeError` for fractional ones or for constants that x's dtype
+    cannot hold, `ValueError` for another mode than ``"constant"``.
+    """
+    x = as_tensor(x)
+    if mode != "constant":
+        raise ValueError(
+            f"pad: mode={mode!r} is not offered, only 'constant'. Compose other borders "
+            "from slices of x and concat."
+        )
+    widths = _pad_widths(pad_width, x.ndim)
+    inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
+    shape = tuple(before + n + after for (before, after), n in zip(widths, x.shape, strict=True))
+    y = raw.scatter_add(x, indices=[inner], shape=shape)
+    constants = Tensor(np.asarray(constant_values), x.dtype)._data
+    if not constants.any():
+        return y
+    return y + Tensor.wrap(np.pad(np.zeros_like(x._data), widths, constant_values=constants))
+
+
+def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
+    by_axis = pad_width if isinstance(pad_width, Mapping) else {None: pad_width}
+    widths = np.zeros((ndim, 2), np.int64)
+    for axis, width in by_axis.items():
+        at = slice(None) if axis is None else one_axis(axis, ndim, "pad")
+        try:
+            given = np.asarray(width)
+            widths[at] = np.broadcast_to(given, widths[at].shape)
+        except ValueError as cause:
+            raise errors.ShapeError(
+                f"pad: pad_width={pad_width} does not fit a tensor with {ndim} axes. "
+                "Give one number, one pair (before, after), or one pair an axis."
+            ) from cause
+        if given.dtype.kind not in "iu":
+            raise errors.DtypeError(
+                f"pad: pad_width must be whole numbers, not {given.dtype}: {pad_width}."
+            )
+    if (widths < 0).any():
+        raise errors.ShapeError(
+            f"pad: pad_width={pad_width} is negative. Use a slice to cut elements off."
+        )
+    return [(int(before), int(after)) for before, after in widths]
+
+
+# -- several from one, and one from several -----------------------------------------------------
+
+
+def concat(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
+    """The tensors one after the other along an axis; their other sizes must be equal, else
+    `ShapeError`.
+    """
+    tensors = coerce(_some(xs, "concat"))
+    return raw.concat(*tensors, axis=one_axis(axis, tensors[0].ndim, "concat"))
+
+
+def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
+    """The tensors side by side along a new axis: T tensors (B, H) become (T, B, H).
+
+    Raises `ShapeError` where their shapes differ.
+    """
+    tensors = coerce(_some(xs, "stack"))
+    shape = tensors[0].shape
+    for x in tensors:
+        if x.shape != shape:
+            sizes = ", ".join(errors.describe(x.shape) for x in tensors)
+            raise errors.ShapeError(f"stack: all shapes must be equal, got {sizes}.")
+    at = one_axis(axis, len(shape) + 1, "stack")
+    wide = (*shape[:at], 1, *shape[at:])
+    return raw.concat(*(raw.reshape(x, shape=wide) for x in tensors), axis=at)
+
+
+def _some(xs: Sequence[TensorLike], name: str) -> tuple[TensorLike, ...]:
+    if len(xs) == 0:
+        raise errors.ShapeError(f"{name}: needs at least one tensor, got none.")
+    return tuple(xs)
+
+
+def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """Cut along an axis: a number of equal parts, or before each of these indices.
+
+    (B, 3H) in 3 along axis 1 gives three (B, H); (T,) at [2, 5] gives x[:2], x[2:5], x[5:].
+    (PyTorch's split takes sizes instead.) Raises `ShapeError` for parts that would not be equal.
+    """
+    x = as_tensor(x)
+    at = one_axis(axis, x.ndim, "split")
+    n = x.shape[at]
+    if isinstance(indices_or_sections, int | np.integer):
+        sections = int(indices_or_sections)
+        if sections < 1 or n % sections:
+            raise errors.ShapeError(
+                f"split: axis {at} of shape {errors.describe(x.shape)} is {n} long and "
+                f"cannot be cut in {sections} equal parts. Give the indices to cut at, or use "
+                "chunk."
+            )
+        return _parts(x, at, [i * n // sections for i in range(sections + 1)])
+    return _parts(x, at, [0, *map(operator.index, indices_or_sections), n])
+
+
+def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:
+    """Cut along an axis in at most so many parts of ⌈n / chunks⌉, the last perhaps shorter: as
+    PyTorch does.
+
+    Raises `ShapeError` for less than one part.
+    """
+    x = as_tensor(x)
+    at = one_axis(axis, x.ndim, "chunk")
+    n = x.shape[at]
+    if chunks < 1:
+        raise errors.ShapeError(f"chunk: chunks={chunks} parts are none. Ask for at least one.")
+    size = -(-n // chunks)
+    return _parts(x, at, [*range(0, n, size), n] if n else [0] * (chunks + 1))
+
+
+def _parts(x: Tensor, axis: int, cuts: list[int]) -> list[Tensor]:
+    before = (slice(None),) * axis
+    return [raw.getitem(x, index=(*before, slice(a, b))) for a, b in pairwise(cuts)]
