@@ -459,6 +459,13 @@ def test_zoneout_keeps_units_for_a_step():
         np.testing.assert_allclose(after.numpy(), p * before.numpy() + (1 - p) * new.numpy())
 
 
+def test_zoneout_under_dropout_keeps_the_whole_state():
+    cell = nn.VariationalDropout(nn.Zoneout(nn.LSTMCell(4, 50), 0.9), 0.5, 0.5)
+    state = (random(40, 50), random(40, 50, seed=1))
+    for before, after in zip(state, cell(random(40, 4), state), strict=True):
+        assert (after.numpy() == before.numpy()).mean() == pytest.approx(0.9, abs=0.03)
+
+
 def test_zoneout_draws_anew_at_every_step():
     cell = Recorder()
     layer = nn.Recurrent(nn.Zoneout(cell, 0.5, rng=np.random.default_rng(0)))
