@@ -218,10 +218,11 @@ def _checked(t: Tensor, node: Node) -> Op:
     """
     if node.op is None:
         raise errors.GraphError(
-            f"the recording of {_called(t)} was freed by an earlier backward pass. To walk "
-            "it twice "
-            "keep it the first time: backward(retain_graph=True), grad(..., retain_graph=True). In "
-            "truncated back-propagation, detach() the state that is carried from chunk to chunk."
+            f"the recording of {_called(t)} was freed by an earlier backward pass. If it is a "
+            "state carried on from an earlier chunk, it was not cut off: detach() the state before "
+            "the next chunk, nn.detach(state) for nested tuples, or let nn.tbptt do it. To walk "
+            "one recording twice, keep it the first time: backward(retain_graph=True), "
+            "grad(..., retain_graph=True)."
         )
     for i, x in enumerate(node.inputs):
         if x._watch is not None and x._watch.version() != node.versions[i]:

@@ -5,6 +5,7 @@ from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from tinyseq.nn.layers import Dropout, Embedding, Linear
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent, Reversed, Stacked, unroll
+from tinyseq.nn.training import detach, evaluation, tbptt
 
 __all__ = [
     "GRU",
@@ -23,6 +24,9 @@ __all__ = [
     "Recurrent",
     "Reversed",
     "Stacked",
+    "detach",
+    "evaluation",
     "init",
+    "tbptt",
     "unroll",
 ]

@@ -1,0 +1,197 @@
+"""Around a layer in training: the state carried from chunk to chunk, and cut off; evaluation that
+leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tinyseq import errors, random
+from tinyseq.backprop import no_grad
+from tinyseq.nn.layers import _size
+from tinyseq.nn.module import Module, Parameter
+from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
+from tinyseq.tensor import Tensor
+
+
+def detach(state: Any) -> Any:
+    """A state cut off from its recording: nested tuples of Tensors in, the same nesting out.
+
+    Same contents, shared memory, no way back for gradients: ``Tensor.detach`` for all of a state at
+    once. `None`, the state before the first step, stays `None`. Raises `TypeError` for what is not
+    a state.
+    """
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, tuple | list):
+        return tuple(detach(part) for part in state)
+    raise TypeError(
+        f"a state is a Tensor or nested tuples of Tensors, not {type(state).__name__}. Pass what a "
+        "layer returned as its state."
+    )
+
+
+class tbptt:  # called like a function, as `range` and `zip` are
+    """Truncated back-propagation through time: a long sequence, k steps at a time.
+
+    The state goes on from chunk to chunk, gradients do not: h at the start of a chunk is the value
+    that the chunk before ended with, a constant, so ∂L/∂w sums over paths of at most k steps, in
+    memory that does not grow with T. With k ≥ T it is the whole gradient. ::
+
+        for y, targets in nn.tbptt(lstm, (x, targets), k=50):
+            loss = functional.cross_entropy(head(y), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    Args:
+        layer: called ``y, state = layer(x, state)``: any recurrent layer of this library that reads
+            forwards, or a model of your own.
+        stream: one of three.
+            A Tensor or array (T, B, …), with (B, T, …) for a layer made with ``batch_first=True``:
+            cut in chunks of k steps, the last one shorter if need be; each iteration gives ``y``.
+            A tuple of them, of equal T: cut alike, the first is what the layer reads; each
+            iteration gives ``(y, *others)``.
+            Any other iterable, e.g. a generator or a `text.Partition`: chunks (as above) that go on
+            where the one before ended; those longer than k are cut. It may be endless.
+        k: the most steps that gradients flow back; `None` takes the chunks of a stream as they are.
+        state: what to start from, cut off as every chunk's is; `None` is the layer's own start,
+            whose gradient (a learned initial state) flows in the first chunk.
+
+    ``state`` is at any time the state to go on from, already cut off: hand it to the next
+    `tbptt`, or save it with a checkpoint.
+
+    Raises `ValueError` for k < 1 or a layer that reads from the end (what it carries would not come
+    from the chunk before), `ShapeError` for sequences of unequal T, and `TypeError` for a stream or
+    a layer that is none. Williams and Peng, 1990; the notes' remedy against exploding gradients.
+    """
+
+    def __init__(
+        self,
+        layer: Callable[[Any, Any], tuple[Tensor, Any]],
+        stream: Any,
+        k: int | None = None,
+        state: Any = None,
+    ) -> None:
+        self.k = None if k is None else _size(k, "k")
+        self.layer = layer
+        self.state = detach(state)
+        self._axis = 1 if getattr(layer, "batch_first", False) else 0
+        for name, module in layer.named_modules() if isinstance(layer, Module) else ():
+            turned = isinstance(module, Recurrent) and module.reverse
+            if turned or isinstance(module, Bidirectional | Reversed):
+                raise ValueError(
+                    f"tbptt: {name or 'the layer'} ({type(module).__name__}) reads from the end of "
+                    "the sequence, so no state can be carried into it from the chunk before. Use a "
+                    "layer that reads forwards, or whole sequences."
+                )
+        if isinstance(stream, Tensor | np.ndarray | tuple):
+            stream = (stream,)
+        elif not isinstance(stream, Iterable) or isinstance(stream, str | bytes | dict):
+            raise TypeError(
+                f"tbptt: the stream is a Tensor, an array, a tuple of them, or an iterable of "
+                f"chunks, not {type(stream).__name__}."
+            )
+        self._pieces = (piece for chunk in stream for piece in self._cut(chunk))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        chunk = next(self._pieces)
+        x, *others = chunk if isinstance(chunk, tuple) else (chunk,)
+        result = self.layer(x, self.state)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(
+                "tbptt: the layer must return (y, state), two values, got "
+                f"{len(result) if isinstance(result, tuple) else type(result).__name__}."
+            )
+        y, state = result
+        self.state = detach(state)
+        return (y, *others) if isinstance(chunk, tuple) else y
+
+    def _cut(self, chunk: Any) -> Iterator[Any]:
+        """A chunk in pieces of at most k steps, tuples piece by piece alike."""
+        parts = chunk if isinstance(chunk, tuple) else (chunk,)
+        axis = self._axis
+        for part in parts:
+            if not isinstance(part, Tensor | np.ndarray) or part.ndim <= axis:
+                raise TypeError(
+                    "tbptt: a chunk is a Tensor or an array with an axis of T steps, or a tuple of "
+                    f"them, but here is {_kind(part)}."
+                )
+        sizes = [part.shape[axis] for part in parts]
+        if not sizes or len(set(sizes)) > 1 or sizes[0] == 0:
+            raise errors.ShapeError(
+                f"tbptt: sequences that are read together need the same T ≥ 1, got T={sizes} "
+                f"(axis {axis}). Cut them to equal length."
+            )
+        if self.k is None or self.k >= sizes[0]:
+            yield chunk
+            return
+        for start in range(0, sizes[0], self.k):
+            at = (slice(None),) * axis + (slice(start, start + self.k),)
+            pieces = tuple(part[at] for part in parts)
+            yield pieces if isinstance(chunk, tuple) else pieces[0]
+
+
+def _kind(value: Any) -> str:
+    shape = f" of shape {errors.describe(value.shape)}" if hasattr(value, "shape") else ""
+    return f"{type(value).__name__}{shape}"
+
+
+@contextmanager
+def evaluation(model: Module) -> Iterator[None]:
+    """Evaluation that training does not notice: what it does inside leaves no trace.
+
+    Inside, ``model`` is in evaluation mode and nothing is recorded. Afterwards, however the block
+    ends, put back are: each part's own mode (a part that was frozen in ``eval()`` stays so); the
+    random stream, the library's and that of every generator a part of the model holds; and carried
+    states, that is attributes of the model's parts that hold (nested tuples of) Tensors which are
+    no `Parameter`. The state that `tbptt` carries is its own, so a second `tbptt` over held-out
+    text does not touch it. A training run with evaluations in between gives the same bits as one
+    without. ::
+
+        with nn.evaluation(model):
+            losses = [loss(y, t).item() for y, t in nn.tbptt(model, held_out, k=200)]
+    """
+    parts = [module for _, module in model.named_modules()]
+    before = [dict(vars(part)) for part in parts]
+    modes = [part.training for part in parts]
+    own = [g for held in before for g in held.values() if isinstance(g, np.random.Generator)]
+    streams = [g.bit_generator.state for g in own]
+    stream = random.get_state()
+    model.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        for part, held, mode in zip(parts, before, modes, strict=True):
+            part.training = mode
+            _put_states_back(part, held)
+        for generator, state in zip(own, streams, strict=True):
+            generator.bit_generator.state = state
+        random.set_state(stream)
+
+
+def _put_states_back(part: Module, before: dict[str, Any]) -> None:
+    after = dict(vars(part))
+    for name in before.keys() | after.keys():
+        if not (_is_state(before.get(name)) or _is_state(after.get(name))):
+            continue
+        if name in before:
+            vars(part)[name] = before[name]
+        else:
+            del vars(part)[name]
+
+
+def _is_state(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return len(value) > 0 and all(_is_state(part) for part in value)
+    return isinstance(value, Tensor) and not isinstance(value, Parameter)
