@@ -18,6 +18,15 @@ from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
 from tinyseq.tensor import Tensor
 
 
+def reads_from_the_end(layer: Module) -> str:
+    """Which part of a layer does, the layer itself included; empty when all read forwards."""
+    for name, module in layer.named_modules():
+        turned = isinstance(module, Recurrent) and module.reverse
+        if turned or isinstance(module, Bidirectional | Reversed):
+            return f"{name or 'the layer'} ({type(module).__name__})"
+    return ""
+
+
 def detach(state: Any) -> Any:
     """A state cut off from its recording: nested tuples of Tensors in, the same nesting out.
 
@@ -83,14 +92,12 @@ class tbptt:  # called like a function, as `range` and `zip` are
         self.layer = layer
         self.state = detach(state)
         self._axis = 1 if getattr(layer, "batch_first", False) else 0
-        for name, module in layer.named_modules() if isinstance(layer, Module) else ():
-            turned = isinstance(module, Recurrent) and module.reverse
-            if turned or isinstance(module, Bidirectional | Reversed):
-                raise ValueError(
-                    f"tbptt: {name or 'the layer'} ({type(module).__name__}) reads from the end of "
-                    "the sequence, so no state can be carried into it from the chunk before. Use a "
-                    "layer that reads forwards, or whole sequences."
-                )
+        if isinstance(layer, Module) and (wrong := reads_from_the_end(layer)):
+            raise ValueError(
+                f"tbptt: {wrong} reads from the end of the sequence, so no state can be carried "
+                "into it from the chunk before. Use a layer that reads forwards, or whole "
+                "sequences."
+            )
         if isinstance(stream, Tensor | np.ndarray | tuple):
             stream = (stream,)
         elif not isinstance(stream, Iterable) or isinstance(stream, str | bytes | dict):
