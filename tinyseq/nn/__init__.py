@@ -6,6 +6,7 @@ from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from tinyseq.nn.layers import Dropout, Embedding, Linear
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent, Reversed, Stacked, unroll
+from tinyseq.nn.reservoir import EchoCell, EchoState
 from tinyseq.nn.seq2seq import Bridge, EncoderDecoder, Hypothesis
 from tinyseq.nn.training import detach, evaluation, tbptt
 
@@ -20,6 +21,8 @@ __all__ = [
     "Cell",
     "DotAttention",
     "Dropout",
+    "EchoCell",
+    "EchoState",
     "Embedding",
     "EncoderDecoder",
     "GRUCell",
