@@ -5,6 +5,10 @@
 
 import os
 
+# Several processes run tests at once: if each had a thread of OpenBLAS on every core, they would
+# spend most of the time waiting for each other. Set before NumPy is loaded, and inherited.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import HealthCheck, settings
 
