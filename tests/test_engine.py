@@ -12,6 +12,8 @@ from tinyseq import graph
 from tinyseq.errors import DtypeError, GraphError, ShapeError
 from tinyseq.op import REGISTRY, primitive
 
+tensor_module = sys.modules["tinyseq.tensor"]  # ts.tensor is the function of that name
+
 
 def leaf(data, name=None):
     return ts.tensor(np.array(data, np.float64), requires_grad=True, name=name)
@@ -233,6 +235,28 @@ def test_no_grad_and_detach():
     assert (x * x).requires_grad  # put back after the error
 
 
+def test_grad_through_a_freed_recording_is_an_error_and_not_zero():
+    x = leaf([1.0])
+    h = x * 2
+    (h * 3).sum().backward()
+    for y in ((h * h).sum(), (h * h).sum() + x.sum()):
+        with pytest.raises(GraphError, match="freed by an earlier backward"):
+            ts.grad(y, x)
+
+
+def test_recorded_gradients_share_no_array_and_stay_recorded_when_clipped():
+    a, b, c = leaf([3.0]), leaf([4.0]), leaf([1.0, 1.0])
+    (a + b).backward(np.ones(1), create_graph=True)
+    c.sum().backward(create_graph=True)
+    assert ts.optim.clip_grad_norm([a, b, c], 1.0) == pytest.approx(2.0)
+    assert (a.grad.tolist(), b.grad.tolist(), c.grad.tolist()) == ([0.5], [0.5], [0.5, 0.5])
+    x = leaf([1.0])
+    (x**3).sum().backward(create_graph=True)
+    ts.optim.clip_grad_norm([x], 0.1)
+    (g,) = ts.grad(x.grad.sum(), [x])
+    assert g.item() == pytest.approx(6 * 0.1 / 3)  # clipping to 0.1 is one more op, × 0.1/3
+
+
 def test_errors_of_grad():
     x = leaf([1.0, 2.0], name="speed")
     with pytest.raises(ShapeError, match=r"only defined for one element.*gradient="):
@@ -245,6 +269,10 @@ def test_errors_of_grad():
         ts.grad((x * x).sum(), ts.tensor(1.0))
     with pytest.raises(GraphError, match="was not recorded"), ts.no_grad():
         (x * x).sum().backward()
+    with pytest.raises(ShapeError, match=r"2 outputs need a list of 2 grad_outputs.*got 1"):
+        ts.grad([x.sum(), x.sum()], x, [None])
+    with pytest.raises(ShapeError, match=r"got one"):
+        ts.grad([x.sum(), x.sum()], x, ts.tensor(1.0))
 
 
 # -- changed in place ---------------------------------------------------------------------------
@@ -283,6 +311,36 @@ def test_a_change_through_a_view_is_noticed():
     x, w = ts.tensor(np.ones((2, 2))), leaf([1.0, 1.0])
     y = (x[0] * w).sum()  # x[0] shares memory with x
     x.data[0] = 5.0
+    with pytest.raises(GraphError, match="changed in place"):
+        y.backward()
+
+
+def test_a_change_through_a_view_made_after_the_array_was_out_is_noticed():
+    x, w = ts.tensor(np.ones((2, 2))), leaf([1.0, 1.0])
+    array = x.data
+    y = (x[0] * w).sum()
+    array[0] = 5.0
+    with pytest.raises(GraphError, match="changed in place"):
+        y.backward()
+
+
+def test_reading_a_long_sequence_whose_array_is_out_stays_linear(monkeypatch):
+    """Each step looks at its own row, not at the whole sequence again."""
+    looked_at = []
+    checksum = tensor_module._checksum
+    monkeypatch.setattr(
+        tensor_module, "_checksum", lambda a: looked_at.append(a.size) or checksum(a)
+    )
+    x, w = ts.tensor(np.ones((200, 3))), leaf([1.0, 1.0, 1.0])
+    assert x.data.size == 600
+    sum(((x[t] * w).sum() for t in range(200)), start=ts.tensor(0.0)).backward()
+    assert sum(looked_at) < 10 * x.size
+
+
+def test_a_dtype_of_a_module_that_changes_is_a_change_too():
+    layer = ts.nn.Linear(1, 1)
+    y = layer(ts.tensor([[2.0]], requires_grad=True)).sum()
+    layer.double()
     with pytest.raises(GraphError, match="changed in place"):
         y.backward()
 

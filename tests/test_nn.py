@@ -1,5 +1,7 @@
 """Modules, cells and combinators: equations, gradients, lengths, states, errors."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 import tinyseq as ts
 from tinyseq import nn
-from tinyseq.errors import DtypeError, ShapeError
+from tinyseq.errors import DtypeError, GraphError, ShapeError
 
 CELLS = {
     "rnn": lambda D, H: nn.RNNCell(D, H),
@@ -144,6 +146,91 @@ def test_products_computed_ahead_change_nothing(factory, bidirectional):
 
     for a, b in zip(*both_modes(layer, random(5, 2, 3)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+class Slices(nn.Module):
+    """A cell that multiplies x by parts of its weight: under no_grad each is a new leaf."""
+
+    hidden_size = 3
+
+    def __init__(self):
+        self.w = nn.Parameter(random(2, 9, seed=4))
+        self.u = nn.Parameter(random(3, 3, seed=5))
+
+    def __call__(self, x, state):
+        (h,) = state
+        first, second, third = (x @ self.w[:, 3 * i : 3 * i + 3] for i in range(3))
+        return (ts.tanh(first * ts.sigmoid(second) + third + h @ self.u),)
+
+
+def test_products_computed_ahead_are_of_the_right_weight_when_nothing_is_recorded():
+    cell, x, h = Slices(), random(20, 2, 2), random(2, 3)
+    step_by_step, _ = nn.Recurrent(cell, mode="unroll")(x, (h,))
+    for context in (ts.no_grad, contextlib.nullcontext):
+        with context():
+            y, _ = nn.Recurrent(cell)(x, (h,))
+        np.testing.assert_allclose(y.numpy(), step_by_step.numpy(), atol=1e-12)
+
+
+def test_the_gradient_of_a_step_that_was_computed_ahead_is_refused():
+    kept = []
+
+    class Keeps(OwnCell):
+        def __call__(self, x, state):
+            kept.append(x)
+            return (ts.tanh(x @ self.w + state[0]),)
+
+    cell = Keeps(2, 3)
+    cell.w = nn.Parameter(random(2, 3, seed=3))
+    x, h = random(3, 1, 2, requires_grad=True), random(1, 3)
+    y, _ = nn.Recurrent(cell)(x, (h,))
+    with pytest.raises(GraphError, match=r"step 1 with the weights.*mode='unroll'"):
+        ts.grad(y.sum(), kept[1])
+    with pytest.raises(GraphError, match="mode='unroll'"):
+        kept[1].register_hook(print)
+    kept.clear()
+    y, _ = nn.Recurrent(cell, mode="unroll")(x, (h,))
+    assert ts.grad(y.sum(), kept[1]).numpy().any()
+
+
+def test_a_cell_that_returns_no_tuple_is_told_so():
+    class Bare(nn.Module):
+        def __call__(self, x, state):
+            return ts.tanh(x + state[0])
+
+    with pytest.raises(TypeError, match=r"Bare.*a tuple of as many tensors.*got a Tensor.*\(h,\)"):
+        nn.Recurrent(Bare())(random(2, 1, 3), (random(1, 3),))
+
+
+def test_a_layer_in_reverse_already_is_the_backward_one_as_it_is():
+    ahead, back = nn.RNNCell(2, 3).double(), nn.RNNCell(2, 3).double()
+    x = random(4, 1, 2)
+    a, _ = nn.Bidirectional(ahead, back)(x)
+    b, _ = nn.Bidirectional(nn.Recurrent(ahead), nn.Recurrent(back, reverse=True))(x)
+    np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_what_lies_behind_an_end_is_never_read():
+    layer = nn.LSTM(2, 3, bidirectional=True).double()
+    array = random(4, 2, 2).numpy()
+    array[2:, 0] = np.nan
+    x = ts.tensor(array, requires_grad=True)
+    y, _ = layer(x, lengths=[2, 4])
+    y.sum().backward()
+    assert np.isfinite(y.numpy()).all()
+    assert not x.grad.numpy()[2:, 0].any()
+    assert all(np.isfinite(p.grad.numpy()).all() for p in layer.parameters())
+
+
+def test_modules_and_parameters_in_lists_and_dictionaries_count():
+    class Holder(nn.Module):
+        def __init__(self):
+            self.many = [nn.Parameter([1.0]), nn.Linear(1, 1)]
+            self.named = {"a": nn.Linear(1, 1, bias=False), "b": nn.Parameter([2.0])}
+            self.state = (ts.tensor([3.0]), None)  # carried along, and no part of the module
+
+    names = [name for name, _ in Holder().named_parameters()]
+    assert names == ["many.0", "named.b", "many.1.weight", "many.1.bias", "named.a.weight"]
 
 
 def flat(state):

@@ -195,13 +195,15 @@ def test_clipping_nan_is_refused_and_changes_nothing(clip):
 
 
 @pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
-def test_a_recording_notices_that_its_gradient_was_clipped(clip):
+def test_a_recorded_gradient_is_clipped_by_an_op(clip):
+    """Not in place: what was computed from it before keeps its own value and gradient."""
     p = nn.Parameter([3.0])
     (p * p).sum().backward(create_graph=True)
+    before = p.grad
     y = (p.grad * p.grad).sum()
     clip([p], 1.0)
-    with pytest.raises(ts.errors.GraphError, match="changed in place"):
-        y.backward()
+    assert (before.item(), p.grad.item()) == (6.0, pytest.approx(1.0))
+    assert ts.grad(y, p, retain_graph=True).item() == 24.0  # y = (2p)², and not of the clipped one
 
 
 # -- schedules ------------------------------------------------------------------------------------

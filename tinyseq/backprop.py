@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -69,9 +69,11 @@ def grad(y, xs, grad_outputs=None, create_graph=False, retain_graph=None):  # ty
     since, and `ShapeError` when ``grad_outputs`` does not fit.
     """
     ys = [y] if isinstance(y, Tensor) else list(y)
-    given = [grad_outputs] if isinstance(y, Tensor) else list(grad_outputs or [None] * len(ys))
+    given = _given(y, grad_outputs, len(ys))
     wanted = [xs] if isinstance(xs, Tensor) else list(xs)
     for x in wanted:
+        if x.elsewhere:
+            raise errors.GraphError(f"grad: {x.elsewhere}")
         if not x.requires_grad:
             raise errors.GraphError(
                 f"grad: {_called(x)} does not require a gradient, so nothing was recorded for it. "
@@ -102,12 +104,27 @@ def backward(
     for leaf, g in found.values():
         if leaf.grad is not None:
             leaf.grad = leaf.grad + g if create_graph else Tensor.wrap(leaf.grad._data + g._data)
-        elif create_graph:
-            leaf.grad = g
+        elif create_graph:  # recorded, but no array that another gradient has, too
+            fresh = g._data.flags.writeable and id(g._data) not in used
+            leaf.grad = g if fresh else g * 1
         else:  # an array of its own, for optimisers and clipping write into it
             fresh = g._data.base is None and g._data.flags.writeable and id(g._data) not in used
             leaf.grad = g if fresh else Tensor.wrap(g._data.copy())
         used.add(id(g._data))
+
+
+def _given(y: Any, grad_outputs: Any, n: int) -> list[Any]:
+    """As many grad_outputs as there are ys."""
+    if isinstance(y, Tensor):
+        return [grad_outputs]
+    if grad_outputs is None:
+        return [None] * n
+    if isinstance(grad_outputs, Tensor | np.ndarray) or len(grad_outputs) != n:
+        raise errors.ShapeError(
+            f"grad: {n} outputs need a list of {n} grad_outputs, one each (None for 1), got "
+            f"{len(grad_outputs) if isinstance(grad_outputs, list | tuple) else 'one'}."
+        )
+    return list(grad_outputs)
 
 
 def _seeds(ys: Sequence[Tensor], given: Iterable[Tensor | npt.ArrayLike | None]) -> list[Tensor]:
@@ -237,6 +254,8 @@ def _leading_to(order: list[Tensor], asked: set[int]) -> set[int]:
     """Ids of the tensors that are asked for, or were made from one that is."""
     leads: set[int] = set()
     for t in order:
+        if t.node is not None and t.node.op is None:  # who knows what it was made from
+            raise _freed(t)
         inputs = () if t.node is None else t.node.inputs
         key = identity(t)
         if key in asked or any(identity(x) in leads for x in inputs):
@@ -249,19 +268,23 @@ def _checked(t: Tensor, node: Node) -> Op:
     to since.
     """
     if node.op is None:
-        raise errors.GraphError(
-            f"the recording of {_called(t)} was freed by an earlier backward pass. If it is a "
-            "state carried on from an earlier chunk, it was not cut off: detach() the state before "
-            "the next chunk, nn.detach(state) for nested tuples, or let nn.tbptt do it. To walk "
-            "one recording twice, keep it the first time: backward(retain_graph=True), "
-            "grad(..., retain_graph=True)."
-        )
+        raise _freed(t)
     for i, x in enumerate(node.inputs):
-        if x._watch is not None and x._watch.version() != node.versions[i]:
+        if node.op.version(i, x) != node.versions[i]:
             raise _changed(node, f"input {i}, {_called(x)}")
     if node.output is not None and node.output.version() != node.versions[-1]:
         raise _changed(node, f"its result, {_called(t)}")
     return node.op
+
+
+def _freed(t: Tensor) -> errors.GraphError:
+    return errors.GraphError(
+        f"the recording of {_called(t)} was freed by an earlier backward pass. If it is a "
+        "state carried on from an earlier chunk, it was not cut off: detach() the state before "
+        "the next chunk, nn.detach(state) for nested tuples, or let nn.tbptt do it. To walk "
+        "one recording twice, keep it the first time: backward(retain_graph=True), "
+        "grad(..., retain_graph=True)."
+    )
 
 
 def _changed(node: Node, which: str) -> errors.GraphError:

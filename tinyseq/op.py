@@ -81,7 +81,7 @@ class Op:
         if out.base is not None:  # perhaps a view: it changes when its owner does
             for x in inputs:
                 if np.may_share_memory(out, x._data):
-                    y._watch = x._watched()
+                    y._watch = x._watched().view(out)
                     break
         if recording.enabled and self.vjp is not None:
             for x in inputs:
@@ -121,9 +121,16 @@ class Op:
                 x if x.node is None or i in self.reads_inputs else x.husk()
                 for i, x in enumerate(inputs)
             )
-        kept = inputs if output is None else (*inputs, output)
-        versions = tuple([0 if x._watch is None else x._watch.version() for x in kept])
-        y.node = Node(self, inputs, attrs, recording.scope, versions, output)
+        versions = [self.version(i, x) for i, x in enumerate(inputs)]
+        if output is not None:
+            versions.append(output.version())
+        y.node = Node(self, inputs, attrs, recording.scope, tuple(versions), output)
+
+    def version(self, i: int, x: Tensor) -> int:
+        """Of input i, as far as the rule reads it: a change in what it does not read is none."""
+        if x._watch is None or not (self.reads_all or i in self.reads_inputs):
+            return 0
+        return x._watch.version()
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

@@ -8,12 +8,12 @@ optimiser has one learning rate: for parameters that want another, make another 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tinyseq import errors
+from tinyseq import errors, ops
 from tinyseq.schedules import CosineLR, ReduceLROnPlateau, Schedule, StepLR
 from tinyseq.tensor import Tensor
 
@@ -303,6 +303,7 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     al., 2013.
     """
     _limit("clip_grad_norm", "max_norm", max_norm)
+    params = [p for p in params if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
     norm = math.sqrt(math.fsum(float(np.vdot(g._data, g._data)) for g in gradients))
     if not math.isfinite(norm):  # the squares overflow long before the gradients do
@@ -314,9 +315,8 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
             "look for the op that overflowed."
         )
     if norm > max_norm:
-        for g in gradients:
-            g._data *= max_norm / norm
-            g.changed()
+        for p in params:
+            _rewrite(p, lambda g: g * (max_norm / norm))
     return norm
 
 
@@ -326,14 +326,25 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     Raises `ValueError`, with all gradients as they were, when one of them holds a NaN.
     """
     _limit("clip_grad_value", "max_value", max_value)
+    params = [p for p in params if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
     if any(np.isnan(g._data).any() for g in gradients):
         raise ValueError(
             "clip_grad_value: a gradient is nan. Lower the learning rate, or look for the op that "
             "overflowed."
         )
-    for g in gradients:
-        np.clip(g._data, -max_value, max_value, out=g._data)
+    for p in params:
+        _rewrite(p, lambda g: ops.clip(g, -max_value, max_value))
+
+
+def _rewrite(p: Tensor, rule: Callable[[Tensor], Tensor]) -> None:
+    """Put rule(p.grad) in place of p.grad; of a gradient that is recorded, as a further op."""
+    g = p.grad
+    assert g is not None
+    if g.node is not None:
+        p.grad = rule(g)
+    else:
+        g._data[...] = rule(g)._data
         g.changed()
 
 

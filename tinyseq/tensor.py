@@ -38,27 +38,39 @@ class _Watch:
 
     Nobody can tell when NumPy writes into an array, so contents are compared, by checksum. That
     costs a pass over the memory and is therefore done only for arrays that user code got hold of
-    (`Tensor.data`).
+    (`Tensor.data`). A view is watched with its ``owner``; one that is made when the owner's array
+    is out already looks at its own part alone, so that reading a long sequence step by step stays
+    linear.
     """
 
-    __slots__ = ("array", "checksum", "count")
+    __slots__ = ("array", "checksum", "count", "owner", "writes")
 
-    def __init__(self, array: np.ndarray, count: int = 0) -> None:
+    def __init__(self, array: np.ndarray, owner: _Watch | None = None, count: int = 0) -> None:
         self.array = array
-        self.checksum: int | None = None  # None: nobody outside holds this array
-        self.count = count
+        self.owner = owner
+        self.count = count  # of changes that were seen in the contents
+        self.writes = 0  # of changes that the library made itself, on owners only
+        self.checksum: int | None = None  # None: nobody outside held this array yet
+        if owner is not None and owner.checksum is not None:
+            self.checksum = _checksum(array)
+
+    def view(self, array: np.ndarray) -> _Watch:
+        return _Watch(array, self.owner or self)
 
     def expose(self) -> None:
-        if self.checksum is None:
-            self.checksum = _checksum(self.array)
+        owner = self.owner or self
+        if owner.checksum is None:
+            owner.checksum = _checksum(owner.array)
 
     def version(self) -> int:
-        if self.checksum is not None:
-            checksum = _checksum(self.array)
-            if checksum != self.checksum:
-                self.checksum = checksum
-                self.count += 1
-        return self.count
+        owner = self.owner or self
+        looked_at = self if self.checksum is not None else owner
+        if looked_at.checksum is not None:
+            checksum = _checksum(looked_at.array)
+            if checksum != looked_at.checksum:
+                looked_at.checksum = checksum
+                looked_at.count += 1
+        return looked_at.count + owner.writes
 
 
 class Tensor:
@@ -75,6 +87,8 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_data", "_watch", "grad", "hooks", "name", "node", "requires_grad")
+
+    elsewhere: str = ""  # why no gradient can be had towards this tensor, if so
 
     _data: np.ndarray
     _watch: _Watch | None
@@ -149,9 +163,7 @@ class Tensor:
                 f"data of shape {describe(array.shape)} cannot replace data of shape "
                 f"{describe(self.shape)}. Make a new Tensor for another shape."
             )
-        # A watch of its own: a view of the old array goes on seeing the old array.
-        self._watch = _Watch(array, self.version() + 1)
-        self._data = array
+        self.replace(array)
 
     def _watched(self) -> _Watch:
         if self._watch is None:
@@ -166,7 +178,13 @@ class Tensor:
         """To be called after writing into ``_data`` inside the library (optimisers do): counts one
         version.
         """
-        self._watched().count += 1
+        watch = self._watched()
+        (watch.owner or watch).writes += 1
+
+    def replace(self, array: np.ndarray) -> None:
+        """Another array in place of ``_data``: a change, but not for views of the old one."""
+        self._watch = _Watch(array, count=self.version() + 1)
+        self._data = array
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -281,6 +299,8 @@ class Tensor:
         a tensor without a gradient, in the backward pass `ShapeError` for a gradient of another
         shape.
         """
+        if self.elsewhere:
+            raise GraphError(f"register_hook: {self.elsewhere}")
         if not self.requires_grad:
             raise GraphError(
                 "register_hook: this tensor does not require a gradient, so no hook would ever be "

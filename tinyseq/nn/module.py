@@ -33,12 +33,24 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
     return scoped_call
 
 
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """An attribute by its name; of a list, tuple or dictionary the Modules and Parameters in it."""
+    if isinstance(value, list | tuple | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if isinstance(item, Module | Parameter):
+                yield f"{name}.{key}", item
+    else:
+        yield name, value
+
+
 class Module:
     """Base of every layer and cell, and of a user's own.
 
-    Write ``forward`` (as in PyTorch) or ``__call__``; assign `Parameter`, `Module` and lists of
-    Modules as attributes, in the order in which they should be listed. A plain `Tensor` attribute
-    is a constant that belongs to the state (saved and loaded) but is not trained.
+    Write ``forward`` (as in PyTorch) or ``__call__``; assign `Parameter`, `Module`, and lists,
+    tuples and dictionaries of them as attributes, in the order in which they should be listed. A
+    plain `Tensor` attribute is a constant that belongs to the state (saved and loaded) but is not
+    trained.
     """
 
     training: bool = True
@@ -50,14 +62,11 @@ class Module:
             cls.__call__ = _scoped(cls.__dict__["__call__"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Module):
-            value.__dict__["_scope_name"] = name
-        elif isinstance(value, list | tuple):
-            for i, item in enumerate(value):
-                if isinstance(item, Module):
-                    item.__dict__["_scope_name"] = f"{name}.{i}"
-        elif isinstance(value, Tensor) and value.name is None:
-            value.name = name
+        for path, part in _parts(name, value):
+            if isinstance(part, Module):
+                part.__dict__["_scope_name"] = path
+            elif isinstance(part, Tensor) and part.name is None:
+                part.name = path
         super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -73,12 +82,9 @@ class Module:
 
     def _children(self) -> Iterator[tuple[str, Module]]:
         for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, list | tuple):
-                for i, item in enumerate(value):
-                    if isinstance(item, Module):
-                        yield f"{name}.{i}", item
+            for path, part in _parts(name, value):
+                if isinstance(part, Module):
+                    yield path, part
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below it, each once, with dotted names (its own is the prefix)."""
@@ -97,10 +103,11 @@ class Module:
         """Parameters and constants, each once, with dotted names such as ``layers.0.cell.w_x``."""
         seen: set[int] = set()
         for path, module in self.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Tensor) and id(value) not in seen:
-                    seen.add(id(value))
-                    yield (f"{path}.{name}" if path else name), value
+            for attribute, value in vars(module).items():
+                for name, part in _parts(attribute, value):
+                    if isinstance(part, Tensor) and id(part) not in seen:
+                        seen.add(id(part))
+                        yield (f"{path}.{name}" if path else name), part
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """The tensors that are trained, each once (shared ones too), with dotted names."""
@@ -129,6 +136,11 @@ class Module:
         ]
         wrong += [f"unknown {n}" for n in given if n not in mine]
         wrong += [
+            f"{n} holds {g.dtype}, not numbers"
+            for n, g in given.items()
+            if g.dtype.kind not in "fiub"
+        ]
+        wrong += [
             f"{n} has shape {errors.describe(given[n].shape)}, expected {errors.describe(t.shape)}"
             for n, t in mine.items()
             if n in given and given[n].shape != t.shape
@@ -149,8 +161,7 @@ class Module:
             raise errors.DtypeError(f"a module computes in float32 or float64, not in {wanted}.")
         for _, t in self.named_tensors():
             if t.dtype in FLOATS:
-                t._data = t._data.astype(wanted)
-                t._watch = None
+                t.replace(t._data.astype(wanted))
                 t.grad = None
         return self
 

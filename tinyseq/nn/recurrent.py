@@ -7,7 +7,7 @@ state is nested tuples, and what comes out goes back in. They take any cell, als
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,16 @@ from tinyseq.nn.cells import (
     State,
 )
 from tinyseq.nn.layers import Dropout
-from tinyseq.nn.module import Module
+from tinyseq.nn.module import Module, Parameter
 from tinyseq.tensor import Tensor
+
+
+class Product(NamedTuple):
+    """A sequence times a weight; the weight is held, for while it lives its id is its own."""
+
+    weight: Tensor
+    versions: tuple[int, int]
+    whole: Tensor
 
 
 class _Step(Tensor):
@@ -38,7 +46,7 @@ class _Step(Tensor):
     __slots__ = ("path", "products", "sequence", "t")
 
     sequence: Tensor
-    products: dict[tuple[int, int], Tensor]
+    products: dict[int, Product]
     t: int
     path: tuple[str, ...]  # of the layer: what is computed for all steps is recorded there
 
@@ -46,7 +54,7 @@ class _Step(Tensor):
     def of(
         sequence: Tensor,
         t: int,
-        products: dict[tuple[int, int], Tensor],
+        products: dict[int, Product],
         path: tuple[str, ...],
     ) -> _Step:
         row = sequence[t]
@@ -58,13 +66,28 @@ class _Step(Tensor):
         return step
 
     def __matmul__(self, other: Any) -> Tensor:
-        if not (isinstance(other, Tensor) and other.node is None and other.ndim == 2):
+        if not (
+            isinstance(other, Parameter) and other.ndim == 2
+        ):  # another may be a new one a step
             return super().__matmul__(other)
-        key = (id(other), other.version())
-        if key not in self.products:
+        versions = (self.sequence.version(), other.version())
+        product = self.products.get(id(other))
+        if product is None or product.versions != versions:
             with graph.within(self.path):
-                self.products[key] = self.sequence @ other
-        return self.products[key][self.t]
+                product = Product(other, versions, self.sequence @ other)
+            self.products[id(other)] = product
+        return product.whole[self.t]
+
+    @property
+    def elsewhere(self) -> str:  # type: ignore[override]
+        if not self.products:
+            return ""
+        return (
+            f"the products of step {self.t} with the weights were computed for the whole "
+            "sequence at "
+            "once, so its gradient does not pass this tensor. Ask for that of the sequence, or "
+            "unroll step by step: Recurrent(cell, mode='unroll')."
+        )
 
 
 def unroll(
@@ -84,13 +107,16 @@ def unroll(
     at once. ``noise`` is what the cell drew for the sequence: step t gets its row t.
     """
     T = x.shape[0]
+    if running is not None:  # whatever lies behind an end, NaN too, is never read
+        x = ops.where(running, x, 0.0)
     outputs: list[Any] = [None] * T
-    products: dict[tuple[int, int], Tensor] = {}
+    products: dict[int, Product] = {}
     path = graph.recording.scope
     for t in reversed(range(T)) if reverse else range(T):
         with graph.scope(f"t={t}"):
             row = _Step.of(x, t, products, path) if hoist else x[t]
             new = cell(row, state) if noise is None else cell(row, state, noise=noise_at(noise, t))
+            _check_state(cell, new, state)
             if running is None:
                 state, outputs[t] = new, new[0]
             else:
@@ -98,6 +124,17 @@ def unroll(
                 state = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
                 outputs[t] = ops.where(on, new[0], 0.0)
     return ops.stack(outputs), state
+
+
+def _check_state(cell: Any, new: Any, old: State) -> None:
+    if not isinstance(new, tuple) or len(new) != len(old):
+        got = f"a tuple of {len(new)}" if isinstance(new, tuple) else f"a {type(new).__name__}"
+        raise TypeError(
+            f"{errors.located(type(cell).__name__)}: a cell returns its new state, a tuple "
+            "of as many "
+            f"tensors as it was given ({len(old)}), the output first, got {got}. "
+            "A state of one tensor is written (h,)."
+        )
 
 
 def noise_at(noise: Any, t: int) -> Any:
@@ -308,7 +345,7 @@ def _as_layer(module: Module, reverse: bool = False) -> Module:
         if not reverse:
             return module
         if isinstance(module, Recurrent):
-            return Recurrent(module.cell, not module.reverse, module.mode)
+            return module if module.reverse else Recurrent(module.cell, True, module.mode)
         return Reversed(module)
     return Recurrent(module, reverse)
 
