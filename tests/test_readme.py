@@ -18,6 +18,7 @@ def blocks(language):
 
 def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     pytest.importorskip("graphviz")
+    pytest.importorskip("onnx")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "readme"}
     code = blocks("python")
