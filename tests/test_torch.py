@@ -46,11 +46,19 @@ def weights(layer, kind, of=lambda p: p.numpy()):
             yield f"bias_hh_l{i}{suffix}", gates(b_hh, kind)
 
 
+def run_packed(twin, x, state, lengths):
+    """PyTorch's way of variable lengths, in any order."""
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    y, last = twin(packed, state)
+    return torch.nn.utils.rnn.pad_packed_sequence(y, total_length=len(x))[0], last
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 6]])
 @pytest.mark.parametrize("given_state", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-def test_layers_agree(kind, num_layers, bidirectional, given_state):
+def test_layers_agree(kind, num_layers, bidirectional, given_state, lengths):
     rng = np.random.default_rng(0)
     layer = getattr(nn, kind)(D, H, num_layers, bidirectional=bidirectional).double()
     for p in layer.parameters():
@@ -67,7 +75,7 @@ def test_layers_agree(kind, num_layers, bidirectional, given_state):
     state = per_cell
     if bidirectional:
         state = [tuple(per_cell[2 * i : 2 * i + 2]) for i in range(num_layers)]
-    y, last = layer(x, tuple(state) if given_state else None)
+    y, last = layer(x, tuple(state) if given_state else None, lengths)
 
     def stacked(rows):
         return tuple(torch.from_numpy(np.stack([r[k].numpy() for r in rows])) for k in range(parts))
@@ -75,7 +83,7 @@ def test_layers_agree(kind, num_layers, bidirectional, given_state):
     tx = torch.from_numpy(x.numpy()).requires_grad_()
     t_start = tuple(s.requires_grad_() for s in stacked(per_cell))
     t_state = (t_start if kind == "LSTM" else t_start[0]) if given_state else None
-    ty, t_last = twin(tx, t_state)
+    ty, t_last = twin(tx, t_state) if lengths is None else run_packed(twin, tx, t_state, lengths)
     t_last = t_last if kind == "LSTM" else (t_last,)
 
     ends = [end for one in last for end in (one if bidirectional else [one])]
