@@ -59,6 +59,10 @@ def draw_unrolled(
         raise ValueError(f"detail={detail!r} is unknown. Use 'cells' or 'ops'.")
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
+    if x is None and steps > MAX_BOXES:  # a box a step at least: no need to run it to see
+        raise ValueError(
+            f"{steps} steps are more than a picture can show ({MAX_BOXES} boxes). Draw fewer steps."
+        )
     ran = run(layer, int(steps), x, state)
     boxes = [box for row in ran.line.rows for box in row.boxes.values()]
     count = sum(len(box.ops) for box in boxes) if detail == "ops" else len(boxes)
