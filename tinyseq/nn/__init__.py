@@ -1,6 +1,11 @@
 """Modules: layers, recurrent cells, and the combinators that run them over time and stack them."""
 
-from tinyseq.nn import init, interop, onnx
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tinyseq.nn import init
 from tinyseq.nn.attention import AdditiveAttention, Attention, DotAttention
 from tinyseq.nn.cells import (
     Cell,
@@ -19,6 +24,17 @@ from tinyseq.nn.seq2seq import Bridge, EncoderDecoder, Hypothesis
 from tinyseq.nn.training import detach, evaluation, tbptt
 from tinyseq.nn.wrappers import LearnedState, VariationalDropout, Wrapper, Zoneout
 from tinyseq.recompute import checkpoint
+
+if TYPE_CHECKING:
+    from tinyseq.nn import interop, onnx
+
+
+def __getattr__(name: str) -> Any:
+    """`interop` and `onnx` read and write files, and are imported when they are first asked for."""
+    if name in ("interop", "onnx"):
+        return importlib.import_module(f"tinyseq.nn.{name}")
+    raise AttributeError(f"module 'tinyseq.nn' has no attribute {name!r}")
+
 
 __all__ = [
     "GRU",
