@@ -149,12 +149,80 @@ def test_an_index_that_names_a_place_twice_adds_up():
     assert m.grad.tolist() == [[0.0, 2.0], [0.0, 0.0]]
 
 
-def test_an_index_array_may_be_written_to_afterwards():
-    x, index = ts.tensor([1.0, 2.0], requires_grad=True), np.array([0, 0])
+INDICES = [
+    (slice(None), (1, 1)),
+    ((0, 0),),
+    (slice(None), range(2)),
+    range(2),
+    [ts.tensor(1), ts.tensor(1)],
+    ((1, 1), (2, 2)),
+    (..., [[1, 1], [0, 1]]),
+    np.array(1),
+    ts.tensor(1),
+    (slice(None), ts.tensor(-1)),
+    (np.array(0), [1, 1]),
+    np.array(True),
+    [],
+    (slice(None), ()),
+    [[]],
+    np.zeros((3, 0), int),
+    ts.tensor([[1, 1], [0, 0]]),
+    (np.array([1, 1], np.uint64), 0),
+    np.array([True, False, True]),
+    slice(ts.tensor(1), np.array(3)),
+]
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_an_index_is_read_as_numpy_reads_it(index):
+    a = np.arange(9.0).reshape(3, 3)
+    x = ts.tensor(a, requires_grad=True)
     y = x[index]
-    index[:] = 1
+    np.testing.assert_array_equal(y.numpy(), a[index])
+    expected = np.zeros(9)
+    np.add.at(expected, np.arange(9).reshape(3, 3)[index], 1.0)
     y.sum().backward()
-    assert x.grad.tolist() == [2.0, 0.0]
+    np.testing.assert_array_equal(x.grad.numpy().ravel(), expected)
+
+
+def test_an_empty_mask_is_a_mask():
+    x = ts.tensor(np.ones((0, 3)), requires_grad=True)
+    y = x[np.ones((0, 3), bool)]
+    assert y.shape == (0,)
+    y.sum().backward()
+    assert x.grad.shape == (0, 3)
+    with pytest.raises(IndexError, match="boolean index did not match"):
+        ts.tensor(np.ones(5))[np.zeros(0, bool)]
+    with pytest.raises(DtypeError, match="index of dtype float64"):
+        ts.tensor(np.ones(5))[np.zeros(0)]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32])
+def test_small_index_dtypes_have_room_for_every_row(dtype):
+    index = np.array([1, 127, 127], dtype)
+    for n in (200, 256, 70_000):
+        x = ts.tensor(np.ones((n, 1)), requires_grad=True)
+        x[index].sum().backward()
+        assert x.grad.numpy()[[1, 127], 0].tolist() == [1.0, 2.0]
+        assert x.grad.numpy().sum() == 3.0
+        x.grad = None
+        ts.gather(x, 0, index[:, None]).sum().backward()
+        assert x.grad.numpy()[[1, 127], 0].tolist() == [1.0, 2.0]
+
+
+def test_an_index_array_may_be_written_to_afterwards():
+    for pick, expected in [
+        (lambda x, i: x[i], [1.0, 0.0]),
+        (lambda x, i: x[i:1], [1.0, 0.0]),
+        (lambda x, i: x[np.broadcast_to(i, 2)], [2.0, 0.0]),
+        (lambda x, i: x[i.reshape(1)], [1.0, 0.0]),
+        (lambda x, i: x[i.reshape(1), ...], [1.0, 0.0]),
+    ]:
+        x, index = ts.tensor([1.0, 2.0], requires_grad=True), np.array(0)
+        y = pick(x, index)
+        index[...] = 1
+        y.sum().backward()
+        assert x.grad.tolist() == expected
 
 
 def test_dtypes_that_meet():
@@ -653,6 +721,12 @@ def test_bad_indices():
         x[np.array([0.5])]
     with pytest.raises(IndexError):
         x["a"]
+    with pytest.raises(
+        DtypeError, match=r"no rectangular index can be made of \[\[0\], \[0, 1\]\]"
+    ):
+        x[[[0], [0, 1]]]
+    with pytest.raises(DtypeError, match="index of dtype object"):
+        x[[slice(1), 0]]
 
 
 @given(data=st.data())
