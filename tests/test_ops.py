@@ -191,8 +191,12 @@ def test_an_empty_mask_is_a_mask():
     assert y.shape == (0,)
     y.sum().backward()
     assert x.grad.shape == (0, 3)
-    with pytest.raises(IndexError, match="boolean index did not match"):
+    assert x[..., None, np.ones((0, 3), bool)].shape == (1, 0)
+    assert x[:, np.ones(3, bool)].shape == (0, 3)
+    with pytest.raises(IndexError, match=r"a mask of shape \(0,\) does not fit the axes \(5,\)"):
         ts.tensor(np.ones(5))[np.zeros(0, bool)]
+    with pytest.raises(IndexError, match=r"\(0,\) does not fit the axes \(3,\) from axis 1"):
+        x[..., np.zeros(0, bool)]
     with pytest.raises(DtypeError, match="index of dtype float64"):
         ts.tensor(np.ones(5))[np.zeros(0)]
 

@@ -26,7 +26,37 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
         index = tuple(_fixed_index(part) for part in index)
     else:
         index = _fixed_index(index)
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(_is_mask(part) and part.size == 0 for part in parts):
+        x = as_tensor(x)
+        _check_empty_masks(x.shape, parts)
     return raw.getitem(x, index=index)
+
+
+def _is_mask(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.dtype == bool
+
+
+def _check_empty_masks(shape: tuple[int, ...], parts: tuple[Any, ...]) -> None:
+    """NumPy looks at the length of every mask but those that hold nothing."""
+    takes = [
+        part.ndim
+        if _is_mask(part)
+        else int(not (part is None or part is ... or isinstance(part, bool | np.bool_)))
+        for part in parts
+    ]
+    axis = 0
+    for i, part in enumerate(parts):
+        if part is ...:
+            axis = len(shape) - sum(takes[i:])
+        axes = shape[axis : axis + takes[i]]
+        if _is_mask(part) and part.size == 0 and part.shape != axes:
+            raise IndexError(
+                f"getitem: {errors.describe(shape)}: a mask of shape {errors.describe(part.shape)} "
+                f"does not fit the axes {errors.describe(axes)} from axis {axis} on. "
+                "Make it as long as they are."
+            )
+        axis += takes[i]
 
 
 def _fixed_index(part: Any) -> Any:
