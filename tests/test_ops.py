@@ -116,6 +116,23 @@ def test_logsumexp_of_nothing_but_impossibilities():
     g = ts.grad(y.sum(), x, create_graph=True)
     assert g.tolist() == [[0.0, 0.0], [0.0, 1.0]]
     assert ts.grad((g * g).sum(), x).tolist() == [[0.0, 0.0]] * 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logsumexp_of_infinities(dtype):
+    """Like the largest of them: those that are ∞ share the gradient."""
+    rows = [[np.inf, 0.0, 1e4], [np.inf, -np.inf, np.inf], [0.0, 0.0, -np.inf], [-np.inf] * 3]
+    x = ts.tensor(np.array(rows, dtype), requires_grad=True)
+    for keepdims in (False, True):
+        y = ts.logsumexp(x, 1, keepdims)
+        np.testing.assert_allclose(y.numpy().ravel(), [np.inf, np.inf, np.log(2), -np.inf])
+        g = ts.grad(y, x, np.ones(y.shape, dtype), create_graph=True)
+        shares = [[1, 0, 0], [0.5, 0, 0.5], [0.5, 0.5, 0], [0, 0, 0]]
+        np.testing.assert_allclose(g.numpy(), shares)
+        assert g.dtype == dtype
+        second = ts.grad((g * [3.0, 1.0, 2.0]).sum(), x).numpy()
+        np.testing.assert_allclose(second[2], [0.5, -0.5, 0], atol=1e-6)
+        assert not second[[0, 1, 3]].any()
     assert ts.logsumexp([np.inf, 0.0]).item() == np.inf
 
 
@@ -289,6 +306,14 @@ NUMPY_CALLS = [
     lambda x: np.std(a=x, axis=(0, 1)),
     lambda x: np.prod(x, axis=-1),
     lambda x: np.max(x, 0),
+    lambda x: np.max(x, 0, None, True),
+    lambda x: np.transpose(x, axes=(1, 0)),
+    lambda x: np.transpose(x, axes=None),
+    lambda x: np.reshape(x, shape=(3, 2)),
+    lambda x: np.concatenate([x, x], axis=None),
+    lambda x: np.concatenate([x, x[0]], axis=None),
+    lambda x: np.split(x, np.array(2))[0],
+    lambda x: np.split(x, np.array([1]), 1)[0],
     lambda x: np.cumsum(x),
     lambda x: np.sort(x, axis=None, kind="stable"),
     lambda x: np.clip(x, 1.0, 2.0),
@@ -626,6 +651,11 @@ SHAPE_ERRORS = [
     (lambda a: ts.transpose(a, 0, 3), r"transpose: axis 3 does not exist"),
     (lambda a: ts.permute(a, 1), r"transpose: \(2, 3\).*every axis once"),
     (lambda a: ts.swapaxes(a, 0, 2), r"swapaxes: axis 2 does not exist"),
+    (lambda a: a.transpose(0, 5), r"transpose: axis 5 does not exist in a tensor with 2 axes"),
+    (lambda a: ts.ops.sum_to(a, (3, 2)), r"sum_to: \(3, 2\) does not"),
+    (lambda a: ts.ops.sum_to(a, (2,)), r"sum_to: \(2,\) does not broadcast to \(2, 3\)"),
+    (lambda a: ts.ops.sum_to(a, (1, 2, 3)), r"sum_to: \(1, 2, 3\) does not broadcast to \(2, 3\)"),
+    (lambda a: ts.split(a, -2), r"cannot be cut in -2 equal parts"),
     (lambda a: ts.split(a, 0), r"cannot be cut in 0 equal parts.*or use chunk"),
     (lambda a: ts.chunk(a, 0), r"chunk: chunks=0"),
     (lambda a: ts.squeeze(a, 1), r"squeeze: axis 1 of shape \(2, 3\) is 3 long.*reduce it"),
@@ -660,6 +690,54 @@ SHAPE_ERRORS = [
 def test_shapes_that_do_not_fit(call, message):
     with pytest.raises(ShapeError, match=message):
         call(ts.tensor(np.ones((2, 3))))
+
+
+FRACTIONS = [
+    (
+        lambda a: a.reshape(2.7, 3.9),
+        r"reshape: a size must be a whole number, not 2.7. Divide with",
+    ),
+    (lambda a: a.reshape((6 / 2, 2)), r"reshape: a size must be a whole number, not 3.0"),
+    (lambda a: a.reshape(None), r"reshape: a size must be a whole number, not None"),
+    (lambda a: a.expand(2.5, 3), r"expand: a size .*not 2.5"),
+    (lambda a: ts.broadcast_to(a, (2.5, 3)), r"broadcast_to: a size .*not 2.5"),
+    (lambda a: ts.ops.sum_to(a, (1.5, 3)), r"sum_to: a size .*not 1.5"),
+    (lambda a: a.transpose(1.5, 0), r"transpose: an axis .*not 1.5"),
+    (lambda a: a.permute(1.5, 0), r"permute: an axis .*not 1.5"),
+    (lambda a: ts.split(a, 2.0), r"split: the number of parts .*not 2.0"),
+    (lambda a: ts.split(a, [0.5]), r"split: an index .*not 0.5"),
+    (lambda a: ts.chunk(a, 1.5), r"chunk: chunks .*not 1.5"),
+    (lambda a: a.sum(0.0), r"sum: axis .*not 0.0"),
+    (lambda a: a.sum("a"), r"sum: axis .*not 'a'"),
+    (lambda a: a.swapaxes(0, 1.0), r"swapaxes: axis .*not 1.0"),
+    (lambda a: ts.expand_dims(a, 0.5), r"expand_dims: axis .*not 0.5"),
+    (lambda a: ts.stack([a, a], None), r"stack: axis .*not None"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), FRACTIONS)
+def test_sizes_and_axes_are_whole_numbers(call, message):
+    with pytest.raises(TypeError, match=message):
+        call(ts.tensor(np.ones((2, 3))))
+
+
+def test_booleans_count_as_0_and_1():
+    b = ts.tensor([True, False])
+    for op in (ts.sigmoid, ts.softplus, ts.logsumexp, ts.sign, ts.relu, ts.exp, ts.mean, ts.var):
+        y, expected = op(b), op(ts.tensor([1, 0]))
+        assert y.dtype == expected.dtype
+        np.testing.assert_allclose(y.numpy(), expected.numpy(), rtol=1e-6)
+    y = b**b
+    assert (y.dtype, y.tolist()) == (np.int64, [1, 1])
+
+
+def test_whole_numbers_have_no_negative_powers():
+    x = ts.tensor([2, 4])
+    for call in (lambda: x**-1, lambda: x ** ts.tensor([1, -1]), lambda: 2 ** ts.tensor([-1])):
+        with pytest.raises(DtypeError, match=r"pow: whole numbers to the power of -1.*x \*\* -1.0"):
+            call()
+    assert (x**-1.0).tolist() == [0.5, 0.25]
+    assert (x**2).tolist() == [4, 16]
 
 
 EINSUM_ERRORS = [
