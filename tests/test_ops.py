@@ -376,6 +376,51 @@ def test_numpy_functions_without_a_gradient(call):
     np.testing.assert_array_equal(y, expected)
 
 
+ON_THE_CONTENTS = [
+    lambda x: np.allclose(x, np.ones((2, 3))),
+    lambda x: np.array_equal(x, x),
+    lambda x: np.isclose(x, [1.0, 3.0, 2.0]),
+    lambda x: np.isnan(x),
+    lambda x: np.median(x, axis=1),
+    lambda x: np.linalg.norm(x),
+    lambda x: np.vstack([x, x]),
+    lambda x: np.full_like(x, 2),
+    lambda x: np.add.reduce(x, 1),
+    lambda x: np.sum(x, 1, out=np.zeros(2)),
+    lambda x: np.add(x, x, out=np.ones((2, 3)), where=np.eye(2, 3, dtype=bool)),
+    lambda x: np.zeros_like(x),
+    lambda x: np.ones_like(x, dtype=np.int64),
+]
+
+
+@pytest.mark.parametrize("call", ON_THE_CONTENTS)
+def test_numpy_functions_where_no_gradient_is_lost(call):
+    a = np.array([[1.0, 3.0, 2.0], [0.5, -1.0, 4.0]])
+    y, expected = call(ts.tensor(a)), call(a)
+    assert type(y) is type(expected)
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_numpy_functions_of_the_shape_alone():
+    x = ts.tensor([1.0, 2.0], requires_grad=True)
+    assert np.zeros_like(x).tolist() == [0.0, 0.0]
+    assert np.ones_like(x * 2).dtype == np.float32
+    assert np.empty_like(x).shape == (2,)
+
+
+def test_writing_into_an_array_and_into_a_tensor():
+    x = ts.tensor([1.0, 2.0])
+    a = np.zeros(2)
+    a += x
+    np.add.at(a, ts.tensor([0, 0]), 1.0)
+    assert a.tolist() == [3.0, 2.0]
+    with pytest.raises(TypeError, match="no argument out="):
+        np.add(a, a, out=x)
+    with pytest.raises(ValueError, match="read-only"):
+        np.copyto(x, a)
+    assert x.tolist() == [1.0, 2.0]
+
+
 def test_the_table_of_numpy_functions_fits_numpy():
     """A ufunc takes as many inputs as our op; an argument that both have has one default."""
     for theirs, ours in numpy_functions.SAME.items():
@@ -400,6 +445,9 @@ def test_the_table_of_numpy_functions_fits_numpy():
         ),
         (np.vstack, r"vstack.*Use tinyseq's concat, or apply it to x.detach\(\).numpy\(\)"),
         (np.linalg.norm, r"norm.*sqrt\(sum\(x \* x\)\)"),
+        (lambda x: np.allclose(x, 1.0), r"numpy.allclose.*apply it to x.detach\(\).numpy\(\)"),
+        (lambda x: np.full_like(np.ones(1), x), r"numpy.copyto.*would cut the gradient off"),
+        (lambda x: np.vstack([np.ones(1), x]), r"numpy.vstack.*would cut the gradient off"),
         (np.median, r"numpy.median.*Compose it from tinyseq's ops, or"),
         (np.add.reduce, r"numpy.add.reduce has no"),
         (np.where, r"numpy.where of a Tensor: give both values"),
@@ -419,8 +467,9 @@ def test_what_numpy_has_and_we_do_not_says_so(call, message):
 
 def test_writing_into_an_array_from_a_tensor_is_refused():
     a = np.zeros(1)
-    with pytest.raises(TypeError, match="no argument out="):
+    with pytest.raises(TypeError, match=r"no argument out=.*write a = a \+ x instead of a \+= x"):
         a += ts.tensor([1.0], requires_grad=True)
+    assert a.tolist() == [0.0]
 
 
 def test_a_numpy_that_does_not_tell_its_signatures(monkeypatch):
