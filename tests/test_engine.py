@@ -90,6 +90,30 @@ def test_scalars_and_iteration():
         [1, 2][ts.tensor(1.0)]
 
 
+def test_formats():
+    loss = ts.tensor(1.23456, requires_grad=True)
+    assert f"{loss:.3f}|{loss[None]:8.1e}|{ts.tensor(3):03d}" == "1.235| 1.2e+00|003"
+    assert f"{loss}" == str(loss)
+    assert f"{ts.tensor([1.0, 2.0])}" == "Tensor([1., 2.])"
+    with pytest.raises(TypeError, match=r"format spec '.3f' needs a tensor of one .*shape \(2,\)"):
+        f"{ts.tensor([1.0, 2.0]):.3f}"
+
+
+def test_what_is_no_number_is_equal_to_no_tensor():
+    x = ts.tensor([1.0, 2.0])
+    for other in (None, "a", object(), {}):
+        assert (x == other) is False
+        assert (x != other) is True
+        assert (other == x) is False
+    assert None not in [x]
+    assert (x == [1.0, 3.0]).tolist() == [True, False]
+    assert (x != np.float64(1)).tolist() == [False, True]
+    with pytest.raises(ShapeError):
+        x == [1.0, 2.0, 3.0]  # noqa: B015
+    with pytest.raises(DtypeError, match=r"a tensor holds numbers and booleans"):
+        x + None
+
+
 def test_repr():
     x = ts.tensor([1.0, 2.0], requires_grad=True)
     assert repr(x) == "Tensor([1., 2.], requires_grad=True)"

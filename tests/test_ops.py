@@ -116,6 +116,23 @@ def test_logsumexp_of_nothing_but_impossibilities():
     g = ts.grad(y.sum(), x, create_graph=True)
     assert g.tolist() == [[0.0, 0.0], [0.0, 1.0]]
     assert ts.grad((g * g).sum(), x).tolist() == [[0.0, 0.0]] * 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logsumexp_of_infinities(dtype):
+    """Like the largest of them: those that are ∞ share the gradient."""
+    rows = [[np.inf, 0.0, 1e4], [np.inf, -np.inf, np.inf], [0.0, 0.0, -np.inf], [-np.inf] * 3]
+    x = ts.tensor(np.array(rows, dtype), requires_grad=True)
+    for keepdims in (False, True):
+        y = ts.logsumexp(x, 1, keepdims)
+        np.testing.assert_allclose(y.numpy().ravel(), [np.inf, np.inf, np.log(2), -np.inf])
+        g = ts.grad(y, x, np.ones(y.shape, dtype), create_graph=True)
+        shares = [[1, 0, 0], [0.5, 0, 0.5], [0.5, 0.5, 0], [0, 0, 0]]
+        np.testing.assert_allclose(g.numpy(), shares)
+        assert g.dtype == dtype
+        second = ts.grad((g * [3.0, 1.0, 2.0]).sum(), x).numpy()
+        np.testing.assert_allclose(second[2], [0.5, -0.5, 0], atol=1e-6)
+        assert not second[[0, 1, 3]].any()
     assert ts.logsumexp([np.inf, 0.0]).item() == np.inf
 
 
@@ -149,12 +166,84 @@ def test_an_index_that_names_a_place_twice_adds_up():
     assert m.grad.tolist() == [[0.0, 2.0], [0.0, 0.0]]
 
 
-def test_an_index_array_may_be_written_to_afterwards():
-    x, index = ts.tensor([1.0, 2.0], requires_grad=True), np.array([0, 0])
+INDICES = [
+    (slice(None), (1, 1)),
+    ((0, 0),),
+    (slice(None), range(2)),
+    range(2),
+    [ts.tensor(1), ts.tensor(1)],
+    ((1, 1), (2, 2)),
+    (..., [[1, 1], [0, 1]]),
+    np.array(1),
+    ts.tensor(1),
+    (slice(None), ts.tensor(-1)),
+    (np.array(0), [1, 1]),
+    np.array(True),
+    [],
+    (slice(None), ()),
+    [[]],
+    np.zeros((3, 0), int),
+    ts.tensor([[1, 1], [0, 0]]),
+    (np.array([1, 1], np.uint64), 0),
+    np.array([True, False, True]),
+    slice(ts.tensor(1), np.array(3)),
+]
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_an_index_is_read_as_numpy_reads_it(index):
+    a = np.arange(9.0).reshape(3, 3)
+    x = ts.tensor(a, requires_grad=True)
     y = x[index]
-    index[:] = 1
+    np.testing.assert_array_equal(y.numpy(), a[index])
+    expected = np.zeros(9)
+    np.add.at(expected, np.arange(9).reshape(3, 3)[index], 1.0)
     y.sum().backward()
-    assert x.grad.tolist() == [2.0, 0.0]
+    np.testing.assert_array_equal(x.grad.numpy().ravel(), expected)
+
+
+def test_an_empty_mask_is_a_mask():
+    x = ts.tensor(np.ones((0, 3)), requires_grad=True)
+    y = x[np.ones((0, 3), bool)]
+    assert y.shape == (0,)
+    y.sum().backward()
+    assert x.grad.shape == (0, 3)
+    assert x[..., None, np.ones((0, 3), bool)].shape == (1, 0)
+    assert x[:, np.ones(3, bool)].shape == (0, 3)
+    with pytest.raises(IndexError, match=r"a mask of shape \(0,\) does not fit the axes \(5,\)"):
+        ts.tensor(np.ones(5))[np.zeros(0, bool)]
+    with pytest.raises(IndexError, match=r"\(0,\) does not fit the axes \(3,\) from axis 1"):
+        x[..., np.zeros(0, bool)]
+    with pytest.raises(DtypeError, match="index of dtype float64"):
+        ts.tensor(np.ones(5))[np.zeros(0)]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32])
+def test_small_index_dtypes_have_room_for_every_row(dtype):
+    index = np.array([1, 127, 127], dtype)
+    for n in (200, 256, 70_000):
+        x = ts.tensor(np.ones((n, 1)), requires_grad=True)
+        x[index].sum().backward()
+        assert x.grad.numpy()[[1, 127], 0].tolist() == [1.0, 2.0]
+        assert x.grad.numpy().sum() == 3.0
+        x.grad = None
+        ts.gather(x, 0, index[:, None]).sum().backward()
+        assert x.grad.numpy()[[1, 127], 0].tolist() == [1.0, 2.0]
+
+
+def test_an_index_array_may_be_written_to_afterwards():
+    for pick, expected in [
+        (lambda x, i: x[i], [1.0, 0.0]),
+        (lambda x, i: x[i:1], [1.0, 0.0]),
+        (lambda x, i: x[np.broadcast_to(i, 2)], [2.0, 0.0]),
+        (lambda x, i: x[i.reshape(1)], [1.0, 0.0]),
+        (lambda x, i: x[i.reshape(1), ...], [1.0, 0.0]),
+    ]:
+        x, index = ts.tensor([1.0, 2.0], requires_grad=True), np.array(0)
+        y = pick(x, index)
+        index[...] = 1
+        y.sum().backward()
+        assert x.grad.tolist() == expected
 
 
 def test_dtypes_that_meet():
@@ -217,6 +306,14 @@ NUMPY_CALLS = [
     lambda x: np.std(a=x, axis=(0, 1)),
     lambda x: np.prod(x, axis=-1),
     lambda x: np.max(x, 0),
+    lambda x: np.max(x, 0, None, True),
+    lambda x: np.transpose(x, axes=(1, 0)),
+    lambda x: np.transpose(x, axes=None),
+    lambda x: np.reshape(x, shape=(3, 2)),
+    lambda x: np.concatenate([x, x], axis=None),
+    lambda x: np.concatenate([x, x[0]], axis=None),
+    lambda x: np.split(x, np.array(2))[0],
+    lambda x: np.split(x, np.array([1]), 1)[0],
     lambda x: np.cumsum(x),
     lambda x: np.sort(x, axis=None, kind="stable"),
     lambda x: np.clip(x, 1.0, 2.0),
@@ -279,6 +376,51 @@ def test_numpy_functions_without_a_gradient(call):
     np.testing.assert_array_equal(y, expected)
 
 
+ON_THE_CONTENTS = [
+    lambda x: np.allclose(x, np.ones((2, 3))),
+    lambda x: np.array_equal(x, x),
+    lambda x: np.isclose(x, [1.0, 3.0, 2.0]),
+    lambda x: np.isnan(x),
+    lambda x: np.median(x, axis=1),
+    lambda x: np.linalg.norm(x),
+    lambda x: np.vstack([x, x]),
+    lambda x: np.full_like(x, 2),
+    lambda x: np.add.reduce(x, 1),
+    lambda x: np.sum(x, 1, out=np.zeros(2)),
+    lambda x: np.add(x, x, out=np.ones((2, 3)), where=np.eye(2, 3, dtype=bool)),
+    lambda x: np.zeros_like(x),
+    lambda x: np.ones_like(x, dtype=np.int64),
+]
+
+
+@pytest.mark.parametrize("call", ON_THE_CONTENTS)
+def test_numpy_functions_where_no_gradient_is_lost(call):
+    a = np.array([[1.0, 3.0, 2.0], [0.5, -1.0, 4.0]])
+    y, expected = call(ts.tensor(a)), call(a)
+    assert type(y) is type(expected)
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_numpy_functions_of_the_shape_alone():
+    x = ts.tensor([1.0, 2.0], requires_grad=True)
+    assert np.zeros_like(x).tolist() == [0.0, 0.0]
+    assert np.ones_like(x * 2).dtype == np.float32
+    assert np.empty_like(x).shape == (2,)
+
+
+def test_writing_into_an_array_and_into_a_tensor():
+    x = ts.tensor([1.0, 2.0])
+    a = np.zeros(2)
+    a += x
+    np.add.at(a, ts.tensor([0, 0]), 1.0)
+    assert a.tolist() == [3.0, 2.0]
+    with pytest.raises(TypeError, match="no argument out="):
+        np.add(a, a, out=x)
+    with pytest.raises(ValueError, match="read-only"):
+        np.copyto(x, a)
+    assert x.tolist() == [1.0, 2.0]
+
+
 def test_the_table_of_numpy_functions_fits_numpy():
     """A ufunc takes as many inputs as our op; an argument that both have has one default."""
     for theirs, ours in numpy_functions.SAME.items():
@@ -303,6 +445,9 @@ def test_the_table_of_numpy_functions_fits_numpy():
         ),
         (np.vstack, r"vstack.*Use tinyseq's concat, or apply it to x.detach\(\).numpy\(\)"),
         (np.linalg.norm, r"norm.*sqrt\(sum\(x \* x\)\)"),
+        (lambda x: np.allclose(x, 1.0), r"numpy.allclose.*apply it to x.detach\(\).numpy\(\)"),
+        (lambda x: np.full_like(np.ones(1), x), r"numpy.copyto.*would cut the gradient off"),
+        (lambda x: np.vstack([np.ones(1), x]), r"numpy.vstack.*would cut the gradient off"),
         (np.median, r"numpy.median.*Compose it from tinyseq's ops, or"),
         (np.add.reduce, r"numpy.add.reduce has no"),
         (np.where, r"numpy.where of a Tensor: give both values"),
@@ -322,8 +467,9 @@ def test_what_numpy_has_and_we_do_not_says_so(call, message):
 
 def test_writing_into_an_array_from_a_tensor_is_refused():
     a = np.zeros(1)
-    with pytest.raises(TypeError, match="no argument out="):
+    with pytest.raises(TypeError, match=r"no argument out=.*write a = a \+ x instead of a \+= x"):
         a += ts.tensor([1.0], requires_grad=True)
+    assert a.tolist() == [0.0]
 
 
 def test_a_numpy_that_does_not_tell_its_signatures(monkeypatch):
@@ -554,6 +700,11 @@ SHAPE_ERRORS = [
     (lambda a: ts.transpose(a, 0, 3), r"transpose: axis 3 does not exist"),
     (lambda a: ts.permute(a, 1), r"transpose: \(2, 3\).*every axis once"),
     (lambda a: ts.swapaxes(a, 0, 2), r"swapaxes: axis 2 does not exist"),
+    (lambda a: a.transpose(0, 5), r"transpose: axis 5 does not exist in a tensor with 2 axes"),
+    (lambda a: ts.ops.sum_to(a, (3, 2)), r"sum_to: \(3, 2\) does not"),
+    (lambda a: ts.ops.sum_to(a, (2,)), r"sum_to: \(2,\) does not broadcast to \(2, 3\)"),
+    (lambda a: ts.ops.sum_to(a, (1, 2, 3)), r"sum_to: \(1, 2, 3\) does not broadcast to \(2, 3\)"),
+    (lambda a: ts.split(a, -2), r"cannot be cut in -2 equal parts"),
     (lambda a: ts.split(a, 0), r"cannot be cut in 0 equal parts.*or use chunk"),
     (lambda a: ts.chunk(a, 0), r"chunk: chunks=0"),
     (lambda a: ts.squeeze(a, 1), r"squeeze: axis 1 of shape \(2, 3\) is 3 long.*reduce it"),
@@ -588,6 +739,54 @@ SHAPE_ERRORS = [
 def test_shapes_that_do_not_fit(call, message):
     with pytest.raises(ShapeError, match=message):
         call(ts.tensor(np.ones((2, 3))))
+
+
+FRACTIONS = [
+    (
+        lambda a: a.reshape(2.7, 3.9),
+        r"reshape: a size must be a whole number, not 2.7. Divide with",
+    ),
+    (lambda a: a.reshape((6 / 2, 2)), r"reshape: a size must be a whole number, not 3.0"),
+    (lambda a: a.reshape(None), r"reshape: a size must be a whole number, not None"),
+    (lambda a: a.expand(2.5, 3), r"expand: a size .*not 2.5"),
+    (lambda a: ts.broadcast_to(a, (2.5, 3)), r"broadcast_to: a size .*not 2.5"),
+    (lambda a: ts.ops.sum_to(a, (1.5, 3)), r"sum_to: a size .*not 1.5"),
+    (lambda a: a.transpose(1.5, 0), r"transpose: an axis .*not 1.5"),
+    (lambda a: a.permute(1.5, 0), r"permute: an axis .*not 1.5"),
+    (lambda a: ts.split(a, 2.0), r"split: the number of parts .*not 2.0"),
+    (lambda a: ts.split(a, [0.5]), r"split: an index .*not 0.5"),
+    (lambda a: ts.chunk(a, 1.5), r"chunk: chunks .*not 1.5"),
+    (lambda a: a.sum(0.0), r"sum: axis .*not 0.0"),
+    (lambda a: a.sum("a"), r"sum: axis .*not 'a'"),
+    (lambda a: a.swapaxes(0, 1.0), r"swapaxes: axis .*not 1.0"),
+    (lambda a: ts.expand_dims(a, 0.5), r"expand_dims: axis .*not 0.5"),
+    (lambda a: ts.stack([a, a], None), r"stack: axis .*not None"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), FRACTIONS)
+def test_sizes_and_axes_are_whole_numbers(call, message):
+    with pytest.raises(TypeError, match=message):
+        call(ts.tensor(np.ones((2, 3))))
+
+
+def test_booleans_count_as_0_and_1():
+    b = ts.tensor([True, False])
+    for op in (ts.sigmoid, ts.softplus, ts.logsumexp, ts.sign, ts.relu, ts.exp, ts.mean, ts.var):
+        y, expected = op(b), op(ts.tensor([1, 0]))
+        assert y.dtype == expected.dtype
+        np.testing.assert_allclose(y.numpy(), expected.numpy(), rtol=1e-6)
+    y = b**b
+    assert (y.dtype, y.tolist()) == (np.int64, [1, 1])
+
+
+def test_whole_numbers_have_no_negative_powers():
+    x = ts.tensor([2, 4])
+    for call in (lambda: x**-1, lambda: x ** ts.tensor([1, -1]), lambda: 2 ** ts.tensor([-1])):
+        with pytest.raises(DtypeError, match=r"pow: whole numbers to the power of -1.*x \*\* -1.0"):
+            call()
+    assert (x**-1.0).tolist() == [0.5, 0.25]
+    assert (x**2).tolist() == [4, 16]
 
 
 EINSUM_ERRORS = [
@@ -653,6 +852,12 @@ def test_bad_indices():
         x[np.array([0.5])]
     with pytest.raises(IndexError):
         x["a"]
+    with pytest.raises(
+        DtypeError, match=r"no rectangular index can be made of \[\[0\], \[0, 1\]\]"
+    ):
+        x[[[0], [0, 1]]]
+    with pytest.raises(DtypeError, match="index of dtype object"):
+        x[[slice(1), 0]]
 
 
 @given(data=st.data())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-
-import numpy as np
+from collections.abc import Iterable
+from typing import Any
 
 from tinyseq import errors
 from tinyseq import primitives as raw
@@ -19,15 +19,25 @@ def normalize_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """
     if axis is None:
         return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
+    axes = axis if isinstance(axis, Iterable) else (axis,)
     out = tuple(sorted(one_axis(a, ndim, name) for a in axes))
     if len(set(out)) != len(out):
         raise errors.ShapeError(f"{name}: axis={axis} names an axis twice. Name each once.")
     return out
 
 
+def whole(n: Any, what: str) -> int:
+    """A whole number as Python's int. Raises `TypeError` for anything else, 2.0 included."""
+    try:
+        return operator.index(n)
+    except TypeError as cause:
+        raise TypeError(
+            f"{what} must be a whole number, not {n!r}. Divide with //, or round it with int()."
+        ) from cause
+
+
 def one_axis(axis: int, ndim: int, name: str) -> int:
-    axis = operator.index(axis)
+    axis = whole(axis, f"{name}: axis")
     if not -ndim <= axis < ndim:
         raise errors.ShapeError(
             f"{name}: axis {axis} does not exist in a tensor with {ndim} axes. "

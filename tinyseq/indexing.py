@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,28 +17,72 @@ from tinyseq.tensor import Tensor
 
 def getitem(x: TensorLike, index: Any) -> Tensor:
     """x[index]: whole numbers, slices, None, Ellipsis, integer arrays and boolean masks, as in
-    NumPy.
+    NumPy; a list, and a tuple or a range within the index, counts as an array.
 
-    Raises `IndexError` outside of x, `DtypeError` for an array of anything else.
+    Raises `IndexError` outside of x, and where a mask is not as long as its axes; `DtypeError` for
+    an array of anything but whole numbers and booleans.
     """
     if isinstance(index, tuple):
         index = tuple(_fixed_index(part) for part in index)
     else:
         index = _fixed_index(index)
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(_is_mask(part) and part.size == 0 for part in parts):
+        x = as_tensor(x)
+        _check_empty_masks(x.shape, parts)
     return raw.getitem(x, index=index)
 
 
+def _is_mask(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.dtype == bool
+
+
+def _check_empty_masks(shape: tuple[int, ...], parts: tuple[Any, ...]) -> None:
+    """NumPy looks at the length of every mask but those that hold nothing."""
+    takes = [
+        part.ndim
+        if _is_mask(part)
+        else int(not (part is None or part is ... or isinstance(part, bool | np.bool_)))
+        for part in parts
+    ]
+    axis = 0
+    for i, part in enumerate(parts):
+        if part is ...:
+            axis = len(shape) - sum(takes[i:])
+        axes = shape[axis : axis + takes[i]]
+        if _is_mask(part) and part.size == 0 and part.shape != axes:
+            raise IndexError(
+                f"getitem: {errors.describe(shape)}: a mask of shape {errors.describe(part.shape)} "
+                f"does not fit the axes {errors.describe(axes)} from axis {axis} on. "
+                "Make it as long as they are."
+            )
+        axis += takes[i]
+
+
 def _fixed_index(part: Any) -> Any:
-    """A copy, for the caller may write into an index array before the backward pass reads it."""
+    """A copy, for the caller may write into an index array before the backward pass reads it; and
+    in int64, for the backward pass counts places, which smaller dtypes have no room for.
+    """
+    if isinstance(part, slice):
+        bounds = (part.start, part.stop, part.step)
+        return slice(*(None if n is None else operator.index(n) for n in bounds))
     if isinstance(part, Tensor):
         part = part._data
-    if isinstance(part, list | np.ndarray):
-        part = np.array(part, dtype=None if len(part) else np.int64)
-        if part.dtype.kind not in "iub":
-            raise errors.DtypeError(
-                f"an index of dtype {part.dtype} picks nothing; use whole numbers or booleans."
-            )
-    return part
+    if isinstance(part, str) or not isinstance(part, np.ndarray | Sequence):
+        return part
+    try:
+        array = np.array(part)
+    except ValueError as cause:
+        raise errors.DtypeError(f"no rectangular index can be made of {part}: {cause}") from cause
+    if array.size == 0 and not isinstance(part, np.ndarray):
+        array = array.astype(np.int64)  # an empty list has no dtype of its own
+    if array.dtype.kind not in "iub":
+        raise errors.DtypeError(
+            f"an index of dtype {array.dtype} picks nothing; use whole numbers or booleans."
+        )
+    if array.ndim == 0:
+        return array.item()  # as NumPy: the number itself, whose axis goes away
+    return array if array.dtype == bool else array.astype(np.int64, copy=False)
 
 
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
@@ -81,6 +127,7 @@ def _indices(indices: TensorLike, x: Tensor, axis: int, name: str) -> np.ndarray
     index = np.array(indices._data if isinstance(indices, Tensor) else indices)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(f"{name}: indices must be whole numbers, not {index.dtype}.")
+    index = index.astype(np.int64, copy=False)
     if index.ndim != x.ndim:
         raise errors.ShapeError(
             f"{name}: indices {errors.describe(index.shape)} need as many axes as "

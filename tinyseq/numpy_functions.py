@@ -1,6 +1,8 @@
-"""NumPy's functions called on a Tensor: our op of the same meaning, or an error that names it.
+"""NumPy's functions called on a Tensor: our op of the same meaning, else NumPy on the contents
+where no gradient is lost, else an error that names what to use.
 
-Never a silent detach: a function that is not in either table below raises.
+Never a silent detach: on a Tensor that requires a gradient, a function that is not in the tables
+below raises.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinyseq import ops
+from tinyseq.tensor import Tensor
 
 
 def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
@@ -55,6 +58,9 @@ SAME: dict[Callable[..., Any], Callable[..., Any]] = {
     np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim, np.size: lambda a: a.size,
 }  # fmt: skip
 
+# What reads no contents loses no gradient.
+_SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like}
+
 _INSTEAD: dict[str, str] = {
     "append": "concat", "array_split": "split or chunk", "average": "mean", "cbrt": "** (1 / 3)",
     "column_stack": "stack or concat", "cumprod": "exp(cumsum(log(x)))", "diagonal": "einsum",
@@ -74,17 +80,32 @@ _INSTEAD: dict[str, str] = {
 def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What ``function(*args, **kwargs)`` of NumPy's means, with a Tensor among the arguments.
 
-    Raises `TypeError` for a function that is no op of ours, naming those to compose it from where
-    they are obvious, and for an argument that our op does not have (``out=``, ``where=``).
+    A function that is an op of ours gives a Tensor; any other, and one that writes into an array
+    (``out=``, ``a += x``), computes on copies of the contents and gives what NumPy gives.
+
+    Raises `TypeError` for such a function if a Tensor requires a gradient, naming the ops to
+    compose it from where they are obvious; for a Tensor to write into; and for an argument that our
+    op does not have (``where=``).
     """
     owner = getattr(function, "__self__", None)  # np.add of np.add.reduce
     name = f"{owner.__name__}.{function.__name__}" if owner else function.__name__
+    writes = [out for out in _tuple(kwargs.get("out")) if out is not None]
+    loses = function not in _SHAPE_ONLY and _requires_grad((args, kwargs))
+    into_ours = any(isinstance(out, Tensor) for out in writes)
+    if (writes or function not in SAME) and not loses and not into_ours:
+        return function(*_contents(args), **_contents(kwargs))
     if function not in SAME:
         instead = _INSTEAD.get(function.__name__)
         remedy = f"use tinyseq's {instead}" if instead else "Compose it from tinyseq's ops"
         raise TypeError(
             f"numpy.{name} has no tinyseq op of the same meaning, and would cut the gradient off. "
             f"{remedy[0].upper()}{remedy[1:]}, or apply it to x.detach().numpy()."
+        )
+    if writes:
+        raise TypeError(
+            f"numpy.{name} of a Tensor: tinyseq's op has no argument out=. Writing into an array "
+            "would cut the gradient off, and into a Tensor would change what was recorded: write "
+            "a = a + x instead of a += x, or use x.detach()."
         )
     ours = SAME[function]
     positional, named = _as_numpy_reads_them(function, args, kwargs)
@@ -97,6 +118,28 @@ def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
                 "astype() on the result."
             )
     return ours(*positional, **named)
+
+
+def _tuple(x: Any) -> tuple[Any, ...]:
+    return x if isinstance(x, tuple) else (x,)
+
+
+def _requires_grad(x: Any) -> bool:
+    if isinstance(x, Tensor):
+        return x.requires_grad
+    parts = x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else ()
+    return any(_requires_grad(part) for part in parts)
+
+
+def _contents(x: Any) -> Any:
+    """Every Tensor in there as an array that cannot be written to: nothing written would arrive."""
+    if isinstance(x, Tensor):
+        array = x.numpy()
+        array.flags.writeable = False
+        return array
+    if isinstance(x, dict):
+        return {key: _contents(value) for key, value in x.items()}
+    return type(x)(map(_contents, x)) if type(x) in (list, tuple) else x
 
 
 def _as_numpy_reads_them(

@@ -35,11 +35,17 @@ from typing import Any
 
 import numpy as np
 
+from tinyseq.errors import DtypeError, located
 from tinyseq.op import F32, Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
 _ERF_SLOPE = 2 / math.sqrt(math.pi)
 _BROADCAST = "Axes are matched from the right and must be equal or 1: reshape one of the operands."
+
+
+def _number(x: np.ndarray) -> np.ndarray:
+    """Booleans as 0 and 1, where NumPy knows no booleans or computes in int8."""
+    return x.astype(np.int64) if x.dtype == bool else x
 
 
 # -- element by element, one input ------------------------------------------------------------
@@ -108,7 +114,7 @@ def erf(x: np.ndarray) -> Any:
 @primitive(lambda g, y, x: (None,), reads="", emit="sign({0})")
 def sign(x: np.ndarray) -> Any:
     """y = −1, 0 or 1, element by element; its gradient is 0 everywhere."""
-    return np.sign(x)
+    return np.sign(_number(x))
 
 
 @primitive(lambda g, y, x: (g * sign(x),), reads="x", emit="abs({0})")
@@ -130,7 +136,7 @@ def sigmoid(x: np.ndarray) -> Any:
     Far to the left e⁻ˣ overflows to ∞ and y is 0, as it should be.
     """
     out = np.empty(x.shape, x.dtype if x.dtype in FLOATS else F32)
-    np.negative(x, out=out)
+    np.negative(x, out=out, dtype=out.dtype)  # booleans have no negative of their own
     with np.errstate(over="ignore"):
         np.exp(out, out=out)
     out += 1
@@ -196,7 +202,15 @@ def _pow_vjp(g: Tensor, y: Tensor, a: Tensor, p: Tensor) -> tuple[Tensor | None,
 
 @primitive(_pow_vjp, emit="{0} ** {1}", hint=_BROADCAST)
 def pow(a: np.ndarray, p: np.ndarray) -> Any:
-    """y = aᵖ, element by element, broadcast. Raises `ShapeError`."""
+    """y = aᵖ, element by element, broadcast. Raises `ShapeError`, and `DtypeError` for a whole
+    number to a negative whole power.
+    """
+    a, p = _number(a), _number(p)
+    if a.dtype.kind == p.dtype.kind == "i" and (p < 0).any():
+        raise DtypeError(
+            f"{located('pow')}: whole numbers to the power of {p.min()} are no whole numbers. "
+            "Make one of them float, as in x.astype(np.float32) ** -1, or x ** -1.0."
+        )
     return np.power(a, p)
 
 
@@ -503,6 +517,10 @@ def min(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
 def _logsumexp_vjp(
     g: Tensor, y: Tensor, x: Tensor, axis: tuple[int, ...], keepdims: bool
 ) -> tuple[Tensor]:
+    if (y._data == math.inf).any():  # ∞ − ∞ would be NaN: the +∞ count alike, all others nothing
+        infinite = _spread(y == math.inf, x, axis, keepdims)
+        x = where(infinite, where(x == math.inf, 0.0, -math.inf), x)
+        y = logsumexp(x, axis=axis, keepdims=keepdims)
     # Where every x is −∞ so is y, and x − y would be NaN: any other y gives e^−∞ = 0, as it should.
     y = where(y == -math.inf, 0.0, y)
     return (_spread(g, x, axis, keepdims) * exp(x - _spread(y, x, axis, keepdims)),)
@@ -510,10 +528,13 @@ def _logsumexp_vjp(
 
 @primitive(_logsumexp_vjp, hint=_EMPTY)
 def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
-    """y = ln Σ eˣ over the axes, without overflow; −∞ with a gradient of 0 where all x are −∞."""
+    """y = ln Σ eˣ over the axes, without overflow; −∞ with a gradient of 0 where all x are −∞; ∞
+    where some are, which share the gradient evenly.
+    """
+    x = _number(x)
     largest = np.max(x, axis=axis, keepdims=True)
     largest = np.where(np.isfinite(largest), largest, x.dtype.type(0))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # ln 0 = −∞; beside an ∞ e^x may be one too
         out = np.log(np.sum(np.exp(x - largest), axis=axis, keepdims=True)) + largest
     return out if keepdims else np.squeeze(out, axis)
 

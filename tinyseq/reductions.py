@@ -46,6 +46,8 @@ def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = ln Σ eˣ over the axes, without overflow; shapes as in `sum`.
 
+    Where all x are −∞, y is −∞ and the gradient 0; where n of them are +∞, y is +∞ and each of
+    those gets 1/n of the gradient, the others nothing (PyTorch gives NaN).
     Raises `ShapeError` over no elements.
     """
     return _reduction(raw.logsumexp, x, axis, keepdims)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,18 +11,17 @@ import numpy.typing as npt
 
 from tinyseq import errors
 from tinyseq import primitives as raw
-from tinyseq.axes import normalize_axes, one_axis
+from tinyseq.axes import normalize_axes, one_axis, one_axis_or_flat, whole
 from tinyseq.op import TensorLike, as_tensor, coerce
 from tinyseq.tensor import Axis, Tensor
 
 Sizes = int | Sequence[int]
 
 
-def _spelled(sizes: tuple[Sizes, ...]) -> tuple[int, ...]:
+def _spelled(sizes: tuple[Sizes, ...], what: str) -> tuple[int, ...]:
     """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
-    if len(sizes) == 1 and not isinstance(sizes[0], int | np.integer):
-        return tuple(int(n) for n in sizes[0])
-    return tuple(int(n) for n in sizes)  # type: ignore[arg-type]
+    numbers = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Iterable) else sizes
+    return tuple(whole(n, what) for n in numbers)
 
 
 def reshape(x: TensorLike, *shape: Sizes) -> Tensor:
@@ -31,7 +29,7 @@ def reshape(x: TensorLike, *shape: Sizes) -> Tensor:
 
     Raises `ShapeError` where the number of elements would change.
     """
-    return raw.reshape(x, shape=_spelled(shape))
+    return raw.reshape(x, shape=_spelled(shape, "reshape: a size"))
 
 
 def transpose(x: TensorLike, *axes: Sizes) -> Tensor:
@@ -39,7 +37,7 @@ def transpose(x: TensorLike, *axes: Sizes) -> Tensor:
     once.
     """
     x = as_tensor(x)
-    order = _spelled(axes) if axes else tuple(reversed(range(x.ndim)))
+    order = _spelled(axes, "transpose: an axis") if axes else tuple(reversed(range(x.ndim)))
     return raw.transpose(x, axes=tuple(one_axis(a, x.ndim, "transpose") for a in order))
 
 
@@ -48,7 +46,9 @@ def permute(x: TensorLike, *axes: Sizes) -> Tensor:
     is named once.
     """
     x = as_tensor(x)
-    return raw.transpose(x, axes=tuple(one_axis(a, x.ndim, "permute") for a in _spelled(axes)))
+    return raw.transpose(
+        x, axes=tuple(one_axis(a, x.ndim, "permute") for a in _spelled(axes, "permute: an axis"))
+    )
 
 
 def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
@@ -79,7 +79,7 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
 def expand_dims(x: TensorLike, axis: Sizes) -> Tensor:
     """With new axes of length 1 at these places of the result: (B, H) at 0 becomes (1, B, H)."""
     x = as_tensor(x)
-    more = 1 if isinstance(axis, int | np.integer) else len(axis)
+    more = len(axis) if isinstance(axis, Sequence) else 1
     new = normalize_axes(axis, x.ndim + more, "expand_dims")
     sizes = iter(x.shape)
     return raw.reshape(x, shape=tuple(1 if a in new else next(sizes) for a in range(x.ndim + more)))
@@ -87,12 +87,24 @@ def expand_dims(x: TensorLike, axis: Sizes) -> Tensor:
 
 def broadcast_to(x: TensorLike, shape: Sizes) -> Tensor:
     """x repeated along new axes and axes of length 1 until it has this shape; else `ShapeError`."""
-    return raw.broadcast_to(x, shape=_spelled((shape,)))
+    return raw.broadcast_to(x, shape=_spelled((shape,), "broadcast_to: a size"))
 
 
 def sum_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
-    """x summed over the axes along which `broadcast_to` would have repeated: its adjoint."""
-    return raw.sum_to(x, shape=tuple(shape))
+    """x summed over the axes along which `broadcast_to` would have repeated: its adjoint.
+
+    Raises `ShapeError` unless the shape broadcasts to that of x.
+    """
+    x = as_tensor(x)
+    sizes = _spelled((shape,), "sum_to: a size")
+    before = x.ndim - len(sizes)
+    if before < 0 or any(n not in (1, m) for n, m in zip(sizes, x.shape[before:], strict=True)):
+        raise errors.ShapeError(
+            f"sum_to: {errors.describe(sizes)} does not broadcast to {errors.describe(x.shape)}, "
+            "so nothing sums back to it. Every size must be 1, or that of the same axis counted "
+            "from the right."
+        )
+    return raw.sum_to(x, shape=sizes)
 
 
 def expand(x: TensorLike, *shape: Sizes) -> Tensor:
@@ -101,7 +113,7 @@ def expand(x: TensorLike, *shape: Sizes) -> Tensor:
     Raises `ShapeError` where x does not broadcast, or a new axis is given as −1.
     """
     x = as_tensor(x)
-    sizes = _spelled(shape)
+    sizes = _spelled(shape, "expand: a size")
     new = len(sizes) - x.ndim
     if new > 0 and -1 in sizes[:new]:
         raise errors.ShapeError(
@@ -176,12 +188,15 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
 # -- several from one, and one from several -----------------------------------------------------
 
 
-def concat(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
+def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     """The tensors one after the other along an axis; their other sizes must be equal, else
-    `ShapeError`.
+    `ShapeError`. ``axis=None`` puts the elements of all of them in one row.
     """
     tensors = coerce(_some(xs, "concat"))
-    return raw.concat(*tensors, axis=one_axis(axis, tensors[0].ndim, "concat"))
+    if axis is None:
+        tensors = tuple(one_axis_or_flat(x, None, "concat")[0] for x in tensors)
+    at = 0 if axis is None else one_axis(axis, tensors[0].ndim, "concat")
+    return raw.concat(*tensors, axis=at)
 
 
 def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
@@ -215,8 +230,8 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     x = as_tensor(x)
     at = one_axis(axis, x.ndim, "split")
     n = x.shape[at]
-    if isinstance(indices_or_sections, int | np.integer):
-        sections = int(indices_or_sections)
+    if not isinstance(indices_or_sections, Iterable) or np.ndim(indices_or_sections) == 0:
+        sections = whole(indices_or_sections, "split: the number of parts")
         if sections < 1 or n % sections:
             raise errors.ShapeError(
                 f"split: axis {at} of shape {errors.describe(x.shape)} is {n} long and "
@@ -224,7 +239,7 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
                 "chunk."
             )
         return _parts(x, at, [i * n // sections for i in range(sections + 1)])
-    return _parts(x, at, [0, *map(operator.index, indices_or_sections), n])
+    return _parts(x, at, [0, *(whole(i, "split: an index") for i in indices_or_sections), n])
 
 
 def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:
@@ -236,6 +251,7 @@ def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:
     x = as_tensor(x)
     at = one_axis(axis, x.ndim, "chunk")
     n = x.shape[at]
+    chunks = whole(chunks, "chunk: chunks")
     if chunks < 1:
         raise errors.ShapeError(f"chunk: chunks={chunks} parts are none. Ask for at least one.")
     size = -(-n // chunks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -233,6 +234,19 @@ class Tensor:
             how = ", requires_grad=True" if self.requires_grad else ""
         return f"Tensor({body}{dtype}{how})"
 
+    def __format__(self, spec: str) -> str:
+        """``f"{loss:.3f}"``: the one element by Python's rules for numbers; without a format spec,
+        as `str`. Raises `TypeError` for a spec where there is not exactly one element.
+        """
+        if not spec:
+            return str(self)
+        if self.size != 1:
+            raise TypeError(
+                f"format spec {spec!r} needs a tensor of one element, this one has shape "
+                f"{describe(self.shape)}. Reduce it first (sum, mean, max), or print numpy()."
+            )
+        return format(self.item(), spec)
+
     def __len__(self) -> int:
         if self.ndim == 0:
             raise TypeError("len() of a tensor without axes; use .size or .item()")
@@ -387,11 +401,12 @@ class Tensor:
     def __ge__(self, other: Any) -> Tensor:
         return ops.greater_equal(self, other)
 
+    # Python's own answer for what is no number at all: x == None is False
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return ops.equal(self, other)
+        return ops.equal(self, other) if _numeric(other) else NotImplemented
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return ops.not_equal(self, other)
+        return ops.not_equal(self, other) if _numeric(other) else NotImplemented
 
     __hash__ = object.__hash__
 
@@ -530,6 +545,10 @@ def tensor(
     return Tensor(data, dtype, requires_grad, name)
 
 
+def _numeric(x: Any) -> bool:
+    return hasattr(x, "__array__") or (isinstance(x, Number | Sequence) and not isinstance(x, str))
+
+
 def _as_array(data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) -> np.ndarray:
     """A fresh array of a dtype that tinyseq computes with."""
     if isinstance(data, Tensor):
@@ -568,6 +587,11 @@ def _as_array(data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) 
 
 
 def _refused(dtype: np.dtype[Any]) -> DtypeError:
+    if dtype.kind not in "biufc":
+        return DtypeError(
+            f"dtype {dtype} is not supported: a tensor holds numbers and booleans, no text, "
+            "None or other objects. Turn them into numbers first."
+        )
     return DtypeError(
         f"dtype {dtype} is not supported: tinyseq computes in float32 and float64 and "
         "indexes with int64 "
