@@ -1,6 +1,9 @@
 """Checkpoints come back as they went in, or not at all."""
 
+import json
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import tinyseq as ts
 from tinyseq import checkpoint
 from tinyseq.checkpoint import CheckpointError
 
@@ -69,6 +73,13 @@ def test_strided_arrays_and_numpy_numbers_and_tuples(tmp_path):
     loaded = checkpoint.load(path)
     np.testing.assert_array_equal(loaded["t"], array.T[::2])
     assert (loaded["n"], loaded["i"], loaded["p"]) == (0.5, 3, [1, 2])
+
+
+def test_tensors_come_back_as_arrays(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {"state": ((ts.tensor([1.0, 2.0]), ts.tensor([3.0])),)})
+    loaded = checkpoint.load(path)
+    assert same({"state": [[np.float32([1, 2]), np.float32([3])]]}, loaded)
 
 
 def test_any_safetensors_reader_finds_the_arrays_under_their_paths(tmp_path):
@@ -132,6 +143,12 @@ def test_foreign_files(tmp_path):
     safetensors.numpy.save_file({"a": np.zeros(2)}, other, metadata={"tinyseq": "99"})
     with pytest.raises(CheckpointError, match="format 99, and this tinyseq reads 1"):
         checkpoint.load(other)
+    # a type that NumPy lacks, as in many a model on the net
+    entry = {"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+    header = json.dumps(entry).encode()
+    other.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(CheckpointError, match="not a checkpoint of tinyseq"):
+        checkpoint.load(other)
     other.write_text("To be, or not to be, that is the question. " * 9)
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         checkpoint.load(other)
@@ -139,6 +156,23 @@ def test_foreign_files(tmp_path):
         checkpoint.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*none\.safetensors"):
         checkpoint.load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("{", "no checkpoint that tinyseq wrote"),
+        ('{"b": "array:b"}', "wrote: 'b'"),
+        ("[]", "a list"),
+    ],
+)
+def test_a_whole_file_that_something_else_wrote(tmp_path, header, words):
+    arrays = {"a": np.zeros(2)}
+    crc = zlib.crc32(b"a<f8(2,)" + bytes(16), zlib.crc32(header.encode()))
+    metadata = {"tinyseq": "1", "tree": header, "crc32": str(crc)}
+    safetensors.numpy.save_file(arrays, tmp_path / "c.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointError, match=rf"c\.safetensors .*{words}"):
+        checkpoint.load(tmp_path / "c.safetensors")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -328,6 +328,7 @@ def test_a_sample_is_decided_by_its_seed():
     assert draw(m, 40, seed=1) != draw(m, 40, seed=2)
     ts.seed(5)
     first = text.sample(m, ABC, "a", 40)
+    assert text.sample(m, ABC, "a", 40) != first  # the generator has moved on
     ts.seed(5)
     assert text.sample(m, ABC, "a", 40) == first
 

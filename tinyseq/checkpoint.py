@@ -1,9 +1,10 @@
 """Checkpoints: a nested dictionary in, the same nested dictionary out, in one safetensors file.
 
-Arrays are stored as tensors, named by their path (``model/head.weight``), so that any safetensors
-reader can open them; numbers, strings, lists and what else JSON knows go into the file's header. A
-file is written beside its final name and then moved onto it: there is the old checkpoint or the new
-one, never half of one. A checksum over all of it tells a damaged file from a sound one.
+Arrays and Tensors are stored as tensors, named by their path (``model/head.weight``), so that any
+safetensors reader can open them; numbers, strings, lists and what else JSON knows go into the
+file's header. A file is written beside its final name and then moved onto it: there is the old
+checkpoint or the new one, never half of one. A checksum over all of it tells a damaged file from a
+sound one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from tinyseq.tensor import Tensor
+
 _FORMAT = 1
 _ARRAY = "array:"  # how the JSON refers to a tensor of the file
 
@@ -32,11 +35,11 @@ class CheckpointError(ValueError):
 def save(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
     """Write a nested dictionary of arrays and JSON values to ``path``, atomically.
 
-    Keys are strings without ``/``. Tuples come back as lists. Arrays keep shape and dtype (bool,
-    integer or float). A training run keeps everything it goes on from::
+    Keys are strings without ``/``. Tuples come back as lists, Tensors (a state) as arrays. Arrays
+    keep shape and dtype (bool, integer or float). A training run keeps everything it goes on from::
 
         save("last.safetensors", {"model": model.state_dict(), "optimiser": optimiser.state_dict(),
-                                  "random": ts.random.get_state(), "step": step})
+                                  "state": state, "random": ts.random.get_state(), "step": step})
 
     Raises:
         TypeError, ValueError: a value that cannot be stored, or a key that is not such a string.
@@ -93,6 +96,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
             pass
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            if "tinyseq" not in metadata:
+                raise CheckpointError(
+                    f"{path} is a safetensors file, but not a checkpoint of tinyseq"
+                )
+            if metadata["tinyseq"] != str(_FORMAT):
+                raise CheckpointError(
+                    f"{path} has checkpoint format {metadata['tinyseq']}, and this tinyseq reads "
+                    f"{_FORMAT}"
+                )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise OSError(f"cannot read {path}: {error.strerror or error}") from error
@@ -100,16 +112,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is damaged, or not a safetensors file at all ({error})"
         ) from error
-    if "tinyseq" not in metadata:
-        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of tinyseq")
-    if metadata["tinyseq"] != str(_FORMAT):
-        raise CheckpointError(
-            f"{path} has checkpoint format {metadata['tinyseq']}, and this tinyseq reads {_FORMAT}"
-        )
     header = metadata.get("tree", "")
     if metadata.get("crc32") != str(_checksum(header, arrays)):
         raise CheckpointError(f"{path} is damaged: its contents do not match its checksum")
-    tree: dict[str, Any] = _restore_arrays(json.loads(header), arrays)
+    try:
+        tree = _restore_arrays(json.loads(header), arrays)
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is no checkpoint that tinyseq wrote: {error}") from error
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{path} holds a {type(tree).__name__}, not a dictionary")
     return tree
 
 
@@ -127,6 +138,8 @@ def _replace_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any
         return [_replace_arrays(v, f"{path}/{i}", arrays) for i, v in enumerate(value)]
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, Tensor):
+        value = value.numpy()
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             raise TypeError(

@@ -1,7 +1,7 @@
 """Text in, text out: characters as numbers, chunks to train on, a model of them, its samples."""
 
 from tinyseq.text.corpus import shakespeare, tiny_shakespeare
-from tinyseq.text.language_model import LanguageModel, evaluation, sample, score
+from tinyseq.text.language_model import LanguageModel, sample, score
 from tinyseq.text.partition import Partition, split
 from tinyseq.text.vocabulary import Vocabulary
 
@@ -9,7 +9,6 @@ __all__ = [
     "LanguageModel",
     "Partition",
     "Vocabulary",
-    "evaluation",
     "sample",
     "score",
     "shakespeare",

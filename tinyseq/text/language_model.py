@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tinyseq import functional, nn
-from tinyseq.backprop import no_grad
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 from tinyseq.text.vocabulary import Vocabulary
@@ -82,8 +80,8 @@ def score(
     ``context`` symbols before it, so that its first predictions do not suffer from a fresh state.
     With ``tracks=1`` it is the single pass. A text too short for its tracks gets fewer.
 
-    Bits per character are ``nats / ln 2``, perplexity is ``exp(nats)``. The model is scored in
-    evaluation mode and left in the mode it was in; nothing is drawn from any random generator.
+    Bits per character are ``nats / ln 2``, perplexity is ``exp(nats)``. Runs in
+    `nn.evaluation`: the model and every random generator are left as they were.
 
     Args:
         model: called as ``logits, state = model(symbols (T, B), state)``.
@@ -113,7 +111,7 @@ def score(
     at = np.minimum(at, predictions - 1)
 
     total, state = 0.0, None
-    with evaluation(model), no_grad():
+    with nn.evaluation(model):
         for t in range(0, width, steps):
             rows = at[t : t + steps]
             logits, state = model(indices[rows], state)
@@ -135,7 +133,8 @@ def sample(
     """``length`` characters that the model writes after ``prime``, without the prime itself.
 
     Each is drawn from softmax(logits / temperature): below 1 is more careful, above 1 more daring,
-    0 takes the most probable one. The model is left in the mode it was in.
+    0 takes the most probable one, without a draw. Runs in `nn.evaluation`: the model is left as it
+    was.
 
     Args:
         rng: what to draw from; the library's own generator when left out. Pass one during training,
@@ -151,19 +150,21 @@ def sample(
         raise ValueError(f"length is a number of characters, 0 or more, not {length}")
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
-    rng = generator(rng)
     symbols = vocabulary.encode(prime)
+    # Drawn before `nn.evaluation`, which puts the library's generator back to where it was.
+    draws = generator(rng).random(length) if temperature > 0 else np.zeros(length)
     written: list[int] = []
     state = None
-    with evaluation(model), no_grad():
-        for _ in range(length):
+    with nn.evaluation(model):
+        for draw in draws:
             logits, state = model(symbols[:, None], state)
-            symbols = np.array([_draw(logits.numpy()[-1, 0], temperature, rng)])
+            symbols = np.array([_pick(logits.numpy()[-1, 0], temperature, draw)])
             written.append(int(symbols[0]))
     return vocabulary.decode(written)
 
 
-def _draw(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
+def _pick(logits: np.ndarray, temperature: float, draw: float) -> int:
+    """The symbol that a uniform draw from [0, 1) falls on."""
     if not np.isfinite(logits).all():
         raise ValueError(_DIVERGED)
     if temperature == 0:
@@ -173,16 +174,4 @@ def _draw(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> i
         scaled = (scaled - scaled.max()) / temperature
     cumulative = np.cumsum(np.exp(scaled))
     # side="right": a draw of exactly 0 must not pick a symbol of probability 0
-    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-
-
-@contextlib.contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: every part of the model gets back the mode it was in."""
-    modes = [(module, module.training) for _, module in model.named_modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    return int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))
