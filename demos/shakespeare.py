@@ -10,27 +10,37 @@ The state is carried from chunk to chunk, gradients flow back through one chunk:
 back-propagation through time. The learning rate warms up, then falls along a cosine.
 
 A run's folder holds best.safetensors, written whenever validation improves, last.safetensors to go
-on from, and loss.png. Exit codes: 0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C).
+on from, and loss.png. It goes on in silence when what reads its output goes away, as `| head` does.
+Exit codes: 0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C).
 
 With a --hidden of 512 or more and an idle machine, setting OPENBLAS_NUM_THREADS=2 is faster.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+
+# Ctrl-C while all the rest is being imported: there is nothing to save, so simply end. As an
+# exception it could get lost in, or be turned into another one by, what is being imported.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import argparse
 import contextlib
 import hashlib
 import io
 import math
-import os
-import signal
+import reprlib
 import sys
+import tempfile
 import time
+import typing
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, UnionType
+from typing import Any, TextIO
 
 # One thread for NumPy's products, unless the user says otherwise; set before NumPy is loaded.
 # At the sizes of a recurrent step a second one gains a tenth on an idle machine, and loses a factor
@@ -40,7 +50,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 import tinyseq as ts
-from tinyseq import checkpoint, functional, optim, text
+from tinyseq import checkpoint, functional, nn, optim, text
 
 try:
     from matplotlib.figure import Figure
@@ -88,8 +98,15 @@ class Progress:
     loss: float = 0.0  # of training, smoothed
     best: float | None = None  # of validation
     validation_seconds: float = 0.0
-    losses: list[list[float]] = field(default_factory=list)  # [step, nats], smoothed
-    validations: list[list[float]] = field(default_factory=list)  # [step, nats]
+    losses: list[tuple[int, float]] = field(default_factory=list)  # (step, nats), smoothed
+    validations: list[tuple[int, float]] = field(default_factory=list)  # (step, nats)
+
+    def __post_init__(self) -> None:
+        if self.step < 0:
+            raise ValueError(f"progress.step is {self.step}, but steps are counted from 0")
+        best = min((nats for _, nats in self.validations), default=None)
+        if self.best != best:
+            raise ValueError(f"progress.best is {self.best}, but the best validation gave {best}")
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,11 @@ class Limit:
 
     steps: int | None = None
     minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.steps, self.minutes) if value is not None]
+        if not given or not all(value > 0 for value in given):
+            raise ValueError(f"a run needs a limit above 0, not {self}")
 
     def share(self, progress: Progress, ahead: int = 0) -> float:
         """How much of the run is done, 0 … 1, at this point or some steps ahead."""
@@ -108,6 +130,22 @@ class Limit:
             seconds = 60 * self.minutes - progress.validation_seconds
             shares.append(progress.seconds / max(seconds, 1e-3))
         return min(1.0, max(shares))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint of this program holds."""
+
+    program: str
+    settings: Settings
+    limit: Limit
+    progress: Progress
+    vocabulary: list[str]
+    text_sha256: str
+    model: dict[str, np.ndarray]
+    optimiser: dict[str, np.ndarray | float]
+    state: list[Any]  # what the model's state is, lists for tuples and arrays for Tensors
+    random: dict[str, Any]
 
 
 class Run:
@@ -140,23 +178,26 @@ class Run:
                 "text_sha256": self.digest,
                 "model": self.model.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "state": each(lambda tensor: tensor.numpy(), self.state),
+                "state": self.state,
                 "random": ts.random.get_state(),
             },
         )
 
-    def restore(self, saved: dict[str, Any]) -> None:
+    def restore(self, saved: Saved) -> None:
         """Go back to where `save` was called."""
-        if self.digest != saved["text_sha256"]:
+        if self.digest != saved.text_sha256:
             raise ValueError(
                 f"the text {self.settings.text} is not the one that the run in {self.out} was "
                 "trained on. Give that one, or start a new run with another --out"
             )
-        self.model.load_state_dict(saved["model"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.state = each(ts.Tensor, saved["state"])
-        self.progress = Progress(**saved["progress"])
-        ts.random.set_state(saved["random"])
+        self.model.load_state_dict(saved.model)
+        self.optimiser.load_state_dict(saved.optimiser)
+        self.state = as_state(saved.state, self.state)
+        self.progress = saved.progress
+        try:
+            ts.random.set_state(saved.random)
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"random is not the state of a generator: {error}") from error
 
     def train_step(self, lr: float) -> float:
         """One chunk: forward, back, update. The loss, in nats per character."""
@@ -171,7 +212,7 @@ class Run:
         optim.clip_grad_norm(self.model.parameters(), MAX_NORM)
         self.optimiser.lr = lr
         self.optimiser.step()
-        self.state = each(lambda tensor: tensor.detach(), state)
+        self.state = nn.detach(state)
         self.progress.step += 1
         return float(loss.item())
 
@@ -180,7 +221,7 @@ class Run:
         start = time.perf_counter()
         nats = text.score(self.model, self.validation)
         self.progress.validation_seconds = time.perf_counter() - start
-        self.progress.validations.append([self.progress.step, nats])
+        self.progress.validations.append((self.progress.step, nats))
         if self.progress.best is None or nats < self.progress.best:
             self.progress.best = nats
             self.save("best.safetensors")
@@ -220,12 +261,12 @@ class Run:
 def train(run: Run, quiet: bool) -> bool:
     """Train up to the limit or until Ctrl-C, then save. Returns whether the limit was reached."""
     progress, limit = run.progress, run.limit
-    say = ignore if quiet else tqdm.write
+    tell = ignore if quiet else say
     with interruptible() as interrupted:
-        if progress.step == 0:
+        if not progress.validations:
             nats = run.validate()
-            say(f"before training: validation {figures(nats)}")
             run.save("last.safetensors")
+            tell(f"before training: validation {figures(nats)}")
         share = limit.share(progress)
         start = saved = time.perf_counter()
         earlier = progress.seconds  # spent before the program was started this time
@@ -253,18 +294,20 @@ def train(run: Run, quiet: bool) -> bool:
                 bar.update(share - done)
 
                 if passed(share, done, POINTS):
-                    progress.losses.append([progress.step, progress.loss])
-                if passed(share, done, VALIDATIONS):
+                    progress.losses.append((progress.step, progress.loss))
+                validated = passed(share, done, VALIDATIONS)
+                if validated:
                     nats = run.validate()
-                    say(
+                if validated or now - saved > SAVE_EVERY:
+                    run.save("last.safetensors")
+                    saved = now
+                if validated:  # told after it is saved: printing may fail, too
+                    tell(
                         f"{share:4.0%}  step {progress.step:,d}, {rate}, training "
                         f"{progress.loss:.4f} nats, validation {figures(nats)}"
                     )
                     if not quiet and share < 1:
-                        say(indented(run.sample()))
-                if passed(share, done, VALIDATIONS) or now - saved > SAVE_EVERY:
-                    run.save("last.safetensors")
-                    saved = now
+                        tell(indented(run.sample()))
         progress.seconds = earlier + time.perf_counter() - start
         run.save("last.safetensors")
         run.draw_losses()
@@ -303,13 +346,6 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def each(function: Callable[[Any], Any], state: Any) -> Any:
-    """A function of every tensor in a state: nested tuples, or lists when it comes from a file."""
-    if isinstance(state, tuple | list):
-        return tuple(each(function, part) for part in state)
-    return function(state)
-
-
 def new_model(settings: Settings, vocabulary: text.Vocabulary) -> text.LanguageModel:
     return text.LanguageModel(
         len(vocabulary), settings.hidden, settings.layers, settings.cell, dropout=settings.dropout
@@ -336,11 +372,96 @@ def read_text(source: str) -> str:
     return contents
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def make_folder(out: Path) -> None:
+    """The run's folder, and whether files can be made in it: said now, not minutes later."""
+    missing = []
+    try:
+        missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise OSError(
+            f"cannot write to the folder {out}: {error.strerror or error}. Choose another --out"
+        ) from error
+
+
+# -- what comes from a file -----------------------------------------------------------------------
+
+
+def load_checkpoint(path: Path) -> Saved:
     saved = checkpoint.load(path)
     if saved.get("program") != PROGRAM:
         raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not one of {PROGRAM}")
-    return saved
+    with contents_of(path):
+        wrong: list[str] = []
+        result = read_as(Saved, saved, "", wrong)
+        if wrong:
+            raise ValueError(
+                f"{'; '.join(wrong)}. Another version of {PROGRAM} wrote it: "
+                "use that one, or train anew"
+            )
+    assert isinstance(result, Saved)
+    return result
+
+
+@contextlib.contextmanager
+def contents_of(path: Path) -> Iterator[None]:
+    """What is wrong with values that a checkpoint holds is an error that names the checkpoint."""
+    try:
+        yield
+    except ValueError as error:
+        raise checkpoint.CheckpointError(f"{path}: {error}") from error
+
+
+def read_as(kind: Any, value: Any, name: str, wrong: list[str]) -> Any:
+    """A value of a checkpoint as a type; whatever does not fit goes onto a list, by its name."""
+    if not is_dataclass(kind):
+        if not fits(kind, value):
+            expected = kind.__name__ if isinstance(kind, type) else kind
+            wrong.append(f"{name} is {reprlib.repr(value)}, not {expected}")
+        return value
+    if not isinstance(value, dict):
+        wrong.append(f"{name} is {reprlib.repr(value)}, not a dictionary")
+        return None
+    kinds = typing.get_type_hints(kind)
+    prefix = f"{name}." if name else ""
+    wrong += [f"{prefix}{key} is missing" for key in kinds if key not in value]
+    wrong += [f"{prefix}{key} is unknown" for key in value if key not in kinds]
+    parts = {
+        key: read_as(kinds[key], part, prefix + key, wrong)
+        for key, part in value.items()
+        if key in kinds
+    }
+    return None if wrong else typing.cast(Any, kind)(**parts)
+
+
+def fits(kind: Any, value: Any) -> bool:
+    """Whether a value is of an annotated type. A file has lists for tuples, and maybe 1 for 1.0."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return True
+    if origin is UnionType:
+        return any(fits(option, value) for option in inner)
+    if origin is list:
+        return isinstance(value, list) and all(fits(inner[0], part) for part in value)
+    if origin is tuple:
+        return isinstance(value, list) and len(value) == len(inner) and all(map(fits, inner, value))
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(inner[1], part) for part in value.values())
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def as_state(saved: Any, like: Any) -> Any:
+    """The arrays that a file holds as a state like another: nested tuples of Tensors."""
+    if isinstance(like, tuple) and isinstance(saved, list) and len(saved) == len(like):
+        return tuple(map(as_state, saved, like))
+    if isinstance(like, ts.Tensor) and isinstance(saved, np.ndarray) and saved.shape == like.shape:
+        return ts.Tensor(saved)
+    raise ValueError("state is not one of this network: it has other layers or other shapes")
 
 
 # -- what to say ----------------------------------------------------------------------------------
@@ -383,8 +504,44 @@ def indented(lines: str) -> str:
     return "\n".join(["", *(f"    {line}".rstrip() for line in lines.strip().splitlines()), ""])
 
 
+def say(line: str) -> None:
+    """Print a line, at once even into a file, and above the progress bar if there is one."""
+    with printing():
+        tqdm.write(line)
+
+
 def ignore(line: str) -> None:
     """Say nothing."""
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """What is printed inside is out at the end, or an error says why not.
+
+    That its reader has gone, as in `… | head`, is none: it has had enough, and misses nothing.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        discard(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise OSError(f"cannot print: {error.strerror or error}") from error
+
+
+def complain(line: str, end: str = "\n") -> None:
+    """Print a line to standard error; when that fails, there is nobody left to be told."""
+    try:
+        print(line, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Send what goes to a stream nowhere, also what is left in its buffer and would fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 # -- the command line -----------------------------------------------------------------------------
@@ -476,14 +633,9 @@ def start(args: argparse.Namespace) -> Run:
     out = find_folder(args.out, args.resume)
     if not args.resume:
         limit = given(args, Limit) or {"minutes": DEFAULT_MINUTES}
-        run = Run(Settings(**given(args, Settings)), Limit(**limit), out)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"cannot make the folder {out}: {error.strerror or error}") from error
-        return run
+        return Run(Settings(**given(args, Settings)), Limit(**limit), out)
     saved = load_checkpoint(out / "last.safetensors")
-    settings = Settings(**saved["settings"])
+    settings = saved.settings
     for name, value in given(args, Settings).items():
         if name != "text" and value != getattr(settings, name):
             raise ValueError(
@@ -492,8 +644,10 @@ def start(args: argparse.Namespace) -> Run:
             )
     if args.text is not None:  # the file may have been moved
         settings = replace(settings, text=args.text)
-    run = Run(settings, Limit(**(given(args, Limit) or saved["limit"])), out)
-    run.restore(saved)
+    limit = given(args, Limit)
+    with contents_of(out / "last.safetensors"):
+        run = Run(settings, Limit(**limit) if limit else saved.limit, out)
+        run.restore(saved)
     return run
 
 
@@ -501,16 +655,17 @@ def train_command(arguments: list[str]) -> int:
     args = training_parser().parse_args(arguments)
     run = start(args)
     if not args.quiet:
-        print(describe(run))
+        say(describe(run))
         if args.resume:
-            print(f"going on from step {run.progress.step:,d}")
+            say(f"going on from step {run.progress.step:,d}")
+    make_folder(run.out)
     if not train(run, args.quiet):
-        print(
+        say(
             f"interrupted; saved at step {run.progress.step:,d}. Go on with: "
             f"python {PROGRAM} --resume --out {run.out}"
         )
         return 130
-    print(summary(run))
+    say(summary(run))
     return 0
 
 
@@ -534,43 +689,54 @@ def sample_command(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
 
     saved = load_checkpoint(args.checkpoint)
-    vocabulary = text.Vocabulary(saved["vocabulary"])
-    model = new_model(Settings(**saved["settings"]), vocabulary)
-    model.load_state_dict(saved["model"])
-    rng = np.random.default_rng(args.seed)
+    with contents_of(args.checkpoint):
+        vocabulary = text.Vocabulary(saved.vocabulary)
+        model = new_model(saved.settings, vocabulary)
+        model.load_state_dict(saved.model)
     try:
-        written = text.sample(model, vocabulary, args.prime, args.length, args.temperature, rng)
+        vocabulary.encode(args.prime)
     except ValueError as error:
         raise ValueError(f"--prime {args.prime!r}: {error}") from error
-    print(args.prime + written)
+    rng = np.random.default_rng(args.seed)
+    written = text.sample(model, vocabulary, args.prime, args.length, args.temperature, rng)
+    say(args.prime + written)
     return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character gets a "?"
-            stream.reconfigure(errors="replace")
     try:
-        # A run that diverges ends with an error of its own; NumPy's warnings would only repeat it.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if arguments[:1] == ["sample"]:
-                return sample_command(arguments[1:])
-            return train_command(arguments)
-    except BrokenPipeError:  # the reader of the output has gone, as in `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # from here on it is an exception
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        prepare_output()
+        try:
+            # A run that diverges ends with an error of its own; NumPy's warnings only repeat it.
+            with np.errstate(over="ignore", invalid="ignore"):
+                if arguments[:1] == ["sample"]:
+                    return sample_command(arguments[1:])
+                return train_command(arguments)
+        finally:
+            complain("", end="")  # what argparse has printed, errors and --help, has to be out, too
+            with printing():
+                pass
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         return 130
     except MemoryError as error:
-        print(
-            f"error: out of memory ({error}). Lower --hidden, --batch-size or --seq-len",
-            file=sys.stderr,
-        )
+        complain(f"error: out of memory ({error}). Lower --hidden, --batch-size or --seq-len")
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
     return 1
+
+
+def prepare_output() -> None:
+    """Both streams can be written to, whatever they are."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed, as with `2>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):  # what lacks a character gets a "?"
+            stream.reconfigure(errors="replace")
 
 
 if __name__ == "__main__":

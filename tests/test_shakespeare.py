@@ -6,6 +6,7 @@ import http.server
 import importlib.util
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -234,13 +235,20 @@ def test_nothing_to_resume(tmp_path, monkeypatch, capsys):
     assert files(tmp_path) == []
 
 
-def start(*arguments: object, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+# As most people run it: with output that is buffered unless the program sees to it.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def start(
+    *arguments: object, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-u", str(PROGRAM), *map(str, arguments)],
-        stdout=subprocess.PIPE,
+        [sys.executable, str(PROGRAM), *map(str, arguments)],
+        stdout=stdout,
         stderr=stderr,
         text=True,
         encoding="utf-8",
+        env=BUFFERED,
     )
 
 
@@ -330,6 +338,83 @@ def test_checkpoints_that_are_none(trained, tmp_path, capsys):
     assert "is damaged" in capsys.readouterr().err
 
 
+def changed(saved: dict, path: list[str], value: object) -> dict:
+    """A copy of nested dictionaries with one value replaced, or left out for ...."""
+    key, *rest = path
+    copy = dict(saved)
+    if rest:
+        copy[key] = changed(saved[key], rest, value)
+    elif value is ...:
+        del copy[key]
+    else:
+        copy[key] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("settings.dropout", ..., "settings.dropout is missing"),
+        ("settings.momentum", 0.9, "settings.momentum is unknown"),
+        ("settings.hidden", "many", "settings.hidden is 'many', not int"),
+        ("settings.hidden", True, "settings.hidden is True, not int"),
+        ("settings.hidden", 13, "head.weight has shape"),
+        ("settings.cell", "transformer", "cell='transformer' is unknown"),
+        ("settings", 3, "settings is 3, not a dictionary"),
+        ("progress.losses", [[1, 2, 3]], "progress.losses is [[1, 2, 3]], not list[tuple["),
+        ("progress.step", -1, "progress.step is -1"),
+        ("progress.best", None, "progress.best is None, but the best validation gave"),
+        ("limit", {"steps": None, "minutes": None}, "a run needs a limit above 0"),
+        ("limit.steps", 0, "a run needs a limit above 0"),
+        ("vocabulary", ..., "vocabulary is missing"),
+        ("text_sha256", None, "text_sha256 is None, not str"),
+        ("model", {}, "missing embedding.weight"),
+        ("optimiser", {}, "this state does not fit Adam"),
+        ("state", [], "state is not one of this network"),
+        ("state", [[np.zeros(3)], []], "state is not one of this network"),
+        ("random", {}, "random is not the state of a generator"),
+        ("random.state", {}, "random is not the state of a generator"),
+        ("comment", "new", "comment is unknown"),
+    ],
+)
+def test_checkpoints_of_another_version(path, value, words, trained, capsys):
+    """Whole, with the right checksum, but not what this version writes: named, not traced back."""
+    last = trained.with_name("last.safetensors")
+    checkpoint.save(last, changed(checkpoint.load(last), path.split("."), value))
+    before = last.read_bytes()
+    commands = [["--resume", "--out", last.parent]]
+    if path not in ("optimiser", "state", "random", "random.state"):  # sampling has no use for them
+        commands.append(["sample", "--checkpoint", last])
+    for command in commands:
+        assert run(*command) == 1
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"error: {last}: ")
+        assert words in printed.err
+        assert len(printed.err.splitlines()) == 1
+        assert printed.out == ""
+    assert last.read_bytes() == before
+
+
+def test_no_change_of_a_checkpoint_is_traced_back(trained, capsys):
+    last = trained.with_name("last.safetensors")
+    saved = checkpoint.load(last)
+    paths = [[key] for key in saved]
+    paths += [[a, b] for a in saved if isinstance(saved[a], dict) for b in saved[a]]
+    refused = 0
+    for path in paths:
+        for value in (..., None, -1, {}):
+            checkpoint.save(last, changed(saved, path, value))
+            for command in (
+                ["--resume", "--quiet", "--out", last.parent],
+                ["sample", "--length", 1, "--checkpoint", last],
+            ):
+                code = run(*command)
+                assert code in (0, 1)
+                refused += code
+                assert capsys.readouterr().err.startswith("error: " if code else "")
+    assert refused > 5 * len(paths)  # of 8 each
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 
@@ -357,9 +442,47 @@ def test_a_byte_order_mark_is_no_character(tmp_path):
     assert demo.read_text(str(path)) == "abc"
 
 
-def test_a_folder_that_cannot_be_made(lines, capsys):
+def test_a_folder_that_cannot_be_made(lines, tmp_path, capsys):
     assert train(lines, Path(lines) / "out", "--steps", 1) == 1
-    assert f"cannot make the folder {lines}/out: Not a directory" in capsys.readouterr().err
+    assert f"cannot write to the folder {lines}/out: Not a directory" in capsys.readouterr().err
+    assert train(lines, tmp_path / "a" / "b" / ("c" * 250) / ("d" * 300), "--steps", 1) == 1
+    assert "File name too long" in capsys.readouterr().err
+    assert files(tmp_path) == ["lines.txt"]
+
+
+def forbid_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(*arguments: object) -> float:
+        raise AssertionError("it went as far as a validation")
+
+    monkeypatch.setattr(demo.text, "score", score)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_without_a_place_for_files_is_noticed_at_once(
+    exists, lines, tmp_path, monkeypatch, capsys
+):
+    def refuse(dir: Path) -> None:
+        assert dir.is_dir()
+        raise PermissionError(13, "Permission denied")
+
+    out = tmp_path / "runs" / "out"
+    if exists:
+        out.mkdir(parents=True)
+    forbid_validation(monkeypatch)
+    monkeypatch.setattr(demo.tempfile, "TemporaryFile", refuse)
+    assert train(lines, out, "--steps", 1) == 1
+    assert capsys.readouterr().err == (
+        f"error: cannot write to the folder {out}: Permission denied. Choose another --out\n"
+    )
+    assert out.exists() == exists
+    assert out.parent.exists() == exists
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write to")
+def test_a_folder_that_nobody_can_write_to(lines, monkeypatch, capsys):
+    forbid_validation(monkeypatch)
+    assert train(lines, Path("/proc/self"), "--steps", 1) == 1
+    assert capsys.readouterr().err.startswith("error: cannot write to the folder /proc/self: ")
 
 
 def test_a_disk_that_fails_in_the_middle(lines, tmp_path, monkeypatch, capsys):
@@ -432,10 +555,144 @@ def test_a_run_that_diverges(lines, tmp_path):
     assert len(errors.splitlines()) == 1
 
 
-def test_a_reader_that_goes_away(trained):
-    command = f"'{sys.executable}' '{PROGRAM}' sample --checkpoint '{trained}' | true"
-    process = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
-    assert process.stderr == ""
+# -- where the output goes ------------------------------------------------------------------------
+
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+
+
+def test_a_reader_that_is_gone(trained):
+    """As in `… | true`."""
+    for arguments in (["sample", "--checkpoint", trained], ["--help"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = start(*arguments, stdout=writer)
+        os.close(writer)
+        _, errors = process.communicate(timeout=60)
+        assert errors == ""
+        assert process.returncode == 0
+
+
+def test_a_run_goes_on_when_its_reader_goes(lines, tmp_path):
+    """As in `… | head -1`."""
+    out = tmp_path / "out"
+    with start("--text", lines, *SMALL, "--out", out, "--steps", 40) as process:
+        try:
+            assert "2×12 LSTM" in process.stdout.readline()
+            process.stdout.close()
+            process.wait(timeout=60)
+            errors = process.stderr.read()
+        finally:
+            process.kill()
+    assert errors == ""
+    assert process.returncode == 0
+    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png"]
+    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 40
+
+
+def test_what_is_said_is_in_the_file_at_once(lines, tmp_path):
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = start(
+            *("--text", lines, *SMALL, "--out", tmp_path / "out", "--minutes", 5), stdout=file
+        )
+    with process:
+        try:
+            end = time.monotonic() + 30
+            while "before training: validation" not in log.read_text("utf-8"):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        finally:
+            process.kill()
+
+
+@full
+def test_a_full_disk_under_the_output(trained, lines, tmp_path):
+    run_folder = tmp_path / "other"
+    for arguments in (
+        ["sample", "--checkpoint", trained],
+        ["--help"],
+        ["--text", lines, *SMALL, "--out", run_folder, "--steps", 5],
+    ):
+        with open("/dev/full", "w") as file:
+            process = start(*arguments, stdout=file)
+        _, errors = process.communicate(timeout=60)
+        assert errors == "error: cannot print: No space left on device\n"
+        assert process.returncode == 1
+    assert not run_folder.exists()
+
+
+def test_output_that_fails_in_the_middle_leaves_what_was_trained(
+    lines, tmp_path, monkeypatch, capsys
+):
+    write = demo.tqdm.write
+
+    def fail(line: str) -> None:
+        if "step 16" in line:
+            raise OSError(28, "No space left on device")
+        write(line)
+
+    monkeypatch.setattr(demo.tqdm, "write", fail)
+    monkeypatch.setattr(demo, "discard", lambda stream: None)
+    assert train(lines, tmp_path / "out", "--steps", 40) == 1
+    assert capsys.readouterr().err == "error: cannot print: No space left on device\n"
+    assert checkpoint.load(tmp_path / "out" / "last.safetensors")["progress"]["step"] == 16
+
+
+@full
+def test_errors_that_cannot_be_told(trained):
+    for arguments, code in (
+        (["sample", "--checkpoint", trained, "--prime", "É"], 1),
+        (["--cell", "transformer"], 2),
+    ):
+        with open("/dev/full", "w") as file:
+            process = start(*arguments, stderr=file)
+        process.communicate(timeout=60)
+        assert process.returncode == code
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell's way to close a stream")
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&- <&-"])
+def test_closed_streams(closed, lines, tmp_path):
+    out = tmp_path / "out"
+    command = shlex.join(
+        [sys.executable, str(PROGRAM), "--text", lines, *SMALL, "--out", str(out), "--steps", "10"]
+    )
+    process = subprocess.run(
+        f"{command} {closed}", shell=True, capture_output=True, env=BUFFERED, timeout=60
+    )
+    assert process.returncode == 0
+    assert (b"10 steps in" in process.stdout) == (closed == "2>&-")
+    assert process.stderr == b""
+    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png"]
+
+
+# -- the start ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["argparse", "numpy", "tinyseq.tensor", "matplotlib.figure"])
+def test_ctrl_c_while_it_is_starting(module):
+    code = f"""
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.modules.pop({module!r}, None)
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["shakespeare.py", "--help"]
+runpy.run_path({str(PROGRAM)!r}, run_name="__main__")
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (process.returncode, process.stdout, process.stderr) == (130, b"", b"")
+
+
+def test_ctrl_c_before_there_is_anything_to_save(lines, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "read_text", lambda source: os.kill(os.getpid(), signal.SIGINT))
+    assert train(lines, tmp_path / "out") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert files(tmp_path) == ["lines.txt"]
 
 
 def test_without_the_extra_packages(tmp_path):
