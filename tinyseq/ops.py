@@ -210,3 +210,8 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
 
 # From here on the operators of Tensor have what they call.
 tinyseq.tensor.ops = sys.modules[__name__]  # type: ignore[attr-defined]
+
+# A method means what the op of its name means: said once, there.
+for _name, _method in vars(tinyseq.tensor.Tensor).items():
+    if callable(_method) and not _method.__doc__ and _name in globals():
+        _method.__doc__ = globals()[_name].__doc__

@@ -30,6 +30,7 @@ class Schedule:
         optimizer.lr = self.rate(0)
 
     def rate(self, steps: int) -> float:
+        """The learning rate after so many steps."""
         raise NotImplementedError(f"{type(self).__name__} does not say its rate yet.")
 
     def step(self) -> None:

@@ -217,6 +217,7 @@ class Tensor:
         return self._data.item()
 
     def tolist(self) -> Any:
+        """The contents as nested lists of Python numbers."""
         return self._data.tolist()
 
     def detach(self) -> Tensor:
@@ -500,6 +501,7 @@ class Tensor:
         return ops.reshape(self, *shape)
 
     def flatten(self) -> Tensor:
+        """All elements along one axis, read row by row."""
         return ops.reshape(self, -1)
 
     def transpose(self, *axes: int | Sequence[int]) -> Tensor:

@@ -1,0 +1,35 @@
+"""Everything public says what it is."""
+
+import inspect
+import types
+
+import pytest
+
+import tinyseq as ts
+from tinyseq import nn, optim, text, viz
+
+PUBLIC = [
+    (f"{module.__name__}.{name}", getattr(module, name))
+    for module in (ts, nn, nn.init, nn.interop, nn.onnx, optim, text, viz, ts.functional)
+    for name in getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
+    if getattr(getattr(module, name), "__module__", "tinyseq").startswith("tinyseq")
+    and not isinstance(getattr(module, name), str | types.ModuleType)
+]
+
+
+@pytest.mark.parametrize(("name", "thing"), PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_it_is_documented(name, thing):
+    assert (getattr(thing, "__doc__", None) or "").strip()
+    if not inspect.isclass(thing):
+        return
+    for method_name, method in vars(thing).items():
+        method = getattr(method, "__func__", method)
+        public = not method_name.startswith("_")
+        if public and inspect.isfunction(method) and method_name not in ("forward", "update"):
+            assert method.__doc__ or documented_above(thing, method_name), method_name
+
+
+def documented_above(thing, method_name):
+    """A method that is written anew means what it means in the class it comes from."""
+    above = (getattr(base, method_name, None) for base in thing.__mro__[1:-1])
+    return any(method is not None and method.__doc__ for method in above)
