@@ -517,6 +517,7 @@ class Tensor:
         return ops.squeeze(self, axis)
 
     def unsqueeze(self, axis: int) -> Tensor:
+        """A new axis of length 1 at that place; PyTorch's name of expand_dims."""
         return ops.expand_dims(self, axis)
 
     def expand(self, *shape: int | Sequence[int]) -> Tensor:
