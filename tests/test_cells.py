@@ -73,8 +73,8 @@ class OwnLayerNormGRU(nn.Module):
 
     def __call__(self, x, state):
         (h,) = state
-        x_u, x_r, x_c = ts.split(self.norm_x(x @ self.w_x), 3)
-        h_u, h_r, h_c = ts.split(self.norm_h(h @ self.w_h), 3)
+        x_u, x_r, x_c = ts.split(self.norm_x(x @ self.w_x), 3, axis=1)
+        h_u, h_r, h_c = ts.split(self.norm_h(h @ self.w_h), 3, axis=1)
         u = ts.sigmoid(x_u + h_u)
         candidate = ts.tanh(x_c + ts.sigmoid(x_r + h_r) * h_c)
         return (u * candidate + (1 - u) * h,)
