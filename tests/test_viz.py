@@ -546,7 +546,7 @@ def test_a_cell_of_ones_own_gets_the_same_picture(detail):
         def forward(self, x, state):
             h, c = state
             gates = x @ self.w_x + h @ self.w_h + self.b
-            update, forget, output = ops.split(ops.sigmoid(gates[:, :12]), 3)
+            update, forget, output = ops.split(ops.sigmoid(gates[:, :12]), 3, axis=1)
             candidate = ops.tanh(gates[:, 12:])
             c = update * candidate + forget * c
             return output * ops.tanh(c), c
