@@ -735,7 +735,7 @@ def test_bad_detail():
 
 
 def test_too_many_steps_are_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"3000 boxes.*Draw fewer steps\."):
+    with pytest.raises(ValueError, match=r"3000 steps.*Draw fewer steps\."):
         viz.draw_unrolled(nn.RNN(1, 1), 3000)
     with pytest.raises(ValueError, match=r"or detail='cells'"):
         viz.draw_unrolled(nn.LSTM(1, 1), unrolled.MAX_BOXES // 2, detail="ops")
