@@ -133,13 +133,24 @@ def test_far_out_float32_is_as_fine_as_near_zero(shift):
     assert F.softmax(near).tolist() == F.softmax(far).tolist()
 
 
-def test_cross_entropy_of_float32_stays_float32():
+def test_a_class_that_is_ruled_out_has_probability_0():
+    x = ts.tensor([[0.0, -np.inf, 0.0]], requires_grad=True)
+    assert F.softmax(x).tolist() == [[0.5, 0.0, 0.5]]
+    loss = F.cross_entropy(x, [0])
+    assert loss.item() == pytest.approx(math.log(2))
+    assert ts.grad(loss, x).tolist() == [[-0.5, 0.0, 0.5]]
+
+
+def test_losses_of_float32_stay_float32():
     logits = ts.tensor([[0.5, 0.0]], requires_grad=True)
     for targets in ([1], np.array([[0.5, 0.5]]), [[0.5, 0.5]]):
         loss = F.cross_entropy(
             logits, targets, weight=np.array([1.0, 2.0]), label_smoothing=np.float64(0.1)
         )
         assert loss.dtype == np.float32
+    targets = ts.tensor(np.array([[1.0, 0.0]]))
+    assert F.mse_loss(logits, targets).dtype == np.float32
+    assert F.binary_cross_entropy_with_logits(logits, targets).dtype == np.float32
 
 
 def test_probabilities_are_taken_at_full_precision():
@@ -219,7 +230,7 @@ def test_binary_cross_entropy_far_out(dtype):
     loss.sum().backward()
     assert x.grad.tolist() == [0.0, 1.0, -1.0, 0.0]
     nearly_sure = F.binary_cross_entropy_with_logits(ts.tensor(np.array([-30.0], dtype)), [0])
-    assert nearly_sure.item() == pytest.approx(math.exp(-30), rel=1e-6)
+    assert nearly_sure.item() == pytest.approx(math.exp(-30), rel=1e-6, abs=0)
 
 
 @given(data=st.data(), reduction=reductions)

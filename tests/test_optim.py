@@ -93,6 +93,7 @@ def test_saved_and_loaded_goes_on_the_same(make, rule):
     p = nn.Parameter(np.array([0.3, -0.2]))
     optimizer = make([p])
     run(p, optimizer, 3)
+    optimizer.lr = 0.05
     copy = nn.Parameter(p.numpy())
     other = make([copy])
     other.load_state_dict(optimizer.state_dict())
@@ -141,6 +142,16 @@ def test_a_parameter_that_joins_later_counts_its_own_steps():
     optimizer.step()
     assert q.item() == pytest.approx(0.9)
     assert optimizer.state_dict()["steps"].tolist() == [3, 1]
+
+
+def test_centred_rmsprop_of_a_gradient_that_never_changes():
+    """Its spread is 0, and rounding must not make it less."""
+    p = nn.Parameter(np.zeros(20, np.float32))
+    optimizer = optim.RMSprop([p], centered=True, alpha=0.8)
+    p.grad = ts.tensor(np.linspace(0.1, 2.0, 20, dtype=np.float32))
+    for _ in range(300):
+        optimizer.step()
+    assert np.isfinite(p.numpy()).all()
 
 
 def test_the_state_is_a_copy():

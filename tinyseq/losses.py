@@ -233,8 +233,7 @@ def centred(x: Tensor, axis: int = -1) -> Tensor:
     Softmax does not change when all its inputs move together, nor does any of its derivatives; but
     numbers near 0 are kept finely, and near 10⁴ float32 knows steps of 0.001 only.
     """
-    largest = ops.max(Tensor.wrap(x._data), axis, keepdims=True)._data
-    return x - Tensor.wrap(np.where(np.isfinite(largest), largest, largest.dtype.type(0)))
+    return x - ops.max(Tensor.wrap(x._data), axis, keepdims=True)
 
 
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str) -> np.ndarray[Any, Any]:
