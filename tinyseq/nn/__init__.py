@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tinyseq.nn import init
-from tinyseq.nn.attention import AdditiveAttention, Attention, DotAttention
 from tinyseq.nn.cells import (
     Cell,
     GRUCell,
@@ -19,20 +18,34 @@ from tinyseq.nn.cells import (
 from tinyseq.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent, Reversed, Stacked, unroll
-from tinyseq.nn.reservoir import EchoCell, EchoState
-from tinyseq.nn.seq2seq import Bridge, EncoderDecoder, Hypothesis
 from tinyseq.nn.training import detach, evaluation, tbptt
 from tinyseq.nn.wrappers import LearnedState, VariationalDropout, Wrapper, Zoneout
 from tinyseq.recompute import checkpoint
 
 if TYPE_CHECKING:
     from tinyseq.nn import interop, onnx
+    from tinyseq.nn.attention import AdditiveAttention, Attention, DotAttention
+    from tinyseq.nn.reservoir import EchoCell, EchoState
+    from tinyseq.nn.seq2seq import Bridge, EncoderDecoder, Hypothesis
+
+# What few programs need is imported when it is first asked for: `import tinyseq` stays quick.
+_LATER = {
+    "AdditiveAttention": "attention",
+    "Attention": "attention",
+    "DotAttention": "attention",
+    "Bridge": "seq2seq",
+    "EncoderDecoder": "seq2seq",
+    "Hypothesis": "seq2seq",
+    "EchoCell": "reservoir",
+    "EchoState": "reservoir",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`interop` and `onnx` read and write files, and are imported when they are first asked for."""
-    if name in ("interop", "onnx"):
+    if name in ("attention", "interop", "onnx", "reservoir", "seq2seq"):
         return importlib.import_module(f"tinyseq.nn.{name}")
+    if name in _LATER:
+        return getattr(importlib.import_module(f"tinyseq.nn.{_LATER[name]}"), name)
     raise AttributeError(f"module 'tinyseq.nn' has no attribute {name!r}")
 
 
