@@ -82,8 +82,8 @@ def grad(y, xs, grad_outputs=None, create_graph=False, retain_graph=None):  # ty
     found = _walk(ys, _seeds(ys, given), wanted, create_graph, retain_graph)
     out = []
     for x in wanted:
-        zeros = x, Tensor.wrap(np.zeros(x.shape, x.dtype))
-        out.append(found.get(identity(x), zeros)[1])
+        key = identity(x)
+        out.append(found[key][1] if key in found else Tensor.wrap(np.zeros(x.shape, x.dtype)))
     return out[0] if isinstance(xs, Tensor) else tuple(out)
 
 
@@ -133,9 +133,8 @@ def _seeds(ys: Sequence[Tensor], given: Iterable[Tensor | npt.ArrayLike | None])
     for y, g in zip(ys, given, strict=True):
         if y.node is None and not y.requires_grad:
             raise errors.GraphError(
-                f"{_called(y)} was not recorded: nothing it was made from requires a "
-                "gradient, or it "
-                "was made under no_grad(). Give a leaf requires_grad=True first."
+                f"{_called(y)} was not recorded: nothing it was made from requires a gradient, "
+                "or it was made under no_grad(). Give a leaf requires_grad=True first."
             )
         if g is None:
             if y.size != 1:

@@ -106,9 +106,9 @@ class Op:
         )
         raise errors.AnomalyError(
             f"{where} made the first {out[place]}, at {list(place)} of its result of shape "
-            f"{errors.describe(out.shape)}, from {ranges}. A path that begins with grad is "
-            "a backward "
-            "pass. Keep its input away from there: clip, add an eps, or lower the learning rate."
+            f"{errors.describe(out.shape)}, from {ranges}. A path that begins with grad is a "
+            "backward pass. Keep its input away from there: clip, add an eps, or lower the "
+            "learning rate."
         )
 
     def _record(self, y: Tensor, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> None:

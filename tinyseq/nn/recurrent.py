@@ -66,9 +66,8 @@ class _Step(Tensor):
         return step
 
     def __matmul__(self, other: Any) -> Tensor:
-        if not (
-            isinstance(other, Parameter) and other.ndim == 2
-        ):  # another may be a new one a step
+        # Parameters alone: any other weight may be a new tensor at every step.
+        if not (isinstance(other, Parameter) and other.ndim == 2):
             return super().__matmul__(other)
         versions = (self.sequence.version(), other.version())
         product = self.products.get(id(other))
@@ -84,8 +83,8 @@ class _Step(Tensor):
             return ""
         return (
             f"the products of step {self.t} with the weights were computed for the whole "
-            "sequence at "
-            "once, so its gradient does not pass this tensor. Ask for that of the sequence, or "
+            "sequence at once, so its gradient does not pass this tensor. Ask for that of the "
+            "sequence, or "
             "unroll step by step: Recurrent(cell, mode='unroll')."
         )
 
@@ -130,9 +129,8 @@ def _check_state(cell: Any, new: Any, old: State) -> None:
     if not isinstance(new, tuple) or len(new) != len(old):
         got = f"a tuple of {len(new)}" if isinstance(new, tuple) else f"a {type(new).__name__}"
         raise TypeError(
-            f"{errors.located(type(cell).__name__)}: a cell returns its new state, a tuple "
-            "of as many "
-            f"tensors as it was given ({len(old)}), the output first, got {got}. "
+            f"{errors.located(type(cell).__name__)}: a cell returns its new state, a tuple of "
+            f"as many tensors as it was given ({len(old)}), the output first, got {got}. "
             "A state of one tensor is written (h,)."
         )
 
