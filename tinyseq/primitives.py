@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from tinyseq.errors import DtypeError, located
+from tinyseq.graph import recording
 from tinyseq.op import F32, Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -311,7 +312,8 @@ def _matmul_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor | No
 
 def _matmul_joint(b: Tensor, uses: list[Use]) -> Tensor:
     """Σ aᵀ g over the uses: for a shared weight, one product of the rows of all steps."""
-    if len(uses) > 1 and b.ndim == 2 and builtins.all(use.g.ndim == 2 for use in uses):
+    stacked = len(uses) > 1 and recording.tape is None  # a compiled step stacks over time anyway
+    if stacked and b.ndim == 2 and builtins.all(use.g.ndim == 2 for use in uses):
         a = concat(*(use.inputs[0] for use in uses), axis=0)
         g = concat(*(use.g for use in uses), axis=0)
         return matmul(_turned(a), g)
