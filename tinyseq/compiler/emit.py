@@ -271,7 +271,7 @@ class _Writer:
             self.segment.get(e.output, len(self.segments)) != here
             for e in self._readers(v)
             if kind(e) != "collect"
-        ) or (v.width == 1 and any(kind(e) == "collect" for e in self._readers(v)))
+        )
 
     def _inline(self, e: Equation) -> bool:
         readers = self._readers(e.output) + [
@@ -482,20 +482,26 @@ class _Writer:
         lines: list[str] = []
         last = len(self.segments) - 1
         pending = self.copies()
-        sums = [s for e in self.collected for s in self.collection(e)]
-        ended = False
+        sums: dict[int, list[str]] = {}  # each as soon as what it adds up is there
+        for e in self.collected:
+            n = self.segment.get(e.inputs[0], 0)
+            while n <= last and isinstance(self.segments[n], Equation):
+                n += 1
+            sums.setdefault(n, []).extend(self.collection(e))
         for n, stage in enumerate(self.segments):
             if isinstance(stage, Equation):
                 lines.append(self.product(stage))
                 continue
             rows = [s for e in stage for s in self.statements(e)]
+            rows += sums.pop(n, [])
             if n == last:
-                rows += sums + pending
-                ended = True
+                rows += pending
+                pending = []
             if rows:
                 lines += ["for i in range(first, last):", *indented(rows)]
-        if not ended and (sums or pending):
-            lines += ["for i in range(first, last):", *indented(sums + pending)]
+        pending = [s for part in sums.values() for s in part] + pending
+        if pending:
+            lines += ["for i in range(first, last):", *indented(pending)]
         return lines
 
     def copies(self) -> list[str]:
