@@ -206,7 +206,7 @@ def _polynomial(coefficients: tuple[Scalar, ...]) -> Callable[[Scalar], Scalar]:
 
 def _family(
     dtype: type[np.floating[Any]],
-    ln2: tuple[float, float],
+    ln2_parts: tuple[float, float],
     ends: tuple[float, float],
     saturated: float,
     expm1_series: tuple[float, ...],
@@ -214,7 +214,7 @@ def _family(
 ) -> dict[str, Callable[[Scalar], Scalar]]:
     """The functions for one dtype.
 
-    ``ln2`` is ln 2 in two parts, the first with so few digits that n times it is exact; eˣ is 0 and
+    ``ln2_parts`` add up to ln 2, the first with so few digits that n times it is exact; eˣ is 0 and
     ∞ beyond ``ends``; tanh is 1 beyond ``saturated``. The polynomials, with the least maximum
     relative error (Remez): (eʳ − 1 − r) / r² = P(r) for |r| ≤ ln 2 / 2, and, less its leading 1,
     ln((1 + d/2) / (1 − d/2)) / d = 1 + d² P(d²) for 0 ≤ d ≤ 2/3.
@@ -224,12 +224,13 @@ def _family(
     info = np.finfo(dtype)
     zero, half, one, two = dtype(0), dtype(0.5), dtype(1), dtype(2)
     infinity, nan, smallest = dtype(math.inf), dtype(math.nan), info.smallest_normal
-    per_ln2 = dtype(1 / math.log(2))
-    ln2_high, ln2_low = map(dtype, ln2)
+    ln2, per_ln2 = dtype(math.log(2)), dtype(1 / math.log(2))
+    ln2_high, ln2_low = map(dtype, ln2_parts)
     low, high = map(dtype, ends)
-    limit, tiny = dtype(saturated), info.eps
+    end, tiny = dtype(-2 * saturated), info.eps
     shift = dtype(1.5 * 2**info.nmant + 1 - info.minexp)  # the last term: an exponent's bias
-    lift, lifted = dtype(2.0**info.nmant), dtype(info.nmant)
+    lift = dtype((1 - info.minexp) // 2)
+    unlift = dtype(2) ** -lift
     expm1_tail = _polynomial(tuple(map(dtype, expm1_series)))
     log1p_tail = _polynomial(tuple(map(dtype, log1p_series)))
 
@@ -243,14 +244,17 @@ def _family(
         return r * r * expm1_tail(r) + r
 
     @jit(EXACT, inline=True)
-    def falling(x: Scalar) -> Scalar:
-        """eˣ for any x but large ones."""
+    def scaled_exp(x: Scalar, lifted_shift: Scalar) -> Scalar:
+        """eˣ · 2^lift, as 2ⁿ by itself may be too small or large for a number, where eˣ is not."""
+        shifted = x * per_ln2 + lifted_shift
+        n = shifted - lifted_shift
+        return (one + near_zero(reduced(x, n))) * _power_of_two(shifted)
+
+    @jit(EXACT, inline=True)
+    def falling_exp(x: Scalar) -> Scalar:
+        """eˣ for x ≤ 0."""
         x = low if x < low else x  # a NaN stays: comparisons with it are false
-        n = (x * per_ln2 + shift) - shift
-        # 2ⁿ in two factors: by itself it may be too small or large for a number, when eˣ is not
-        m = n * half + shift
-        rest = n - (m - shift) + shift
-        return (one + near_zero(reduced(x, n))) * _power_of_two(m) * _power_of_two(rest)
+        return scaled_exp(x, shift + lift) * unlift
 
     @jit(EXACT, inline=True)
     def log1p_within(e: Scalar) -> Scalar:
@@ -260,11 +264,15 @@ def _family(
         return d * v * log1p_tail(v) + d
 
     def exp(x: Scalar) -> Scalar:
-        return falling(high if x > high else x)
+        x = high if x > high else x
+        x = low if x < low else x
+        small = x < zero
+        y = scaled_exp(x, shift + lift if small else shift - lift)
+        return y * (unlift if small else one / unlift)
 
     def expm1(x: Scalar) -> Scalar:
         z = high if x > high else x
-        z = -limit - limit if z < -limit - limit else z
+        z = end if z < end else z
         n = (z * per_ln2 + shift) - shift
         r = near_zero(reduced(z, n))
         s = _power_of_two(n + (shift - one))  # half of 2ⁿ, which may be just too large
@@ -273,9 +281,9 @@ def _family(
 
     def log(x: Scalar) -> Scalar:
         denormal = x < smallest
-        u = x * lift if denormal else x
+        u = x / unlift if denormal else x
         n = _exponent(u) - shift
-        k = n - lifted if denormal else n
+        k = n - lift if denormal else n
         y = k * ln2_high + (k * ln2_low + log1p_within(_mantissa(u) - one))
         y = y if x < infinity else x
         return y if x > zero else (-infinity if x == zero else nan)
@@ -293,20 +301,20 @@ def _family(
 
     def tanh(x: Scalar) -> Scalar:
         # with e = e^(−2|x|) − 1, which is exact where x is small: tanh |x| = −e / (e + 2)
-        a = abs(x)
-        a = limit if a > limit else a
-        z = -a - a
+        z = -two * abs(x)
+        z = end if z < end else z
         shifted = z * per_ln2 + shift
         s = _power_of_two(shifted)
-        e = s * near_zero(reduced(z, shifted - shift)) + (s - one)
-        return math.copysign(-e / (e + two), x)
+        # one part of ln 2 is enough: where n is large, e is close to −1
+        e = s * near_zero(z - (shifted - shift) * ln2) + (s - one)
+        return math.copysign(e / (e + two), x)
 
     def sigmoid(x: Scalar) -> Scalar:
-        e = falling(-abs(x))
+        e = falling_exp(-abs(x))
         return (one if x >= zero else e) / (one + e)
 
     def softplus(x: Scalar) -> Scalar:
-        return (x if x > zero else zero) + log1p_within(falling(-abs(x)))
+        return (x if x > zero else zero) + log1p_within(falling_exp(-abs(x)))
 
     def relu(x: Scalar) -> Scalar:
         return zero if x <= zero else x
@@ -323,7 +331,7 @@ def _family(
 _TYPED = {
     types.float32: _family(
         np.float32,
-        ln2=(0.693359375, -2.1219444005469057e-4),
+        ln2_parts=(0.693359375, -2.1219444005469057e-4),
         ends=(-104, 89),
         saturated=10,
         expm1_series=(
@@ -337,7 +345,7 @@ _TYPED = {
     ),
     types.float64: _family(
         np.float64,
-        ln2=(0.6931471803691238, 1.9082149292705877e-10),
+        ln2_parts=(0.6931471803691238, 1.9082149292705877e-10),
         ends=(-746, 710),
         saturated=20,
         expm1_series=(
