@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from tinyseq import awake
+from tinyseq import awake
 from tinyseq.errors import DtypeError, located
 from tinyseq.graph import recording
 from tinyseq.op import F32, Use, primitive
@@ -353,6 +354,12 @@ def _add_up(terms: list[Tensor]) -> Tensor:
 )
 def matmul(a: np.ndarray, b: np.ndarray) -> Any:
     """y[..., i, j] = Σₖ a[..., i, k] · b[..., k, j]."""
+    kernels = awake.kernels
+    if kernels is not None and a.ndim == b.ndim == 2 and a.dtype == b.dtype in FLOATS:
+        (M, K), (k, N) = a.shape, b.shape
+        # Below, a BLAS is as fast; above, it would start threads of its own beside the kernels'
+        if k == K and M * K * N > 200_000:
+            return kernels.gemm.product(a, b)
     return np.matmul(a, b)
 
 

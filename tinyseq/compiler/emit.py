@@ -4,6 +4,10 @@ Each list of equations becomes loops over the rows of a batch, one short loop an
 written: LLVM vectorises those, and gives up on long ones over many arrays. Cheap equations are
 written into the loops that read them; others get a row of scratch memory, which stays in the
 cache. Products are calls of the kernel on all rows of a thread at once.
+
+A thread takes its sequences through all steps, a chunk of steps at a time: what leaves the loop
+(`split`) is computed for a chunk before it is gone through, or after, while its numbers are in the
+cache, and memory for it is that of a chunk.
 """
 
 from __future__ import annotations
@@ -25,8 +29,9 @@ _ATOM = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789.")
 class Argument(NamedTuple):
     """An array that an emitted function takes.
 
-    ``role``: ``"steps"`` (T, B, W), ``"state"`` (T + 1, B, W), ``"carried"`` (2, B, W), ``"rows"``
-    (B, W), ``"scratch"`` and ``"sums"`` (parts, W), ``"flat"`` (as it is), ``"panels"`` (packed).
+    ``role``: ``"steps"`` (T, B, W), ``"chunk"`` (chunk, B, W), ``"state"`` (T + 1, B, W),
+    ``"carried"`` (2, B, W), ``"rows"`` (B, W), ``"scratch"`` and ``"sums"`` (parts, W), ``"weight"``
+    (parts, K, N), ``"flat"`` (as it is), ``"panels"`` (packed), ``"tiles"`` (for `gemm.outers`).
     """
 
     name: str
@@ -36,7 +41,7 @@ class Argument(NamedTuple):
 
 @dataclass
 class Function:
-    """An emitted function: its text, and what it takes behind (part, parts, first, last, …)."""
+    """An emitted function: its text, and what it takes behind (part, first, last, T, …)."""
 
     name: str
     source: str
@@ -45,14 +50,10 @@ class Function:
 
 @dataclass
 class Source:
-    """All functions of a plan. ``before`` and ``after`` mirror the plan's stages: a product stays
-    an equation, a list of equations becomes a function.
-    """
+    """The functions of a plan, and the text of their module."""
 
-    before: list[Equation | Function]
     forward: Function
     backward: Function | None
-    after: list[Equation | Function]
     text: str
 
 
@@ -63,70 +64,107 @@ def emit(plan: Plan) -> Source:
     known: dict[Value, str] = {program.x: "steps"}
     known |= {v: "steps" for v in program.noise}
     known |= {v: "state" for v in program.before}
+    later = [*plan.again, *plan.backward, *plan.collected, *_flattened(plan.after)]
+    read_back = {base(x) for e in later for x in e.inputs}
+    read_back |= {held(x) for o in plan.outer for x in (o.left, o.right)}
 
-    before: list[Equation | Function] = []
+    arguments: dict[tuple[str, str], Argument] = {}
+    ahead: list[str] = []
     for n, stage in enumerate(plan.before):
-        later = [e for s in plan.before[n + 1 :] for e in listed(s)] + plan.forward + plan.backward
-        before.append(_stage(plan, f"before_{n}", stage, [], known, later))
+        rest = [*_flattened(plan.before[n + 1 :]), *plan.forward]
+        read = read_back | {base(x) for e in rest for x in e.inputs}
+        made = {e.output for e in listed(stage)} & (read | {held(x) for x in read})
+        known |= {v: "steps" if v in read_back else "chunk" for v in made}
+        ahead += _Writer(plan, "ahead", listed(stage), known, [], arguments).chunk()
     stored = {v: "steps" for v in plan.saved}
     targets = [_Target(v, "state", i) for i, v in enumerate(program.states)]
     if program.y not in program.states:
         targets.append(_Target(program.y, "steps", "y"))
-    forward = _Writer(plan, "forward", plan.forward, known | stored, targets).loop()
-    backward, after = None, []
-    if plan.wanted:
-        known |= stored | {v: "state" for v in program.states}
-        known[program.seeds[0]] = "steps"
-        known |= {v: "carried" for v in program.seeds[1:]}
-        targets = [
-            _Target(program.gradients.get(v), "carried", i) for i, v in enumerate(program.before)
-        ]
-        targets += [_Target(e.output, "sums", "") for e in plan.collected]
-        steps = {v: "steps" for o in plan.outer for v in (o.left, o.right) if v not in known}
-        made = {e.output for e in plan.backward + plan.again}
-        late = [x for stage in plan.after for e in listed(stage) for x in e.inputs]
-        steps |= {base(v): "steps" for v in late if base(v) in made}
-        equations = plan.again + plan.backward + plan.collected
-        writer = _Writer(plan, "backward", equations, known | steps, targets)
-        backward = writer.loop(back=True)
-        known |= steps
-        for n, stage in enumerate(plan.after):
-            later = [e for s in plan.after[n + 1 :] for e in listed(s)]
-            after.append(_stage(plan, f"after_{n}", stage, plan.again, known, later))
-    functions = [f for f in [*before, forward, backward, *after] if isinstance(f, Function)]
+    writer = _Writer(plan, "forward", plan.forward, known | stored, targets, arguments)
+    forward = _function("forward", [*ahead, *writer.steps(back=False)], arguments, back=False)
+    backward = _backward(plan, known | stored) if plan.wanted else None
     head = (
         f'"""{program}\n"""\n\n'
         "from numpy import float32, float64, inf, isfinite, nan\n\n"
         "from tinyseq.kernels.activations import *\n"
-        "from tinyseq.kernels.gemm import matmul\n"
+        "from tinyseq.kernels.gemm import matmul, matmuls, outers\n"
     )
-    text = head + "".join(f"\n\n{f.source}" for f in functions)
-    return Source(before, forward, backward, after, text)
+    text = head + "".join(f"\n\n{f.source}" for f in (forward, backward) if f is not None)
+    return Source(forward, backward, text)
 
 
-def _stage(
-    plan: Plan,
-    name: str,
-    stage: Equation | list[Equation],
-    again: list[Equation],
-    known: dict[Value, str],
-    later: list[Equation],
-) -> Equation | Function:
-    """A stage for all rows at once; what others read of it is known from then on."""
+def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     program = plan.program
-    if isinstance(stage, Equation):
-        known[stage.output] = "steps"
-        return stage
-    read = {base(x) for e in later for x in e.inputs}
-    read |= {base(x) for o in plan.outer for x in (o.left, o.right)}
-    read |= {base(x) for e in plan.collected for x in e.inputs}
-    ends = {v for v in program.gradients.values() if v is not None}
-    steps = {e.output: "steps" for e in stage if e.output in read or e.output in ends}
-    steps = {v: role for v, role in steps.items() if kind(v.made) != "collect"}  # type: ignore[arg-type]
-    sums = [_Target(e.output, "sums", "") for e in stage if kind(e) == "collect"]
-    function = _Writer(plan, name, again + stage, known | steps, sums).rows()
-    known |= steps
-    return function
+    known = known | {v: "state" for v in program.states}
+    known[program.seeds[0]] = "steps"
+    known |= {v: "carried" for v in program.seeds[1:]}
+    made = {e.output for e in [*plan.again, *plan.backward]}
+    kept = {held(x) for o in plan.outer for x in (o.left, o.right)}
+    kept |= {held(x) for e in _flattened(plan.after) for x in e.inputs}
+    ends = {program.gradients.get(v) for v in plan.wanted if v.kind == "x"}
+    known |= {v: "chunk" for v in kept if v in made and v not in known}
+    known |= {v: "steps" for v in ends & made if v is not None}
+
+    arguments: dict[tuple[str, str], Argument] = {}
+    targets = [
+        _Target(program.gradients.get(v), "carried", i) for i, v in enumerate(program.before)
+    ]
+    targets += [_Target(e.output, "sums", "") for e in plan.collected]
+    equations = [*plan.again, *plan.backward, *plan.collected]
+    writer = _Writer(plan, "backward", equations, known, targets, arguments)
+    body = writer.steps(back=True)
+    for n, stage in enumerate(plan.after):
+        rest = _flattened(plan.after[n + 1 :])
+        read = {held(x) for e in rest for x in e.inputs}
+        read |= {held(x) for o in plan.outer for x in (o.left, o.right)}
+        for e in listed(stage):
+            if kind(e) != "collect" and e.output in ends:
+                known[e.output] = "steps"
+            elif kind(e) != "collect" and (e.output in read or kind(e) == "product"):
+                known[e.output] = "chunk"
+        sums = [_Target(e.output, "sums", "") for e in listed(stage) if kind(e) == "collect"]
+        equations = [*plan.again, *listed(stage)]
+        body += _Writer(plan, "behind", equations, known, sums, arguments).chunk()
+    for o in plan.outer:
+        writer.where |= {v: known[v] for v in (held(o.left), held(o.right))}
+        body.append(writer.outer(o.left, o.right, o.result))
+    return _function("backward", body, arguments, back=True)
+
+
+def _function(
+    name: str, body: list[str], arguments: dict[tuple[str, str], Argument], back: bool
+) -> Function:
+    """A function over chunks of steps, with its shapes in the docstring."""
+    chunks = (
+        ["for s1 in range(T, 0, -chunk):", "    s0 = max(s1 - chunk, 0)"]
+        if back
+        else ["for s0 in range(0, T, chunk):", "    s1 = min(s0 + chunk, T)"]
+    )
+    chunks.append("    lo, hi = (T - s1, T - s0) if reverse else (s0, s1)")
+    names = ["part", "first", "last", "T", "reverse", "chunk", *(k[0] for k in arguments)]
+    shapes = "\n".join(f"    {a.name} {shape_of(a)}" for a in arguments.values())
+    doc = f'    """For the sequences first … last − 1, with\n\n{shapes}\n    """'
+    lines = [f"def {name}({', '.join(names)}):", doc, *indented(chunks)]
+    text = "\n".join([*lines, *indented(indented(body)), ""])
+    return Function(name, text, list(arguments.values()))
+
+
+def _flattened(stages_: list[Equation | list[Equation]]) -> list[Equation]:
+    return [e for stage in stages_ for e in listed(stage)]
+
+
+def held(v: Value) -> Value:
+    """What has to be in memory for a product to read v: v itself, or what it is a slice of."""
+    while v.made is not None and v.row and kind(v.made) == "view":
+        x, op = v.made.inputs[0], v.made.op.name
+        if op == "broadcast_to" and x.width != v.width:
+            break
+        if op == "getitem":
+            cols = columns(x, v.made.attrs["index"], v.made)
+            if len(cols) > 1 and cols[1] - cols[0] != 1:
+                break
+        v = x
+    return v
 
 
 class _Target(NamedTuple):
@@ -168,16 +206,17 @@ class _Writer:
         equations: list[Equation],
         known: dict[Value, str],
         targets: list[_Target],
+        arguments: dict[tuple[str, str], Argument],
     ) -> None:
         self.plan, self.name, self.targets = plan, name, targets
         self.program = plan.program
         self.number = str(self.program.dtype)
-        self.arguments: dict[tuple[str, str], Argument] = {}
+        self.arguments = arguments
         self.before = {v: i for i, v in enumerate(self.program.before)}
         self.carried = {v: i for i, v in enumerate(self.program.seeds[1:])}
         self.after: dict[Value, int] = {}
         made = {e.output for e in equations}
-        stored = {v for v, role in known.items() if role == "steps" and v in made}
+        stored = {v: r for v, r in known.items() if r in ("steps", "chunk") and v in made}
         ends = [t.value for t in targets if t.value is not None]
         needed = leading_to([*stored, *ends])
         self.equations = [e for e in equations if e.output in needed]
@@ -196,7 +235,7 @@ class _Writer:
     # -- where each value is ----------------------------------------------------------------------
 
     def _place(self) -> None:
-        forward = self.name == "forward"
+        forward = self.name in ("forward", "ahead")
         for target in self.targets:
             value = target.value
             own = value in self.segment and value not in self.where
@@ -217,7 +256,7 @@ class _Writer:
                     if self.where[v] == "state":
                         self.where[v] = "after"
         operands = {
-            self._operand(e.inputs[0]) for e in self.equations if kind(e) == "product"
+            held(e.inputs[0]) for e in self.equations if kind(e) == "product"
         }
         for stage in self.segments:
             for e in listed(stage):
@@ -225,7 +264,7 @@ class _Writer:
                 if v in self.where:
                     pass
                 elif v in self.stored:
-                    self.where[v] = "steps"
+                    self.where[v] = self.stored[v]
                 elif kind(e) == "product" or v in operands:
                     self.where[v] = "rows"
                 elif kind(e) == "view":
@@ -242,17 +281,6 @@ class _Writer:
 
     def _stored(self, value: Value | None) -> bool:
         return value in self.stored
-
-    def _operand(self, v: Value) -> Value:
-        """What has to be in memory for a product to read v: v itself, or what it is a slice of."""
-        while v.made is not None and v in self.segment and kind(v.made) == "view":
-            if v.made.op.name != "getitem":
-                break
-            cols = columns(v.made.inputs[0], v.made.attrs["index"], v.made)
-            if len(cols) > 1 and cols[1] - cols[0] != 1:
-                break
-            v = v.made.inputs[0]
-        return v
 
     def _readers(self, v: Value) -> list[Equation]:
         """The equations that read v, itself or through views."""
@@ -337,6 +365,8 @@ class _Writer:
             return f"{self.array(self.program.seeds[1 + self.after[v]], 'carried')}[following, {rows}"
         if where == "steps":
             return f"{self.array(v, 'steps')}[t, {rows}"
+        if where == "chunk":
+            return f"{self.array(v, 'chunk')}[t - lo, {rows}"
         if where == "rows":
             return f"{self.array(v, 'rows')}[{rows}"
         assert where == "scratch", (v, where)
@@ -459,21 +489,41 @@ class _Writer:
 
     def product(self, e: Equation) -> str:
         left, right = e.inputs
-        out = f"{self.front(e.output, 'first:last')}]"
         panels = self.array(right, "panels", f"{right.name}_panels")
-        return f"matmul({self.matrix(left)}, {panels}, {out}, 0)"
+        if self.name in ("ahead", "behind"):
+            return f"matmuls({self.block(left)}, {panels}, {self.block(e.output)})"
+        out = f"{self.front(e.output, 'first:last')}]"
+        return f"matmul({self.sliced(left, self.front(held(left), 'first:last'))}, {panels}, {out})"
 
-    def matrix(self, v: Value) -> str:
-        held = self._operand(v)
-        text = self.front(held, "first:last")
-        if v is held:
+    def block(self, v: Value) -> str:
+        """v at all steps of a chunk, for the rows of this thread."""
+        where = self.where[held(v)]
+        text = self.front(held(v), "first:last")
+        steps = {
+            "steps": ("[t,", "[lo:hi,"),
+            "chunk": ("[t - lo,", "[:hi - lo,"),
+            "state": ("[before,", "[lo + reverse:hi + reverse,"),
+            "after": ("[after,", "[lo + 1 - reverse:hi + 1 - reverse,"),
+        }[where]
+        return self.sliced(v, text.replace(*steps))
+
+    def sliced(self, v: Value, text: str) -> str:
+        """The text of a matrix, cut to the columns of v where v is a slice of what is held."""
+        start, width, whole = 0, v.width, held(v)
+        if v is whole or width == whole.width:
             return f"{text}]"
-        start, width = 0, v.width
-        while v is not held:
+        while v is not whole:
             assert v.made is not None
-            start += int(columns(v.made.inputs[0], v.made.attrs["index"], v.made)[0])
+            if v.made.op.name == "getitem":
+                start += int(columns(v.made.inputs[0], v.made.attrs["index"], v.made)[0])
             v = v.made.inputs[0]
         return f"{text}, {start}:{start + width}]"
+
+    def outer(self, left: Value, right: Value, result: Value) -> str:
+        """result += Σ over the steps of a chunk of leftᵀ right."""
+        into = self.array(result, "weight")
+        tiles = self.array(result, "tiles", "tiles")
+        return f"outers({self.block(left)}, {self.block(right)}, {into}[part], {tiles}[part])"
 
     # -- functions --------------------------------------------------------------------------------
 
@@ -534,29 +584,21 @@ class _Writer:
                 lines += loop(width, f"{into}j] = {text}")
         return lines
 
-    def loop(self, back: bool = False) -> Function:
-        """Step by step, from the first to the last or back."""
-        body = self.body()
+    def steps(self, back: bool) -> list[str]:
+        """Step by step through a chunk, from its first step to its last or back."""
         head = ["t = T - 1 - s if reverse else s"]
         head += ["before, after = t + reverse, t + 1 - reverse"]
         if back:
             head += ["now = (T - 1 - s) % 2", "following = 1 - now"]
-        steps = "range(T - 1, -1, -1)" if back else "range(T)"
-        return self.function([f"for s in {steps}:", *indented(head + body)])
+        steps = "range(s1 - 1, s0 - 1, -1)" if back else "range(s0, s1)"
+        return [f"for s in {steps}:", *indented(head + self.body())]
 
-    def rows(self) -> Function:
-        """For all steps, in any order."""
+    def chunk(self) -> list[str]:
+        """For all steps of a chunk at once: a product, or rows in any order."""
         body = self.body()
-        assert not any(isinstance(stage, Equation) for stage in self.segments)
-        return self.function(["for t in range(T):", *indented(body)])
-
-    def function(self, body: list[str]) -> Function:
-        arguments = list(self.arguments.values())
-        names = ", ".join(["part", "first", "last", "T", "reverse", *(a.name for a in arguments)])
-        shapes = "\n".join(f"    {a.name} {shape_of(a)}" for a in arguments)
-        doc = f'    """For the sequences first … last − 1, with\n\n{shapes}\n    """'
-        text = "\n".join([f"def {self.name}({names}):", doc, *indented(body), ""])
-        return Function(self.name, text, arguments)
+        if any(isinstance(stage, Equation) for stage in self.segments):
+            return body
+        return ["for t in range(lo, hi):", *indented(body)] if body else []
 
 
 def shape_of(a: Argument) -> str:
@@ -564,6 +606,9 @@ def shape_of(a: Argument) -> str:
     flat = ", ".join(map(str, a.value.shape))
     return {
         "steps": f"(T, B, {width})",
+        "chunk": f"(chunk, B, {width})",
+        "weight": f"(parts, {flat}), added up over steps and sequences",
+        "tiles": "(parts, …), scratch memory for outers",
         "state": f"(T + 1, B, {width}): before and after each step",
         "carried": f"(2, B, {width}): now and at the following step back",
         "rows": f"(B, {width})",

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ import numpy as np
 from tinyseq.compiler.buffers import pool
 from tinyseq.compiler.emit import Argument, Function, Source, emit
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
-from tinyseq.compiler.split import Plan, columns, kind, listed, split
+from tinyseq.compiler.split import Plan, kind, listed, split
 from tinyseq.kernels import gemm
 from tinyseq.kernels.jit import folder, jit
 from tinyseq.kernels.threads import get_num_threads, parallel
 
 _WORTH_SHARING = 2e7  # operations below which waking a second thread costs more than it brings
+_ROWS = 256  # of a chunk, for each thread: its numbers are to stay in the second-level cache
 _SILENT = 2.0  # seconds of compiling before it is said
 
 
@@ -36,18 +38,11 @@ class Compiled:
         self.plan: Plan = split(program, wanted, saving)
         self.source: Source = emit(self.plan)
         self.functions = load(program.name, self.source.text)
-        products = [e for e in self.plan.forward if kind(e) == "product"]
+        gemm.ready(program.dtype)
+        equations = [e for s in self.plan.before for e in listed(s)] + self.plan.forward
+        products = [e for e in equations if kind(e) == "product"]
         self.work = sum(2.0 * e.inputs[0].width * e.output.width for e in products)
         self.work += 30.0 * sum(e.output.width for e in self.plan.forward)
-        self.panels = [
-            a for f in self._emitted() for a in f.arguments if a.role == "panels"
-        ]
-
-    def _emitted(self) -> Iterator[Function]:
-        source = self.source
-        for f in (*source.before, source.forward, source.backward, *source.after):
-            if isinstance(f, Function):
-                yield f
 
 
 class Run:
@@ -69,11 +64,12 @@ class Run:
         self.T, self.B = self.values[program.x].shape[:2]
         self.reverse = int(reverse)
         self.dtype = program.dtype
-        self.buffers: dict[str, np.ndarray] = {}
+        self.buffers: dict[tuple[str, str], np.ndarray] = {}  # by name and role
         enough = self.T * self.B * compiled.work > _WORTH_SHARING
         self.parts = max(1, min(get_num_threads(), self.B)) if enough else 1
         cuts = [self.B * i // self.parts for i in range(self.parts + 1)]
         self.cuts = list(zip(cuts, cuts[1:], strict=False))
+        self.chunk = max(1, min(self.T, _ROWS * self.parts // self.B))
 
     # -- the two directions -----------------------------------------------------------------------
 
@@ -92,16 +88,14 @@ class Run:
             else:
                 states = pool.take((self.T + 1, self.B, v.width), self.dtype)
             states[self.T if self.reverse else 0] = self.values[v].reshape(self.B, -1)
-            self.buffers[v.name] = states
+            self.buffers[v.name, "state"] = states
         if self.own is None:
             assert program.y is not None
             n = self.T * self.B * program.y.width
-            self.buffers["y"] = flat[:n].reshape(self.T, self.B, -1)
-        for stage in compiled.source.before:
-            self.stage(stage)
+            self.buffers["y", "steps"] = flat[:n].reshape(self.T, self.B, -1)
         self.call(compiled.source.forward)
         for i, (start, stop) in self.tails().items():
-            last = self.buffers[program.before[i].name][0 if self.reverse else self.T]
+            last = self.buffers[program.before[i].name, "state"][0 if self.reverse else self.T]
             flat[start:stop] = last.reshape(-1)
         return flat
 
@@ -111,36 +105,32 @@ class Run:
         plan, source = compiled.plan, compiled.source
         keep = dict(self.buffers)  # what forward left; the rest is this call's own
         start, stop, _ = self.outputs[0]
-        self.buffers[program.seeds[0].name] = g[start:stop].reshape(self.T, self.B, -1)
+        self.buffers[program.seeds[0].name, "steps"] = g[start:stop].reshape(self.T, self.B, -1)
         for i, seed in enumerate(program.seeds[1:]):
             carried = pool.take((2, self.B, seed.width), self.dtype)
             tail = self.tails().get(i)
             carried[0] = 0 if tail is None else g[slice(*tail)].reshape(self.B, -1)
-            self.buffers[seed.name] = carried
-        for e in plan.collected:
-            self.zero_sums(e.output)
+            self.buffers[seed.name, "carried"] = carried
         assert source.backward is not None
         self.call(source.backward)
-        for stage in source.after:
-            self.stage(stage)
-        for o in plan.outer:
-            out = np.empty(o.result.shape, self.dtype)
-            gemm.product(self.matrix(o.left).T, self.matrix(o.right), out)
-            self.values[o.result] = out
-        late = [e for stage in plan.after for e in listed(stage) if kind(e) == "collect"]
-        for e in plan.collected + late:
-            sums = self.buffers[e.output.name]
-            self.values[e.output] = sums.sum(axis=0).reshape(e.output.shape)
+        for a in source.backward.arguments:
+            if a.role in ("sums", "weight"):
+                sums = self.buffers[a.name, a.role]
+                total = sums[0].copy() if self.parts == 1 else np.add(sums[0], sums[1])
+                for part in range(2, self.parts):
+                    total += sums[part]
+                self.values[a.value] = total.reshape(a.value.shape)
         for e in plan.final:
             self.constant(e)
         gradients = {}
         for v in plan.wanted:
             made = program.gradients.get(v)
             if v.kind == "state":
-                held = self.buffers[program.seeds[1 + program.before.index(v)].name]
-                gradients[v] = held[self.T % 2].reshape(self.values[v].shape).copy()
+                seed = program.seeds[1 + program.before.index(v)]
+                carried = self.buffers[seed.name, "carried"]
+                gradients[v] = carried[self.T % 2].reshape(self.values[v].shape).copy()
             elif made is not None and made.row:
-                gradients[v] = self.rows(made).reshape(self.values[v].shape)
+                gradients[v] = self.buffers[made.name, "steps"].reshape(self.values[v].shape)
             elif made is not None:
                 gradients[v] = self.values[made]
         self.buffers = keep
@@ -192,99 +182,64 @@ class Run:
                 at += self.B * v.width
         return out
 
-    # -- stages -----------------------------------------------------------------------------------
+    # -- running it -------------------------------------------------------------------------------
 
     def constant(self, e: Equation) -> None:
         arrays = [self.values[x] for x in e.inputs]
-        attrs = {k: v for k, v in e.attrs.items()}
-        out = np.asarray(e.op.forward(*arrays, **attrs))
-        if out.dtype != e.output.dtype:
-            out = out.astype(e.output.dtype)
-        self.values[e.output] = out
-
-    def stage(self, stage: Equation | Function) -> None:
-        if isinstance(stage, Function):
-            for a in stage.arguments:
-                if a.role == "sums":
-                    self.zero_sums(a.value)
-            self.call(stage)
-            return
-        left, right = stage.inputs
-        out = pool.take((self.T, self.B, stage.output.width), self.dtype)
-        self.buffers[stage.output.name] = out
-        gemm.product(self.matrix(left), self.values[right], out.reshape(-1, stage.output.width))
+        out = np.asarray(e.op.forward(*arrays, **e.attrs))
+        self.values[e.output] = out if out.dtype == e.output.dtype else out.astype(e.output.dtype)
 
     def call(self, function: Function) -> None:
         """Run an emitted function, its rows shared out over the threads."""
         arrays = [self.bind(a) for a in function.arguments]
         run = self.compiled.functions[function.name]
-        T, reverse, cuts = self.T, self.reverse, self.cuts
+        T, reverse, chunk, cuts = self.T, self.reverse, self.chunk, self.cuts
         if not getattr(run, "signatures", True):
             with said(self.compiled.program.name, function.name):
-                run(0, 0, 0, T, reverse, *arrays)  # compiles (or loads): no rows to run yet
+                run(0, 0, 0, T, reverse, chunk, *arrays)  # compiles (or loads): no rows to run yet
         if self.parts == 1:
-            run(0, 0, self.B, T, reverse, *arrays)
+            run(0, 0, self.B, T, reverse, chunk, *arrays)
         else:
-            parallel(lambda i: run(i, *cuts[i], T, reverse, *arrays), self.parts)
+            parallel(lambda i: run(i, *cuts[i], T, reverse, chunk, *arrays), self.parts)
 
     def bind(self, a: Argument) -> np.ndarray:
         """The array for an argument: what is there, or new memory for it."""
-        v, name = a.value, a.name
+        v = a.value
         if a.role == "flat":
             return np.ascontiguousarray(self.values[v])
-        if a.role == "panels":
-            if name not in self.buffers:
-                w = self.values[v]
-                columns_ = gemm.width(self.dtype)
-                shape = (math.ceil(w.shape[1] / columns_), w.shape[0], columns_)
-                self.buffers[name] = gemm.pack(w, pool.take(shape, self.dtype))
-            return self.buffers[name]
-        if v.kind in ("x", "noise"):
-            held = self.values[v]
-            return held.reshape(self.T, self.B, -1)
-        if name not in self.buffers:
-            shapes = {
-                "steps": (self.T, self.B, v.width),
-                "rows": (self.B, v.width),
-                "scratch": (self.parts, v.width),
-            }
-            self.buffers[name] = pool.take(shapes[a.role], v.dtype)
-        return self.buffers[name]
-
-    def zero_sums(self, v: Value) -> None:
-        sums = pool.take((self.parts, v.width), self.dtype)
-        sums[...] = 0
-        self.buffers[v.name] = sums
-
-    # -- what was computed for all steps ------------------------------------------------------------
-
-    def rows(self, v: Value) -> np.ndarray:
-        """v at all steps, (T, B, W)."""
-        program = self.compiled.program
-        if v in program.before:
-            return self.buffers[v.name][self.reverse : self.reverse + self.T]
-        if v in program.states and v.name not in self.buffers:
-            held = self.buffers[program.before[program.states.index(v)].name]
-            return held[1 - self.reverse : 1 - self.reverse + self.T]
         if v.kind in ("x", "noise"):
             return self.values[v].reshape(self.T, self.B, -1)
-        return self.buffers[v.name]
+        key = (a.name, a.role)
+        if key not in self.buffers:
+            self.buffers[key] = self.memory(a)
+        return self.buffers[key]
 
-    def matrix(self, v: Value) -> np.ndarray:
-        """v at all steps as one matrix (T·B, W)."""
-        e = v.made
-        if e is not None and v.name not in self.buffers and kind(e) == "view":
-            x = e.inputs[0]
-            held = self.matrix(x)
-            if e.op.name == "getitem":
-                cols = columns(x, e.attrs["index"], e)
-                step = int(cols[1] - cols[0]) if len(cols) > 1 else 1
-                if step < 0:
-                    return held[:, cols]
-                return held[:, int(cols[0]) : int(cols[-1]) + 1 : step]
-            return np.broadcast_to(held, (len(held), v.width))
-        held = self.rows(v)
-        return held.reshape(-1, held.shape[-1])
+    def memory(self, a: Argument) -> np.ndarray:
+        v, parts = a.value, self.parts
+        if a.role == "panels":
+            w = self.values[v]
+            columns = gemm.width(self.dtype)
+            shape = (math.ceil(w.shape[1] / columns), w.shape[0], columns)
+            return gemm.pack(w, pool.take(shape, self.dtype))
+        if a.role == "tiles":
+            rows = self.chunk * math.ceil(self.B / parts)
+            size = max(
+                gemm.outers_scratch(rows, *o.result.shape, self.dtype)
+                for o in self.compiled.plan.outer
+            )
+            return pool.take((parts, size), self.dtype)
+        if a.role in ("sums", "weight"):
+            shape = (parts, v.width) if a.role == "sums" else (parts, *v.shape)
+            sums = pool.take(shape, self.dtype)
+            sums[...] = 0
+            return sums
+        shape = {
+            "steps": (self.T, self.B, v.width),
+            "chunk": (self.chunk, self.B, v.width),
+            "rows": (self.B, v.width),
+            "scratch": (parts, v.width),
+        }[a.role]
+        return pool.take(shape, v.dtype)
 
 
 # -- source and functions -------------------------------------------------------------------------
@@ -308,9 +263,15 @@ def load(name: str, text: str) -> dict[str, Callable[..., None]]:
         file = f"<tinyseq {module}>" if path is None else str(_written(path / f"{module}.py", text))
         lines = text.splitlines(keepends=True)
         linecache.cache[file] = (len(text), None, lines, file)
-        names: dict[str, Any] = {"__name__": f"tinyseq_{module}", "__file__": file}
-        exec(compile(text, file, "exec"), names)
-        own = {k: f for k, f in names.items() if getattr(f, "__module__", "") == names["__name__"]}
+        # A module that can be imported by its name: what numba keeps on disk is found by that
+        emitted = sys.modules[f"tinyseq_{module}"] = ModuleType(f"tinyseq_{module}")
+        emitted.__file__ = file
+        exec(compile(text, file, "exec"), vars(emitted))
+        own = {
+            k: f
+            for k, f in vars(emitted).items()
+            if getattr(f, "__module__", "") == emitted.__name__
+        }
         keep = path is not None
         _loaded[text] = {k: jit(keep=keep)(f) for k, f in own.items()}
         return _loaded[text]

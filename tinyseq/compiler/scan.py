@@ -58,6 +58,8 @@ def scan(
 ) -> tuple[Tensor, State]:
     """As `nn.unroll`, at speed. Raises `CompileError` where a step cannot be compiled, and why."""
     known = lookup(cell, x, state, running, noise)
+    if x.shape[1] == 0:
+        raise CompileError("there is no sequence in the batch.")
     program = known.program
     inputs = [x, *state, *known.tensors]
     values = dict(
@@ -181,6 +183,8 @@ def lookup(
     cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any
 ) -> _Known:
     """The traced program for inputs of this kind, traced now if it is new."""
+    if not isinstance(state, tuple | list) or not all(isinstance(s, Tensor) for s in state):
+        raise CompileError("the state is not a tuple of tensors.")
     kinds = (
         x.shape[2:],
         x.dtype,
@@ -195,10 +199,15 @@ def lookup(
         try:
             known = _Known(*_traced(cell, x, state, running, noise))
         except CompileError as error:
-            known = error
+            known = CompileError(f"{type(cell).__name__} cannot be compiled: {error}")
+        except Exception as error:
+            known = CompileError(
+                f"{type(cell).__name__} cannot be compiled: a step on its own, run for two "
+                f"sequences, fails: {error}"
+            )
         mine[key] = known
     if isinstance(known, CompileError):
-        raise CompileError(f"{type(cell).__name__} cannot be compiled: {known}")
+        raise known.with_traceback(None)
     return known
 
 

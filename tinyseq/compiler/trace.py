@@ -26,7 +26,10 @@ from tinyseq.tensor import FLOATS, Tensor
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
 #: Names that the emitted source has for itself
-RESERVED = "t T s i j part parts first last reverse before after now following zero total".split()
+RESERVED = (
+    "t T s s0 s1 lo hi i j part parts first last reverse chunk tiles before after now following "
+    "total largest"
+).split()
 Step = Callable[[Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Tensor, ...]]]
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from tinyseq.kernels.jit import EXACT, jit
 from tinyseq.kernels.threads import get_num_threads, parallel
@@ -63,26 +63,29 @@ _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
 
 
-def _tile(rows: int, panels: int) -> Callable[..., None]:
+def _tile(rows: int, panels: int, double: bool) -> Callable[..., None]:
     """out[rows, panels · width] (+)= a[rows, k] w[k, panels · width], in registers.
 
-    Arguments are addresses and distances in elements, but for ``like``, an array that says the
-    dtype. ``columns`` of the result exist; those of the last panel behind them are not touched.
-    ``add``: 1 to add to what is there, 0 to write over it.
+    Arguments are addresses and distances in elements. ``columns`` of the result exist; those of
+    the last panel behind them are not touched. ``add``: 1 to add to what is there, 0 to write over
+    it.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def tile(typingctx, like, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add):  # type: ignore[no-untyped-def]
-        integers = [types.intp] * 10
-        return types.void(like, *integers), lambda *args: _write_tile(rows, panels, *args)
+    def tile(typingctx, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add):  # type: ignore[no-untyped-def]
+        def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return _write_tile(rows, panels, double, context, builder, args)
+
+        return types.void(*[types.intp] * 10), write
 
     return tile  # type: ignore[no-any-return]
 
 
-def _write_tile(rows: int, panels: int, context: Any, builder: Any, signature: Any, args: Any):  # type: ignore[no-untyped-def]
+def _write_tile(
+    rows: int, panels: int, double: bool, context: Any, builder: Any, args: Any
+) -> Any:
     """The tile in LLVM's language: entry → (sums from memory | zeros) → loop over k → stores."""
-    _, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add = args
-    double = signature.args[0].dtype == types.float64
+    a, a_row, a_col, w, w_panel, out, out_row, k, columns, add = args
     number, size = (ir.DoubleType(), 8) if double else (ir.FloatType(), 4)
     lanes = _BYTES // size
     vector = ir.VectorType(number, lanes)
@@ -208,67 +211,211 @@ def _write_tile(rows: int, panels: int, context: Any, builder: Any, signature: A
     return context.get_dummy_value()
 
 
-def _dispatcher() -> Any:
-    """One function over the number of rows: its branches are tiles whose sums are registers."""
-    names: dict[str, Any] = {}
-    lines = ["def tiles(rows, panels, like, a, a_row, a_col, w, w_panel, out, out_row, k, n, add):"]
-    for rows in range(ROWS, 0, -1):
-        at_once = _AT_ONCE.get(rows, 1)
-        for panels in {at_once, 1}:
-            names[f"tile_{rows}_{panels}"] = _tile(rows, panels)
-            lines.append(
-                f"    if rows == {rows} and panels == {panels}:\n"
-                f"        tile_{rows}_{panels}"
-                "(like, a, a_row, a_col, w, w_panel, out, out_row, k, n, add)\n"
-                "        return"
-            )
-    exec("\n".join(lines), names)
-    return jit(EXACT, inline=True)(names["tiles"])
+_ARGUMENTS = "rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add"
+_ready: set[str] = set()
+_getting_ready = threading.Lock()
+
+
+def _symbol(dtype: Any) -> str:
+    return f"tinyseq_tiles_{dtype}"
+
+
+def ready(dtype: Any) -> None:
+    """Compile the tiles for this dtype, or load them, before anything that calls them.
+
+    They are one function over the number of rows, whose branches are tiles. Compiled code finds it
+    by its name, so that it is compiled once and not again in every program that multiplies.
+    """
+    dtype = np.dtype(dtype)
+    if _PLAIN or dtype.name in _ready:
+        return
+    with _getting_ready:
+        if dtype.name in _ready:
+            return
+        names: dict[str, Any] = {"__name__": __name__}
+        lines = [f"def tiles_{dtype}({_ARGUMENTS}):"]
+        for rows in range(ROWS, 0, -1):
+            for panels in {_AT_ONCE.get(rows, 1), 1}:
+                tile = f"tile_{rows}_{panels}"
+                names[tile] = _tile(rows, panels, dtype == np.float64)
+                given = _ARGUMENTS.removeprefix("rows, panels, ")
+                lines.append(f"    if rows == {rows} and panels == {panels}:")
+                lines.append(f"        {tile}({given})")
+        exec(compile("\n".join(lines), __file__, "exec"), names)
+        compiled: Any = jit(EXACT)(names[f"tiles_{dtype}"])
+        result = compiled.get_compile_result(types.void(*[types.intp] * 12))
+        address = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+        llvmlite.binding.add_symbol(_symbol(dtype), address)
+        _held_code.append(compiled)  # as long as the process: code has its address
+        _ready.add(dtype.name)
+
+
+_held_code: list[Any] = []
+
+
+def _tiles(like, rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add):  # type: ignore[no-untyped-def]
+    """The tiles for the dtype of the array ``like``."""
+    raise NotImplementedError("this function is there in compiled code only")
+
+
+@overload(_tiles)
+def _tiles_of(like, rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add):  # type: ignore[no-untyped-def]
+    tiles = types.ExternalFunction(
+        _symbol(like.dtype.name), types.void(*[types.intp] * 12)
+    )
+
+    def call(like, rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add):  # type: ignore[no-untyped-def]
+        tiles(rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add)
+
+    return call
 
 
 if not _PLAIN:
-    _tiles = _dispatcher()
     _ONE, _TWO, _THREE = (_AT_ONCE.get(n, 1) for n in (1, 2, 3))
 
     @jit(EXACT)
-    def matmul(a, w, out, add):  # type: ignore[no-untyped-def]
-        """out (+)= a w on this thread: a (M, K) of any strides, w in panels, out (M, N) in rows."""
-        M, K = a.shape
-        N = out.shape[1]
+    def _multiply(a, w, out, steps, rows, a_step, a_row, a_col, out_step, out_row, K, N, add):  # type: ignore[no-untyped-def]
+        """out[t] (+)= a[t] w for t < steps, ``rows`` rows each: every panel of w passes once."""
         panels, _, columns = w.shape
         size = out.itemsize
-        a_row, a_col = a.strides[0] // size, a.strides[1] // size
-        out_row = out.strides[0] // size
-        for m0 in range(0, M, _HEIGHT):
-            height = min(_HEIGHT, M - m0)
-            count = (height + ROWS - 1) // ROWS  # tiles of nearly the same number of rows
-            rows, more = height // count, height % count
-            together = _ONE if rows == 1 else _TWO if rows == 2 else _THREE if rows == 3 else 1
-            for k0 in range(0, K, DEPTH):
-                depth = min(DEPTH, K - k0)
-                p = 0
-                while p < panels:
-                    here = together if panels - p >= together else 1
-                    m = m0
+        count = (rows + ROWS - 1) // ROWS  # tiles of nearly the same number of rows
+        low, more = rows // count, rows % count
+        together = _ONE if rows == 1 else _TWO if rows == 2 else _THREE if rows == 3 else 1
+        for k0 in range(0, K, DEPTH):
+            depth = min(DEPTH, K - k0)
+            p = 0
+            while p < panels:
+                here = together if panels - p >= together else 1
+                for t in range(steps):
+                    m = 0
                     for i in range(count):
-                        n = rows + (1 if i < more else 0)
+                        n = low + (1 if i < more else 0)
                         _tiles(
+                            out,
                             n,
                             here,
-                            out,
-                            a.ctypes.data + (m * a_row + k0 * a_col) * size,
+                            a.ctypes.data + (t * a_step + m * a_row + k0 * a_col) * size,
                             a_row,
                             a_col,
                             w.ctypes.data + (p * K + k0) * columns * size,
                             K * columns,
-                            out.ctypes.data + (m * out_row + p * columns) * size,
+                            out.ctypes.data
+                            + (t * out_step + m * out_row + p * columns) * size,
                             out_row,
                             depth,
                             N - p * columns,
                             1 if add or k0 > 0 else 0,
                         )
                         m += n
-                    p += here
+                p += here
+
+    @jit(EXACT)
+    def matmul(a, w, out):  # type: ignore[no-untyped-def]
+        """out = a w on this thread: a (M, K) of any strides, w in panels, out (M, N) in rows."""
+        size = out.itemsize
+        M, K = a.shape
+        if M > 0:
+            _multiply(
+                a,
+                w,
+                out,
+                1,
+                M,
+                0,
+                a.strides[0] // size,
+                a.strides[1] // size,
+                0,
+                out.strides[0] // size,
+                K,
+                out.shape[1],
+                0,
+            )
+
+    @jit(EXACT)
+    def matmuls(a, w, out):  # type: ignore[no-untyped-def]
+        """out[t] = a[t] w for all t on this thread: a (T, M, K), w in panels, out (T, M, N)."""
+        size = out.itemsize
+        T, M, K = a.shape
+        if T == 0 or M == 0:
+            return
+        if a.strides[0] == M * a.strides[1] and out.strides[0] == M * out.strides[1]:
+            T, M = 1, T * M  # one matrix, in fact
+        _multiply(
+            a,
+            w,
+            out,
+            T,
+            M,
+            a.strides[0] // size,
+            a.strides[1] // size,
+            a.strides[2] // size,
+            out.strides[0] // size,
+            out.strides[1] // size,
+            K,
+            out.shape[2],
+            0,
+        )
+
+    @jit(EXACT)
+    def outers(a, g, out, scratch):  # type: ignore[no-untyped-def]
+        """out += Σₜ a[t]ᵀ g[t] on this thread: a (T, R, M), g (T, R, N), out (M, N).
+
+        Both are laid out anew first, in ``scratch`` (`outers_scratch` numbers): a in tiles, g in
+        panels. Read where they are, each number would cost a line of the cache.
+        """
+        T, R, M = a.shape
+        N = g.shape[2]
+        K = T * R
+        if K == 0:
+            return
+        columns = 2 * _BYTES // out.itemsize
+        panels = (N + columns - 1) // columns
+        size = out.itemsize
+        out_row = out.strides[0] // size
+        count = (M + ROWS - 1) // ROWS
+        low, more = M // count, M % count
+        m = 0
+        for i in range(count):
+            n = low + (1 if i < more else 0)
+            at = m * K
+            for t in range(T):
+                for r in range(R):
+                    for j in range(n):
+                        scratch[at + j] = a[t, r, m + j]
+                    at += n
+            m += n
+        packed = M * K
+        for p in range(panels):
+            n0 = p * columns
+            n = min(columns, N - n0)
+            at = packed + p * K * columns
+            for t in range(T):
+                for r in range(R):
+                    for j in range(n):
+                        scratch[at + j] = g[t, r, n0 + j]
+                    for j in range(n, columns):
+                        scratch[at + j] = 0
+                    at += columns
+        for p in range(panels):
+            m = 0
+            for i in range(count):
+                n = low + (1 if i < more else 0)
+                _tiles(
+                    out,
+                    n,
+                    1,
+                    scratch.ctypes.data + m * K * size,
+                    1,
+                    n,
+                    scratch.ctypes.data + (packed + p * K * columns) * size,
+                    K * columns,
+                    out.ctypes.data + (m * out_row + p * columns) * size,
+                    out_row,
+                    K,
+                    N - p * columns,
+                    1,
+                )
+                m += n
 
     @jit(EXACT)
     def _pack(w, panels):  # type: ignore[no-untyped-def]
@@ -292,15 +439,28 @@ if not _PLAIN:
 
 else:
 
-    def matmul(a: np.ndarray, w: np.ndarray, out: np.ndarray, add: int) -> None:
-        whole = w.transpose(1, 0, 2).reshape(w.shape[1], -1)[:, : out.shape[1]]
-        out[...] = a @ whole + (out if add else 0)
+    def _whole(w: np.ndarray, N: int) -> np.ndarray:
+        return w.transpose(1, 0, 2).reshape(w.shape[1], -1)[:, :N]
+
+    def matmul(a: np.ndarray, w: np.ndarray, out: np.ndarray) -> None:
+        out[...] = a @ _whole(w, out.shape[-1])
+
+    matmuls = matmul
+
+    def outers(a: np.ndarray, g: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:
+        out += a.reshape(-1, a.shape[-1]).T @ g.reshape(-1, g.shape[-1])
 
     def _pack(w: np.ndarray, panels: np.ndarray) -> None:
         K, N = w.shape
         padded = np.zeros((K, panels.shape[0] * panels.shape[2]), w.dtype)
         padded[:, :N] = w
         panels[...] = padded.reshape(K, panels.shape[0], -1).transpose(1, 0, 2)
+
+
+def outers_scratch(K: int, M: int, N: int, dtype: Any) -> int:
+    """How many numbers `outers` lays out anew for K = T · R rows."""
+    columns = width(dtype)
+    return K * (M + math.ceil(N / columns) * columns)
 
 
 def pack(w: np.ndarray, panels: np.ndarray | None = None) -> np.ndarray:
@@ -315,23 +475,36 @@ def pack(w: np.ndarray, panels: np.ndarray | None = None) -> np.ndarray:
 _scratch = threading.local()  # panels of a product's own, kept: fresh memory costs page faults
 
 
-def _panels(K: int, N: int, dtype: Any) -> np.ndarray:
-    columns = width(dtype)
-    count = math.ceil(N / columns)
-    size = count * K * columns
-    held = getattr(_scratch, dtype.name, None)
+def _held(name: str, size: int, dtype: Any) -> np.ndarray:
+    held = getattr(_scratch, f"{name}_{dtype}", None)
     if held is None or held.size < size:
         held = np.empty(size, dtype)
-        setattr(_scratch, dtype.name, held)
-    return held[:size].reshape(count, K, columns)
+        setattr(_scratch, f"{name}_{dtype}", held)
+    return held[:size]  # type: ignore[no-any-return]
 
 
 def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray, add: bool) -> None:
-    """out (+)= a b on this thread, b packed a block of its rows at a time."""
-    K, N = b.shape
-    for k0 in range(0, K, DEPTH):
-        rows = b[k0 : k0 + DEPTH]
-        matmul(a[:, k0 : k0 + DEPTH], pack(rows, _panels(len(rows), N, b.dtype)), out, add or k0 > 0)
+    """out (+)= a b on this thread."""
+    (M, K), N = a.shape, b.shape[1]
+    if M > 1 and a.strides[0] < a.strides[1]:  # a is a transpose: a sum over its columns
+        if not add:
+            out[...] = 0
+        depth = DEPTH // 2
+        for k0 in range(0, K, depth):
+            x, y = a.T[None, k0 : k0 + depth], b[None, k0 : k0 + depth]
+            size = outers_scratch(x.shape[1], M, N, a.dtype)
+            outers(x, y, out, _held("tiles", size, a.dtype))
+        return
+    columns = width(b.dtype)
+    shape = (math.ceil(N / columns), K, columns)
+    panels = _held("panels", math.prod(shape), b.dtype).reshape(shape)
+    _pack(b, panels)
+    if add:
+        product = np.empty_like(out)
+        matmul(a, panels, product)
+        out += product
+    else:
+        matmul(a, panels, out)
 
 
 def product(
@@ -341,6 +514,7 @@ def product(
 
     ``out`` (M, N), with its rows in one piece, takes the result, or has it added with ``add``.
     """
+    ready(a.dtype)
     (M, K), N = a.shape, b.shape[1]
     if out is None:
         out = np.empty((M, N), a.dtype)

@@ -6,13 +6,14 @@ state is nested tuples, and what comes out goes back in. They take any cell, als
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, graph, op, ops
+from tinyseq import awake, errors, graph, op, ops
 from tinyseq.nn.cells import (
     GRUCell,
     LayerNormGRUCell,
@@ -152,6 +153,10 @@ def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -
     return cell.initial_state(batch_size, dtype)  # type: ignore[no-any-return]
 
 
+COMPILED_FROM = 2000  # steps of a sequence that a layer runs unrolled, before it is compiled
+_said: set[str] = set()
+
+
 class Recurrent(Module):
     """A cell run over a whole sequence: x (T, B, D) → y (T, B, H), and the last state.
 
@@ -160,22 +165,23 @@ class Recurrent(Module):
     (B) of whole numbers: how many steps each sequence has, in any order; behind its end its state
     stands still and y is 0.
 
-    ``mode``: ``None`` takes the fastest way there is, ``"unroll"`` the step-by-step one through the
-    recorded graph. Gradients flow to x, the parameters and the initial state. Raises `ShapeError`
-    for an x that is not (T, B, D), an empty sequence, or lengths that do not fit.
+    ``mode``: ``"unroll"`` goes step by step through the recorded graph; ``"compiled"`` runs the
+    whole sequence as one op, a numba loop made from the recording of one step, and raises
+    `CompileError`, with the reason, for a cell that has none. ``None``: unrolled for the first
+    steps, and compiled from the call on in which the layer has run ``COMPILED_FROM`` steps of a
+    sequence in all, where that can be done (and unrolled where not, saying once why). Values and
+    gradients, also of gradients, are the same in all modes, but for rounding. Gradients flow to x,
+    the parameters and the initial state. Raises `ShapeError` for an x that is not (T, B, D), an
+    empty sequence, or lengths that do not fit.
     """
 
     def __init__(self, cell: Module, reverse: bool = False, mode: str | None = None) -> None:
-        if mode == "compiled":
-            raise NotImplementedError(
-                "mode='compiled' is not there yet. Use mode='unroll', or None for the "
-                "fastest there is."
-            )
-        if mode not in (None, "unroll"):
-            raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', or None.")
+        if mode not in (None, "unroll", "compiled"):
+            raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', 'compiled', or None.")
         self.cell = cell
         self.reverse = reverse
         self.mode = mode
+        self._steps = 0  # of sequences, run so far
 
     @property
     def input_size(self) -> int:
@@ -196,9 +202,38 @@ class Recurrent(Module):
         _check_sequence(x, "Recurrent")
         if state is None:
             state = self.initial_state(x.shape[1], x.dtype)
-        hoist = self.mode is None and x.shape[0] > 1
+        running = _running(lengths, x)
         noise = self.cell.noise(x, state) if hasattr(self.cell, "noise") else None
-        return unroll(self.cell, x, state, self.reverse, _running(lengths, x), hoist, noise)
+        if self._compiles(x):
+            from tinyseq.compiler.scan import scan
+
+            try:
+                return scan(self.cell, x, state, self.reverse, running, noise)
+            except errors.CompileError as reason:
+                self._without(reason, x, state)
+        hoist = self.mode is None and x.shape[0] > 1
+        return unroll(self.cell, x, state, self.reverse, running, hoist, noise)
+
+    def _compiles(self, x: Tensor) -> bool:
+        """Whether this call is to run compiled: there was enough work to be worth it."""
+        self._steps += x.shape[0] * x.shape[1]
+        if self.mode == "unroll" or graph.recording.tape is not None:
+            return False
+        if graph.recording.anomaly:  # which names the step and the op
+            return False
+        if self.mode is None and self._steps < COMPILED_FROM:
+            return False
+        awake.wake()
+        return self.mode == "compiled" or awake.kernels is not None
+
+    def _without(self, reason: errors.CompileError, x: Tensor, state: State) -> None:
+        """What follows from a cell that cannot be compiled: an error, or unrolling, said once."""
+        if self.mode == "compiled":
+            self.cell(x[0], state)  # if the step itself fails, its own error tells more
+            raise reason
+        if str(reason) not in _said:
+            _said.add(str(reason))
+            warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=4)
 
     def _describe(self) -> str:
         return "reverse" if self.reverse else ""
