@@ -463,6 +463,34 @@ def scatter_case(draw):
 
 
 @st.composite
+def rows_of_classes(draw):
+    N, V = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    return draw(values((N, V))), draw(hnp.arrays(np.int64, N, elements=st.integers(0, V - 1)))
+
+
+@st.composite
+def softmax_loss_case(draw):
+    x, classes = draw(rows_of_classes())
+    return Case(
+        lambda t: raw.softmax_loss(t, classes=classes),
+        [x],
+        lambda a: np_logsumexp(a, 1, False) - a[np.arange(len(a)), classes],
+    )
+
+
+@st.composite
+def softmax_loss_slope_case(draw):
+    x, classes = draw(rows_of_classes())
+    return Case(
+        lambda s, t: raw.softmax_loss_slope(s, t, classes=classes),
+        [draw(values((len(x),))), x],
+        lambda g, a: (
+            g[:, None] * (np.exp(a - np_logsumexp(a, 1, True)) - np.eye(a.shape[1])[classes])
+        ),
+    )
+
+
+@st.composite
 def where_case(draw):
     three = draw(hnp.mutually_broadcastable_shapes(num_shapes=3, max_dims=3, max_side=3))
     condition = draw(hnp.arrays(bool, three.input_shapes[0]))
@@ -534,6 +562,8 @@ OPS: dict[str, st.SearchStrategy[Case]] = {
     "min": reduction(ts.min, np.min),
     "checkpointed": checkpoint_case(),
     "logsumexp": reduction(ts.logsumexp, np_logsumexp),
+    "softmax_loss": softmax_loss_case(),
+    "softmax_loss_slope": softmax_loss_slope_case(),
     "cumsum": along_axis(ts.cumsum, np.cumsum),
     "argsort": along_axis(ts.argsort, np.argsort, differentiable=False),
     "argmax": along_axis(ts.argmax, np.argmax, differentiable=False),

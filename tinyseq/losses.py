@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors, op, ops
+from tinyseq import primitives as raw
 from tinyseq.tensor import FLOATS, Tensor
 
 IGNORED = -100
@@ -49,8 +50,7 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing={label_smoothing} must be from 0 to 1.")
     *batch, V = logits.shape
-    rows = centred(ops.reshape(logits, math.prod(batch), V))
-    total = ops.logsumexp(rows, -1)
+    rows = ops.reshape(logits, math.prod(batch), V)
     count: float = len(rows)
     if given.dtype.kind == "f":
         if ignore_index != IGNORED:
@@ -63,15 +63,17 @@ def cross_entropy(
             p = (1 - label_smoothing) * p + label_smoothing / V
         if w is not None:
             p = p * w
-        loss = total * ops.sum(p, -1) - ops.sum(p * rows, -1)
+        rows = centred(rows)
+        loss = ops.logsumexp(rows, -1) * ops.sum(p, -1) - ops.sum(p * rows, -1)
     else:
         classes, keep = _classes("cross_entropy", "logits", logits, given, ignore_index)
-        loss = total - rows[np.arange(len(rows)), classes]
+        loss = raw.softmax_loss(rows, classes=classes)
         if w is not None:
             loss = loss * w[classes]
         if label_smoothing:
             w_all = np.ones(V, rows.dtype) if w is None else w
-            everywhere = total * w_all.sum() - rows @ w_all
+            rows = centred(rows)
+            everywhere = ops.logsumexp(rows, -1) * w_all.sum() - rows @ w_all
             loss = (1 - label_smoothing) * loss + label_smoothing / V * everywhere
         loss, count = _kept(loss, keep, w, classes)
     return _reduced_over("cross_entropy", loss, reduction, batch, count)

@@ -35,12 +35,23 @@ from typing import Any
 
 import numpy as np
 
+from tinyseq import awake
 from tinyseq.errors import DtypeError, located
 from tinyseq.op import F32, Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
 _ERF_SLOPE = 2 / math.sqrt(math.pi)
 _BROADCAST = "Axes are matched from the right and must be equal or 1: reshape one of the operands."
+
+
+def _quick(*arrays: np.ndarray) -> bool:
+    """Whether there are kernels and they can take these: floats of one dtype, in plain memory."""
+    if awake.kernels is None:
+        return False
+    dtype = arrays[0].dtype
+    if dtype not in FLOATS:
+        return False
+    return builtins.all(a.dtype is dtype and a.flags.c_contiguous for a in arrays)
 
 
 def _number(x: np.ndarray) -> np.ndarray:
@@ -445,12 +456,15 @@ def _add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
         out[index] += x
     elif len(parts) == 1:  # whole rows, as an embedding picks: sort, add up each run of equal ones
         rows = arrays[0].ravel() % out.shape[0]
+        picked = x.reshape(rows.size, *out.shape[1:])
+        if _quick(out, picked) and rows.dtype == np.int64 and out.ndim == 2:
+            awake.kernels.updates.add_rows(out, rows, picked)
+            return
         order = np.argsort(rows, kind="stable")
         if len(order):
             rows = rows[order]
             starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
-            picked = x.reshape(len(order), *out.shape[1:])[order]
-            out[rows[starts]] += np.add.reduceat(picked, starts, axis=0)
+            out[rows[starts]] += np.add.reduceat(picked[order], starts, axis=0)
     else:  # let NumPy say which place each element came from
         places = np.arange(out.size).reshape(out.shape)[index]
         np.add.at(out.reshape(-1), places.ravel(), np.broadcast_to(x, places.shape).ravel())
@@ -537,6 +551,52 @@ def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
     with np.errstate(divide="ignore", over="ignore"):  # ln 0 = −∞; beside an ∞ e^x may be one too
         out = np.log(np.sum(np.exp(x - largest), axis=axis, keepdims=True)) + largest
     return out if keepdims else np.squeeze(out, axis)
+
+
+def _softmax(x: Tensor) -> Tensor:
+    """Of the rows. Less their largest element, which changes nothing, for there float32 is fine."""
+    x = x - max(Tensor.wrap(x._data), axis=(1,), keepdims=True)
+    return exp(x - logsumexp(x, axis=(1,), keepdims=True))
+
+
+def _softmax_loss_vjp(g: Tensor, y: Tensor, x: Tensor, classes: np.ndarray) -> tuple[Tensor]:
+    return (softmax_loss_slope(g, x, classes=classes),)
+
+
+@primitive(_softmax_loss_vjp, reads="x", hint=_EMPTY)
+def softmax_loss(x: np.ndarray, classes: np.ndarray) -> Any:
+    """yᵢ = ln Σ_c e^xᵢ_c − xᵢ_classᵢ = −ln softmax(xᵢ)_classᵢ: x (N, V), N classes → (N)."""
+    if x.size and _quick(x):
+        return awake.kernels.losses.softmax_loss(x, classes)
+    x = x - np.max(x, axis=1, keepdims=True)
+    chosen = x[np.arange(len(x)), classes]
+    return np.log(np.sum(np.exp(x, out=x), axis=1)) - chosen
+
+
+def _softmax_loss_slope_vjp(
+    u: Tensor, y: Tensor, g: Tensor, x: Tensor, classes: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    p = _softmax(x)
+    weighed = u * p
+    total = sum(weighed, axis=(1,), keepdims=True)
+    chosen = getitem(u, index=(np.arange(len(x)), classes))
+    dg = reshape(total, shape=g.shape) - chosen
+    return dg, (weighed - p * total) * reshape(g, shape=(len(x), 1))
+
+
+@primitive(_softmax_loss_slope_vjp, reads="x")
+def softmax_loss_slope(g: np.ndarray, x: np.ndarray, classes: np.ndarray) -> Any:
+    """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N), x (N, V) → (N, V): what `softmax_loss` passes
+    back.
+    """
+    g = np.ascontiguousarray(g)
+    if x.size and _quick(g, x):
+        return awake.kernels.losses.softmax_loss_slope(g, x, classes)
+    y = x - np.max(x, axis=1, keepdims=True)
+    np.exp(y, out=y)
+    y *= (g / np.sum(y, axis=1))[:, None]
+    y[np.arange(len(y)), classes] -= g
+    return y
 
 
 def _cumsum_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int, reverse: bool) -> tuple[Tensor]:
