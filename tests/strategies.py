@@ -464,30 +464,35 @@ def scatter_case(draw):
 
 @st.composite
 def rows_of_classes(draw):
-    N, V = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    return draw(values((N, V))), draw(hnp.arrays(np.int64, N, elements=st.integers(0, V - 1)))
+    x = draw(values(draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=4))))
+    N, V = x.size // x.shape[-1], x.shape[-1]
+    return x, draw(hnp.arrays(np.int64, N, elements=st.integers(0, V - 1)))
 
 
 @st.composite
 def softmax_loss_case(draw):
     x, classes = draw(rows_of_classes())
-    return Case(
-        lambda t: raw.softmax_loss(t, classes=classes),
-        [x],
-        lambda a: np_logsumexp(a, 1, False) - a[np.arange(len(a)), classes],
-    )
+    over = draw(st.sampled_from([None, 1.0, 3.0]))
+
+    def reference(a):
+        rows = a.reshape(-1, a.shape[-1])
+        losses = np_logsumexp(rows, 1, False) - rows[np.arange(len(rows)), classes]
+        return losses if over is None else losses.sum() / over
+
+    return Case(lambda t: raw.softmax_loss(t, classes=classes, over=over), [x], reference)
 
 
 @st.composite
 def softmax_loss_slope_case(draw):
     x, classes = draw(rows_of_classes())
-    return Case(
-        lambda s, t: raw.softmax_loss_slope(s, t, classes=classes),
-        [draw(values((len(x),))), x],
-        lambda g, a: (
-            g[:, None] * (np.exp(a - np_logsumexp(a, 1, True)) - np.eye(a.shape[1])[classes])
-        ),
-    )
+    g = draw(values(draw(st.sampled_from([(), classes.shape]))))
+
+    def reference(g, a):
+        hot = np.eye(a.shape[-1])[classes].reshape(a.shape)
+        g = np.broadcast_to(g, classes.shape).reshape(*a.shape[:-1], 1)
+        return g * (np.exp(a - np_logsumexp(a, -1, True)) - hot)
+
+    return Case(lambda s, t: raw.softmax_loss_slope(s, t, classes=classes), [g, x], reference)
 
 
 @st.composite

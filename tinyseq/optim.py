@@ -268,9 +268,7 @@ class Adam(Optimizer):
         mean, square = buffers
         decay = self.weight_decay if self._decays_apart else 0.0
         if _fused(p, g, mean, square):
-            awake.kernels.updates.adam(
-                p, g, mean, square, t, self.lr, self.betas, self.eps, decay
-            )
+            awake.kernels.updates.adam(p, g, mean, square, t, self.lr, self.betas, self.eps, decay)
             return
         if decay:
             p *= 1 - self.lr * decay
@@ -317,7 +315,7 @@ def _fused(*arrays: np.ndarray) -> bool:
     shape, dtype = arrays[0].shape, arrays[0].dtype
     if dtype not in FLOATS:
         return False
-    for a in arrays:
+    for a in arrays:  # noqa: SIM110  # a generator would cost more than the kernel's call
         if a.shape != shape or a.dtype is not dtype or not a.flags.carray:
             return False
     return True

@@ -434,6 +434,8 @@ def _getitem_joint(x: Tensor, uses: list[Use]) -> Tensor:
 )
 def getitem(x: np.ndarray, index: Any) -> Any:
     """x[index], with everything that NumPy indexes by."""
+    if index.__class__ is np.ndarray and index.dtype != bool and x.ndim:
+        return x.take(index, axis=0)  # the same, and up to twice as fast
     return x[index]
 
 
@@ -493,7 +495,7 @@ def argmin(x: np.ndarray, axis: int, keepdims: bool) -> Any:
 
 def _spread(g: Tensor, like: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
     """What was reduced over ``axis``, repeated along it again."""
-    if not keepdims:
+    if not keepdims and g.ndim:
         kept = tuple(1 if i in axis else n for i, n in enumerate(like.shape))
         g = reshape(g, shape=kept)
     return broadcast_to(g, shape=like.shape)
@@ -553,50 +555,57 @@ def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
     return out if keepdims else np.squeeze(out, axis)
 
 
-def _softmax(x: Tensor) -> Tensor:
-    """Of the rows. Less their largest element, which changes nothing, for there float32 is fine."""
-    x = x - max(Tensor.wrap(x._data), axis=(1,), keepdims=True)
-    return exp(x - logsumexp(x, axis=(1,), keepdims=True))
-
-
-def _softmax_loss_vjp(g: Tensor, y: Tensor, x: Tensor, classes: np.ndarray) -> tuple[Tensor]:
-    return (softmax_loss_slope(g, x, classes=classes),)
+def _softmax_loss_vjp(
+    g: Tensor, y: Tensor, x: Tensor, classes: np.ndarray, over: float | None
+) -> tuple[Tensor]:
+    return (softmax_loss_slope(g if over is None else g / over, x, classes=classes),)
 
 
 @primitive(_softmax_loss_vjp, reads="x", hint=_EMPTY)
-def softmax_loss(x: np.ndarray, classes: np.ndarray) -> Any:
-    """yᵢ = ln Σ_c e^xᵢ_c − xᵢ_classᵢ = −ln softmax(xᵢ)_classᵢ: x (N, V), N classes → (N)."""
+def softmax_loss(x: np.ndarray, classes: np.ndarray, over: float | None) -> Any:
+    """yᵢ = ln Σ_c e^xᵢ_c − xᵢ_classᵢ = −ln softmax(xᵢ)_classᵢ, x (..., V) row by row, N classes →
+    (N); with ``over`` Σ yᵢ / over.
+    """
+    x = x.reshape(-1, x.shape[-1])
     if x.size and _quick(x):
-        return awake.kernels.losses.softmax_loss(x, classes)
-    x = x - np.max(x, axis=1, keepdims=True)
-    chosen = x[np.arange(len(x)), classes]
-    return np.log(np.sum(np.exp(x, out=x), axis=1)) - chosen
+        y = awake.kernels.losses.softmax_loss(x, classes)
+    else:
+        x = x - np.max(x, axis=1, keepdims=True)
+        chosen = x[np.arange(len(x)), classes]
+        y = np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen
+    return y if over is None else np.add.reduce(y) / over
 
 
 def _softmax_loss_slope_vjp(
     u: Tensor, y: Tensor, g: Tensor, x: Tensor, classes: np.ndarray
 ) -> tuple[Tensor, Tensor]:
-    p = _softmax(x)
+    rows = (len(classes), x.shape[-1])
+    u = reshape(u, shape=rows)
+    z = reshape(x, shape=rows)
+    z = z - max(Tensor.wrap(z._data), axis=(1,), keepdims=True)  # near 0 float32 is fine
+    p = exp(z - logsumexp(z, axis=(1,), keepdims=True))
     weighed = u * p
     total = sum(weighed, axis=(1,), keepdims=True)
-    chosen = getitem(u, index=(np.arange(len(x)), classes))
-    dg = reshape(total, shape=g.shape) - chosen
-    return dg, (weighed - p * total) * reshape(g, shape=(len(x), 1))
+    dg = sum(total, axis=(1,), keepdims=False) - getitem(u, index=(np.arange(rows[0]), classes))
+    dx = (weighed - p * total) * (reshape(g, shape=(rows[0], 1)) if g.ndim else g)
+    return dg, reshape(dx, shape=x.shape)
 
 
 @primitive(_softmax_loss_slope_vjp, reads="x")
 def softmax_loss_slope(g: np.ndarray, x: np.ndarray, classes: np.ndarray) -> Any:
-    """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N), x (N, V) → (N, V): what `softmax_loss` passes
-    back.
+    """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N) or a number, x (..., V) → (..., V): what
+    `softmax_loss` passes back.
     """
-    g = np.ascontiguousarray(g)
-    if x.size and _quick(g, x):
-        return awake.kernels.losses.softmax_loss_slope(g, x, classes)
-    y = x - np.max(x, axis=1, keepdims=True)
+    rows = x.reshape(-1, x.shape[-1])
+    weights = np.empty(len(rows), g.dtype)
+    weights[...] = g
+    if x.size and _quick(weights, rows):
+        return awake.kernels.losses.softmax_loss_slope(weights, rows, classes).reshape(x.shape)
+    y = rows - np.max(rows, axis=1, keepdims=True)
     np.exp(y, out=y)
-    y *= (g / np.sum(y, axis=1))[:, None]
-    y[np.arange(len(y)), classes] -= g
-    return y
+    y *= (weights / np.add.reduce(y, axis=1))[:, None]
+    y[np.arange(len(y)), classes] -= weights
+    return y.reshape(x.shape)
 
 
 def _cumsum_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int, reverse: bool) -> tuple[Tensor]:

@@ -7,53 +7,72 @@ one or two arrays is one that LLVM vectorises.
 from __future__ import annotations
 
 import math
-from math import exp
+from typing import Any
 
 import numpy as np
 
+from tinyseq.kernels.activations import exp
 from tinyseq.kernels.jit import SUMS, jit
 from tinyseq.kernels.threads import in_slices
 
 #: Logits from which the work is worth waking another thread for.
 _MANY = 1 << 18
+#: Rows at a time: enough to keep the vector units busy, few enough for the nearest cache.
+_ROWS = 16
 
 
-# A maximum is vectorised only where NaN may be left out of it, and here it may: the NaN is met
-# again, and kept, in the sum.
-@jit(fastmath={"nnan", "nsz", "reassoc"}, inline=True)
-def _largest(row):  # type: ignore[no-untyped-def]
-    largest = row[0]
-    for j in range(1, row.size):
-        if row[j] > largest:
-            largest = row[j]
-    return largest
+@jit(SUMS, inline=True)
+def _centred(x: np.ndarray, out: np.ndarray) -> None:
+    for i in range(x.shape[0]):
+        row, here = x[i], out[i]
+        largest = row[0]
+        for j in range(row.size):
+            if row[j] > largest:  # a NaN is passed over here, and comes back in the sum
+                largest = row[j]
+        for j in range(row.size):
+            here[j] = row[j] - largest
+
+
+@jit(SUMS, inline=True)
+def _exponentials(x: np.ndarray) -> None:
+    flat = x.reshape(x.size)
+    for i in range(flat.size):
+        flat[i] = exp(flat[i])
+
+
+@jit(SUMS, inline=True)
+def _sum(row: np.ndarray) -> Any:
+    total = row[0] * 0
+    for j in range(row.size):
+        total += row[j]
+    return total
 
 
 @jit(SUMS)
-def _losses(x, classes, out):  # type: ignore[no-untyped-def]
-    for i in range(x.shape[0]):
-        row = x[i]
-        largest = _largest(row)
-        total = row[0] * 0
-        for j in range(row.size):
-            total += exp(row[j] - largest)
-        out[i] = math.log(total) - (row[classes[i]] - largest)
+def _losses(x: np.ndarray, classes: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:
+    for first in range(0, x.shape[0], _ROWS):
+        block = x[first : first + _ROWS]
+        rows = scratch[: block.shape[0]]
+        _centred(block, rows)
+        for i in range(rows.shape[0]):
+            out[first + i] = rows[i, classes[first + i]]
+        _exponentials(rows)
+        for i in range(rows.shape[0]):
+            out[first + i] = math.log(_sum(rows[i])) - out[first + i]
 
 
 @jit(SUMS)
-def _slopes(g, x, classes, out):  # type: ignore[no-untyped-def]
-    for i in range(x.shape[0]):
-        row, slope = x[i], out[i]
-        largest = _largest(row)
-        for j in range(row.size):
-            slope[j] = exp(row[j] - largest)
-        total = slope[0] * 0
-        for j in range(row.size):
-            total += slope[j]
-        share = g[i] / total
-        for j in range(row.size):
-            slope[j] *= share
-        slope[classes[i]] -= g[i]
+def _slopes(g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray) -> None:
+    for first in range(0, x.shape[0], _ROWS):
+        rows = out[first : first + _ROWS]
+        _centred(x[first : first + _ROWS], rows)
+        _exponentials(rows)
+        for i in range(rows.shape[0]):
+            slope, weight = rows[i], g[first + i]
+            share = weight / _sum(slope)
+            for j in range(slope.size):
+                slope[j] *= share
+            slope[classes[first + i]] -= weight
 
 
 def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -61,10 +80,15 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     which are not looked at here; y (N).
     """
     out = np.empty(len(x), x.dtype)
+
+    def part(rows: slice) -> None:
+        scratch = np.empty((_ROWS, x.shape[1]), x.dtype)
+        _losses(x[rows], classes[rows], out[rows], scratch)
+
     if x.size < _MANY:
-        _losses(x, classes, out)
+        part(slice(None))
     else:
-        in_slices(len(x), lambda rows: _losses(x[rows], classes[rows], out[rows]))
+        in_slices(len(x), part)
     return out
 
 

@@ -17,7 +17,7 @@ from tinyseq.kernels.jit import SUMS, jit
 from tinyseq.kernels.threads import in_slices
 
 #: Elements from which the work is worth waking another thread for.
-_MANY = 1 << 18
+_MANY = 1 << 19
 
 
 def _over(arrays: tuple[np.ndarray, ...], kernel: Callable[..., Any], *options: float) -> None:
@@ -30,11 +30,22 @@ def _over(arrays: tuple[np.ndarray, ...], kernel: Callable[..., Any], *options: 
         in_slices(n, lambda part: kernel(*[a[part] for a in flat], *options))
 
 
-# Options come as float64 and are rounded to the dtype of the arrays, as NumPy does.
+# Options come as float64 and are rounded to the dtype of the arrays, as NumPy rounds them.
 
 
 @jit(SUMS)
-def _adam(p, g, mean, square, shrink, beta1, beta2, eps, steady, rate):  # type: ignore[no-untyped-def]
+def _adam(
+    p: np.ndarray,
+    g: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    shrink: Any,
+    beta1: Any,
+    beta2: Any,
+    eps: Any,
+    steady: Any,
+    rate: Any,
+) -> None:
     number = p.dtype.type
     rise1, rise2 = number(1 - beta1), number(1 - beta2)
     shrink, beta1, beta2 = number(shrink), number(beta1), number(beta2)
@@ -65,7 +76,9 @@ def adam(
 
 
 @jit(SUMS)
-def _momentum(p, g, v, lr, momentum, ahead):  # type: ignore[no-untyped-def]
+def _momentum(
+    p: np.ndarray, g: np.ndarray, v: np.ndarray, lr: Any, momentum: Any, ahead: bool
+) -> None:
     number = p.dtype.type
     lr, momentum = number(lr), number(momentum)
     # nesterov: lr·(g + momentum·v) in place of lr·v
@@ -84,7 +97,9 @@ def momentum(
 
 
 @jit(SUMS)
-def _rmsprop(p, g, square, lr, alpha, eps):  # type: ignore[no-untyped-def]
+def _rmsprop(
+    p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: Any, alpha: Any, eps: Any
+) -> None:
     number = p.dtype.type
     rise = number(1 - alpha)
     lr, alpha, eps = number(lr), number(alpha), number(eps)
@@ -102,7 +117,7 @@ def rmsprop(
 
 
 @jit(SUMS)
-def _adagrad(p, g, square, lr, eps):  # type: ignore[no-untyped-def]
+def _adagrad(p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: Any, eps: Any) -> None:
     number = p.dtype.type
     lr, eps = number(lr), number(eps)
     for i in range(p.size):
@@ -120,7 +135,7 @@ def adagrad(p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: float, eps: fl
 
 
 @jit(SUMS)
-def _squares(x):  # type: ignore[no-untyped-def]
+def _squares(x: np.ndarray) -> Any:
     total = 0.0
     for i in range(x.size):
         wide = np.float64(x[i])
@@ -151,19 +166,11 @@ def scale(x: np.ndarray, factor: float) -> None:
 
 
 @jit(SUMS)
-def _add_rows(out, rows, x, first, end):  # type: ignore[no-untyped-def]
-    for i in range(rows.size):
-        here, there = x[i], out[rows[i]]
-        for j in range(first, end):
-            there[j] += here[j]
-
-
 def add_rows(out: np.ndarray, rows: np.ndarray, x: np.ndarray) -> None:
     """out[rows[i]] += x[i] for every i: out (V, D), x (N, D), rows (N) int64 from 0 to V − 1,
     which are not looked at here.
     """
-    D = x.shape[1]
-    if x.size < _MANY:
-        _add_rows(out, rows, x, 0, D)
-    else:  # each thread has its columns of all rows, so that no two write to one place
-        in_slices(D, lambda part: _add_rows(out, rows, x, part.start, part.stop))
+    for i in range(rows.size):
+        here, there = x[i], out[rows[i]]
+        for j in range(here.size):
+            there[j] += here[j]
