@@ -23,6 +23,10 @@ class GraphError(RuntimeError):
     """A recording that cannot be walked: freed, never made, or changed behind its back."""
 
 
+class CompileError(RuntimeError):
+    """A step that cannot be compiled, and why."""
+
+
 class AnomalyError(FloatingPointError):
     """A NaN or an Inf, where it was first made."""
 
@@ -41,6 +45,16 @@ def located(name: str, scope: tuple[str, ...] | None = None) -> str:
     """
     scope = recording.scope if scope is None else scope
     return f"{name} in {'/'.join(scope)}" if scope else name
+
+
+def readable(what: str) -> None:
+    """Raise `CompileError` while a step is traced: the values it runs on then mean nothing."""
+    if recording.tape is not None:
+        raise CompileError(
+            f"{what} reads the value of a tensor in the middle of a step, and what the step does "
+            "then hangs on that value. Choose between values with ops.where, which computes both "
+            "sides, and bring numbers in from outside as attributes of the cell."
+        )
 
 
 def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,

@@ -69,6 +69,7 @@ class _Recording(threading.local):
     enabled: bool = True
     anomaly: bool = False  # look at every result for a NaN or an Inf
     scope: tuple[str, ...] = ()
+    tape: Any = None  # while a step is traced: called with every op, differentiable or not
 
 
 recording = _Recording()

@@ -89,6 +89,8 @@ class Op:
                     y.requires_grad = True
                     self._record(y, inputs, attrs)
                     break
+        if recording.tape is not None:
+            recording.tape(self, inputs, attrs, y)
         return y
 
     def _look(self, out: np.ndarray, arrays: list[np.ndarray]) -> None:

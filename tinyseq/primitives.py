@@ -2,7 +2,8 @@
 
 An op is declared once: what it computes (NumPy, ``forward``), its vector-Jacobian product (``vjp``,
 written in Tensor ops, so that a gradient can itself be recorded and differentiated again), and,
-where it may sit in a compiled loop, the scalar expression an emitter prints (``emit``).
+where it may sit in a compiled loop, the scalar expression an emitter prints (``emit``): a call of
+a function in `kernels.activations`, or Python in parentheses, as it becomes part of another one.
 
 ``reads`` says which contents the rule looks at, so that the recording keeps those alone: ``"y"``
 the result, ``"x"`` all inputs, a digit that input, ``""`` only shapes.
@@ -37,6 +38,7 @@ import numpy as np
 
 from tinyseq import awake
 from tinyseq.errors import DtypeError, located
+from tinyseq.graph import recording
 from tinyseq.op import F32, Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -62,7 +64,7 @@ def _number(x: np.ndarray) -> np.ndarray:
 # -- element by element, one input ------------------------------------------------------------
 
 
-@primitive(lambda g, y, x: (-g,), reads="", emit="-{0}")
+@primitive(lambda g, y, x: (-g,), reads="", emit="(-{0})")
 def neg(x: np.ndarray) -> Any:
     """y = −x, element by element."""
     return np.negative(x)
@@ -144,9 +146,13 @@ def tanh(x: np.ndarray) -> Any:
 def sigmoid(x: np.ndarray) -> Any:
     """y = σ(x) = 1 / (1 + e⁻ˣ), element by element.
 
-    Far to the left e⁻ˣ overflows to ∞ and y is 0, as it should be.
+    Far to the left, where y is no more than 1e−38, e⁻ˣ overflows to ∞ and y is 0 (compiled code
+    does without the overflow).
     """
     out = np.empty(x.shape, x.dtype if x.dtype in FLOATS else F32)
+    if awake.worth(x):
+        awake.kernels.activations.apply_sigmoid(x, out)
+        return out
     np.negative(x, out=out, dtype=out.dtype)  # booleans have no negative of their own
     with np.errstate(over="ignore"):
         np.exp(out, out=out)
@@ -154,7 +160,7 @@ def sigmoid(x: np.ndarray) -> Any:
     return np.reciprocal(out, out=out)
 
 
-@primitive(lambda g, y, x: (g * (y > 0),), reads="y", emit="max({0}, 0)")
+@primitive(lambda g, y, x: (g * (y > 0),), reads="y", emit="relu({0})")
 def relu(x: np.ndarray) -> Any:
     """y = max(x, 0), element by element; its gradient at 0 is taken to be 0."""
     return np.maximum(x, 0)
@@ -163,19 +169,23 @@ def relu(x: np.ndarray) -> Any:
 @primitive(lambda g, y, x: (g * sigmoid(x),), reads="x", emit="softplus({0})")
 def softplus(x: np.ndarray) -> Any:
     """y = ln(1 + eˣ), element by element, without overflow."""
+    if awake.worth(x):
+        out = np.empty(x.shape, x.dtype)
+        awake.kernels.activations.apply_softplus(x, out)
+        return out
     return np.logaddexp(x, x.dtype.type(0))
 
 
 # -- element by element, two inputs and more ----------------------------------------------------
 
 
-@primitive(lambda g, y, a, b: (g, g), reads="", emit="{0} + {1}", hint=_BROADCAST)
+@primitive(lambda g, y, a, b: (g, g), reads="", emit="({0} + {1})", hint=_BROADCAST)
 def add(a: np.ndarray, b: np.ndarray) -> Any:
     """y = a + b, element by element, broadcast. Raises `ShapeError`."""
     return np.add(a, b)
 
 
-@primitive(lambda g, y, a, b: (g, -g), reads="", emit="{0} - {1}", hint=_BROADCAST)
+@primitive(lambda g, y, a, b: (g, -g), reads="", emit="({0} - {1})", hint=_BROADCAST)
 def sub(a: np.ndarray, b: np.ndarray) -> Any:
     """y = a − b, element by element, broadcast. Raises `ShapeError`."""
     return np.subtract(a, b)
@@ -184,7 +194,7 @@ def sub(a: np.ndarray, b: np.ndarray) -> Any:
 @primitive(
     lambda g, y, a, b: (g * b if a.requires_grad else None, g * a if b.requires_grad else None),
     reads="x",
-    emit="{0} * {1}",
+    emit="({0} * {1})",
     hint=_BROADCAST,
 )
 def mul(a: np.ndarray, b: np.ndarray) -> Any:
@@ -195,7 +205,7 @@ def mul(a: np.ndarray, b: np.ndarray) -> Any:
 @primitive(
     lambda g, y, a, b: (g / b, -g * y / b if b.requires_grad else None),
     reads="1y",
-    emit="{0} / {1}",
+    emit="({0} / {1})",
     hint=_BROADCAST,
 )
 def div(a: np.ndarray, b: np.ndarray) -> Any:
@@ -211,7 +221,7 @@ def _pow_vjp(g: Tensor, y: Tensor, a: Tensor, p: Tensor) -> tuple[Tensor | None,
     return da, dp
 
 
-@primitive(_pow_vjp, emit="{0} ** {1}", hint=_BROADCAST)
+@primitive(_pow_vjp, emit="power({0}, {1})", hint=_BROADCAST)
 def pow(a: np.ndarray, p: np.ndarray) -> Any:
     """y = aᵖ, element by element, broadcast. Raises `ShapeError`, and `DtypeError` for a whole
     number to a negative whole power.
@@ -230,7 +240,7 @@ def _extremum_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, T
     return where(a == y, g * tie, 0.0), where(b == y, g * tie, 0.0)
 
 
-@primitive(_extremum_vjp, emit="max({0}, {1})", hint=_BROADCAST)
+@primitive(_extremum_vjp, emit="maximum({0}, {1})", hint=_BROADCAST)
 def maximum(a: np.ndarray, b: np.ndarray) -> Any:
     """y = the larger of a and b, element by element, broadcast. Raises `ShapeError`.
 
@@ -239,7 +249,7 @@ def maximum(a: np.ndarray, b: np.ndarray) -> Any:
     return np.maximum(a, b)
 
 
-@primitive(_extremum_vjp, emit="min({0}, {1})", hint=_BROADCAST)
+@primitive(_extremum_vjp, emit="minimum({0}, {1})", hint=_BROADCAST)
 def minimum(a: np.ndarray, b: np.ndarray) -> Any:
     """y = the smaller of a and b, element by element, broadcast. Raises `ShapeError`.
 
@@ -266,37 +276,37 @@ def where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> Any:
     return np.where(condition, a, b)
 
 
-@primitive(emit="{0} < {1}", hint=_BROADCAST)
+@primitive(emit="({0} < {1})", hint=_BROADCAST)
 def less(a: np.ndarray, b: np.ndarray) -> Any:
     """a < b, element by element, broadcast: booleans, not differentiable."""
     return np.less(a, b)
 
 
-@primitive(emit="{0} <= {1}", hint=_BROADCAST)
+@primitive(emit="({0} <= {1})", hint=_BROADCAST)
 def less_equal(a: np.ndarray, b: np.ndarray) -> Any:
     """a ≤ b, element by element, broadcast: booleans, not differentiable."""
     return np.less_equal(a, b)
 
 
-@primitive(emit="{0} > {1}", hint=_BROADCAST)
+@primitive(emit="({0} > {1})", hint=_BROADCAST)
 def greater(a: np.ndarray, b: np.ndarray) -> Any:
     """a > b, element by element, broadcast: booleans, not differentiable."""
     return np.greater(a, b)
 
 
-@primitive(emit="{0} >= {1}", hint=_BROADCAST)
+@primitive(emit="({0} >= {1})", hint=_BROADCAST)
 def greater_equal(a: np.ndarray, b: np.ndarray) -> Any:
     """a ≥ b, element by element, broadcast: booleans, not differentiable."""
     return np.greater_equal(a, b)
 
 
-@primitive(emit="{0} == {1}", hint=_BROADCAST)
+@primitive(emit="({0} == {1})", hint=_BROADCAST)
 def equal(a: np.ndarray, b: np.ndarray) -> Any:
     """a = b, element by element, broadcast: booleans, not differentiable."""
     return np.equal(a, b)
 
 
-@primitive(emit="{0} != {1}", hint=_BROADCAST)
+@primitive(emit="({0} != {1})", hint=_BROADCAST)
 def not_equal(a: np.ndarray, b: np.ndarray) -> Any:
     """a ≠ b, element by element, broadcast: booleans, not differentiable."""
     return np.not_equal(a, b)
@@ -322,7 +332,8 @@ def _matmul_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor | No
 
 def _matmul_joint(b: Tensor, uses: list[Use]) -> Tensor:
     """Σ aᵀ g over the uses: for a shared weight, one product of the rows of all steps."""
-    if len(uses) > 1 and b.ndim == 2 and builtins.all(use.g.ndim == 2 for use in uses):
+    stacked = len(uses) > 1 and recording.tape is None  # a compiled step stacks over time anyway
+    if stacked and b.ndim == 2 and builtins.all(use.g.ndim == 2 for use in uses):
         a = concat(*(use.inputs[0] for use in uses), axis=0)
         g = concat(*(use.g for use in uses), axis=0)
         return matmul(_turned(a), g)
@@ -346,7 +357,7 @@ def _add_up(terms: list[Tensor]) -> Tensor:
     _matmul_vjp,
     reads="x",
     joint={1: _matmul_joint},
-    emit="{0} @ {1}",
+    emit="({0} @ {1})",
     hint="The last axis of the left operand must be as long as the second-last of the right one: "
     "row vectors go on the left, x @ w with x (..., D) and w (D, H).",
 )

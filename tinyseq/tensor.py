@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq.errors import DtypeError, GraphError, describe
+from tinyseq.errors import DtypeError, GraphError, describe, readable
 from tinyseq.graph import Node
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class Tensor:
         """The array itself, not a copy. Writing into it is noticed: a backward pass that needs the
         contents from before raises `GraphError` instead of giving wrong gradients.
         """
+        readable(".data")
         self._watched().expose()
         return self._data
 
@@ -205,6 +206,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """A copy of the contents as a NumPy array."""
+        readable("numpy()")
         return self._data.copy()
 
     def item(self) -> Any:
@@ -214,10 +216,12 @@ class Tensor:
                 f"item() needs a tensor of one element, this one has shape {describe(self.shape)}. "
                 "Reduce it first (sum, mean, max) or use numpy()."
             )
+        readable("A number, or the truth, of a tensor (item(), float(), if)")
         return self._data.item()
 
     def tolist(self) -> Any:
         """The contents as nested lists of Python numbers."""
+        readable("tolist()")
         return self._data.tolist()
 
     def detach(self) -> Tensor:

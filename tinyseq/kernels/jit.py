@@ -25,9 +25,10 @@ import numpy as np
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Sums may be taken in another order (else they are not vectorised), products and sums contracted;
+#: Sums may be taken in another order (else they are not vectorised), products and sums contracted,
+#: divisions by the same number be products with its reciprocal;
 #: NaN, ±∞ and −0 keep their meaning.
-SUMS = frozenset({"reassoc", "contract"})
+SUMS = frozenset({"reassoc", "contract", "arcp"})
 #: Every operation as it is written, but for contraction: for functions that count on rounding.
 EXACT = frozenset({"contract"})
 
@@ -69,11 +70,13 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def jit(fastmath: Iterable[str] = SUMS, inline: bool = False) -> Callable[[F], F]:
+def jit(
+    fastmath: Iterable[str] = SUMS, inline: bool = False, keep: bool = True
+) -> Callable[[F], F]:
     """Compile the decorated function when it is first called, or load what an earlier run kept.
 
     ``fastmath``: `SUMS` or `EXACT`. ``inline``: part of whatever calls it, never called or kept by
-    itself. Under ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
+    itself. ``keep=False``: not kept on disk. Under ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
     """
 
     def decorate(function: F) -> F:
@@ -85,7 +88,7 @@ def jit(fastmath: Iterable[str] = SUMS, inline: bool = False) -> Callable[[F], F
             boundscheck=False,
             forceinline=inline,
         )
-        path = None if inline or numba.core.config.DISABLE_JIT else folder()
+        path = None if inline or not keep or numba.core.config.DISABLE_JIT else folder()
         if path is not None:
             outer = numba.core.config.CACHE_DIR
             numba.core.config.CACHE_DIR = str(path)

@@ -22,6 +22,7 @@ class _Team:
         self._go = [threading.Lock() for _ in range(helpers)]
         self._done = [threading.Lock() for _ in range(helpers)]
         self._task: Callable[[int], None] | None = None
+        self._parts = 0
         self._failed: list[BaseException] = []
         for i in range(helpers):
             self._go[i].acquire()
@@ -34,20 +35,26 @@ class _Team:
             if self._task is None:  # the team was replaced by one of another size
                 return
             try:
-                self._task(i + 1)
+                self._share(i + 1)
             except BaseException as error:
                 self._failed.append(error)
             self._done[i].release()
 
+    def _share(self, first: int) -> None:
+        assert self._task is not None
+        for part in range(first, self._parts, self.helpers + 1):
+            self._task(part)
+
     def run(self, task: Callable[[int], None], parts: int) -> None:
         """Parts 1, 2 … on the helpers, part 0 here; `free` is held by the caller."""
-        self._task = task
-        for i in range(parts - 1):
+        self._task, self._parts = task, parts
+        woken = min(parts - 1, self.helpers)
+        for i in range(woken):
             self._go[i].release()
         try:
-            task(0)
+            self._share(0)
         finally:
-            for i in range(parts - 1):
+            for i in range(woken):
                 self._done[i].acquire()
             failed, self._failed = self._failed, []
         if failed:
@@ -105,7 +112,7 @@ def parallel(task: Callable[[int], None], parts: int) -> None:
             taken = team.free.acquire(blocking=False)
         if taken:
             try:
-                return team.run(task, min(parts, team.helpers + 1))
+                return team.run(task, parts)
             finally:
                 team.free.release()
     for part in range(parts):

@@ -1,0 +1,64 @@
+"""Arrays that are used again: fresh memory costs page faults, at every step of a training."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_KEPT = 512  # takes that an array may go unused before it is let go
+
+
+class Pool:
+    """Hands out arrays and keeps them; one that only the pool still holds is handed out again.
+
+    Nobody gives an array back: Python counts who holds it, a view of it too.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[Any, list[list[Any]]] = {}  # [array, when it was last handed out]
+        self._takes = 0
+        self._lock = threading.Lock()
+        self._alone = 0
+        self._alone = self._holders([[np.empty(1), 0]][0])
+
+    @staticmethod
+    def _holders(entry: list[Any]) -> int:
+        return sys.getrefcount(entry[0])
+
+    def take(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """An array of this shape, with anything in it."""
+        key = (tuple(shape), dtype)
+        with self._lock:
+            self._takes += 1
+            if self._takes % _KEPT == 0:
+                self._sweep()
+            entries = self._arrays.setdefault(key, [])
+            for entry in entries:
+                if self._holders(entry) == self._alone:
+                    entry[1] = self._takes
+                    return entry[0]  # type: ignore[no-any-return]
+            array = np.empty(shape, dtype)
+            entries.append([array, self._takes])
+            return array
+
+    def _sweep(self) -> None:
+        for key, entries in list(self._arrays.items()):
+            entries[:] = [
+                e
+                for e in entries
+                if self._takes - e[1] < _KEPT or self._holders(e) != self._alone
+            ]
+            if not entries:
+                del self._arrays[key]
+
+    def nbytes(self) -> int:
+        """How much memory the pool holds, in use or not."""
+        with self._lock:
+            return sum(e[0].nbytes for entries in self._arrays.values() for e in entries)
+
+
+pool = Pool()

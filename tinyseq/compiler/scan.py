@@ -1,0 +1,283 @@
+"""`scan`: a cell over a whole sequence as one op of the graph, with the values of `nn.unroll`.
+
+The first call with a new kind of input traces, splits, emits and compiles; the later ones run. What
+tells kinds apart is everything that a step could see, but for the sizes T and B: the cell's plain
+attributes, the shapes behind the batch, the dtype, and which gradients are wanted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from tinyseq import graph, ops
+from tinyseq.backprop import grad
+from tinyseq.compiler.emit import Source
+from tinyseq.compiler.program import Program, Value
+from tinyseq.compiler.runtime import Compiled, Run
+from tinyseq.compiler.trace import trace
+from tinyseq.errors import CompileError
+from tinyseq.graph import recorded, recording
+from tinyseq.nn.module import Module
+from tinyseq.nn.recurrent import noise_at, unroll
+from tinyseq.op import Use, primitive
+from tinyseq.tensor import FLOATS, Tensor
+
+State = tuple[Tensor, ...]
+
+
+class _Known:
+    """What was traced of a cell as it was: its program, and what was compiled of it."""
+
+    def __init__(self, program: Program, tensors: dict[str, Tensor]) -> None:
+        self.program = program
+        self.tensors = [tensors[v.key] for v in program.parameters]
+        self.compiled: dict[Any, Compiled] = {}
+
+    def for_gradients(self, wanted: frozenset[Value], saving: bool) -> Compiled:
+        key = (wanted, saving)
+        if key not in self.compiled:
+            self.compiled[key] = Compiled(self.program, wanted, saving)
+        return self.compiled[key]
+
+
+_known: WeakKeyDictionary[Module, dict[Any, _Known | CompileError]] = WeakKeyDictionary()
+
+
+def scan(
+    cell: Module,
+    x: Tensor,
+    state: State,
+    reverse: bool = False,
+    running: np.ndarray | None = None,
+    noise: Any = None,
+) -> tuple[Tensor, State]:
+    """As `nn.unroll`, at speed. Raises `CompileError` where a step cannot be compiled, and why."""
+    known = lookup(cell, x, state, running, noise)
+    program = known.program
+    inputs = [x, *state, *known.tensors]
+    values = dict(
+        zip([program.x, *program.before, *program.parameters], inputs, strict=True)
+    )
+    saving = recording.enabled and any(t.requires_grad for t in inputs)
+    wanted = frozenset(
+        v for v, t in values.items() if saving and t.requires_grad and v in program.gradients
+    )
+    compiled = known.for_gradients(wanted, saving)
+    if running is not None:  # whatever lies behind an end, NaN too, is never read
+        x = inputs[0] = ops.where(running, x, 0.0)
+    arrays = {v: np.ascontiguousarray(t._data) for v, t in zip(values, inputs, strict=True)}
+    given = [*_arrays(noise), *([] if running is None else [running])]
+    arrays |= {
+        v: np.ascontiguousarray(a) for v, a in zip(program.noise, given, strict=True)
+    }
+    run = Run(compiled, arrays, reverse)
+    call = _Call(run, cell, list(values), running, noise, len(state))
+    flat = _scan(*inputs, call=call)
+    y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.outputs)
+    return y, tuple(after)
+
+
+class _Call:
+    """One use of a compiled program: what its gradient needs."""
+
+    def __init__(
+        self,
+        run: Run,
+        cell: Module,
+        order: list[Value],
+        running: np.ndarray | None,
+        noise: Any,
+        states: int,
+    ) -> None:
+        self.run, self.cell, self.order = run, cell, order
+        self.running, self.noise, self.states = running, noise, states
+
+    def again(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The same flat outputs, unrolled and recorded: for gradients of gradients."""
+        x, *state = inputs[: 1 + self.states]
+        run, own = self.run, self.run.own
+        y, after = unroll(
+            self.cell, x, tuple(state), bool(run.reverse), self.running, noise=self.noise
+        )
+        parts = [ops.reshape(y, -1)]
+        if own is not None:
+            before = ops.reshape(state[own], -1)
+            parts = [*parts, before] if run.reverse else [before, *parts]
+        parts += [ops.reshape(after[i], -1) for i in run.tails()]
+        return ops.concat(parts)
+
+
+def _scan_vjp(
+    g: Tensor, y: Tensor, *inputs: Tensor, call: _Call
+) -> tuple[Tensor | None, ...]:
+    if recording.enabled:  # it is itself to be differentiated
+        with recorded(True):
+            again = call.again(inputs)
+        wanted = [x for x in inputs if x.requires_grad]
+        found = iter(grad(again, wanted, g, create_graph=True))
+        return tuple(next(found) if x.requires_grad else None for x in inputs)
+    gradients = call.run.backward(g._data)
+    return tuple(
+        Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order
+    )
+
+
+@primitive(_scan_vjp, reads="xy")
+def _scan(*arrays: np.ndarray, call: _Call) -> Any:
+    """A compiled recurrence: y at all steps and the last state, in one flat array."""
+    return call.run.forward()
+
+
+def _piece_joint(flat: Tensor, uses: list[Use]) -> Tensor:
+    return _joined(
+        *(use.g for use in uses),
+        places=[(use.attrs["start"], use.attrs["stop"]) for use in uses],
+        size=flat.size,
+    )
+
+
+@primitive(lambda g, y, x, start, stop, shape: (None,), reads="", joint={0: _piece_joint})
+def _piece(x: np.ndarray, start: int, stop: int, shape: tuple[int, ...]) -> Any:
+    """A part of a flat array, in a shape of its own."""
+    return x[start:stop].reshape(shape)
+
+
+def _joined_vjp(
+    g: Tensor, y: Tensor, *xs: Tensor, places: list[tuple[int, int]], size: int
+) -> tuple[Tensor, ...]:
+    return tuple(
+        _piece(g, start=a, stop=b, shape=x.shape) for x, (a, b) in zip(xs, places, strict=True)
+    )
+
+
+@primitive(_joined_vjp, reads="")
+def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
+    """Several parts added into a flat array of zeros: the adjoint of `_piece`."""
+    out = np.empty(size, xs[0].dtype)
+    order = sorted(range(len(xs)), key=lambda i: places[i])
+    filled = 0
+    for i in order:
+        a, b = places[i]
+        part = xs[i].reshape(-1)
+        if a > filled:
+            out[filled:a] = 0
+        both = max(a, min(b, filled))
+        out[a:both] += part[: both - a]
+        out[both:b] = part[both - a :]
+        filled = max(filled, b)
+    out[filled:] = 0
+    return out
+
+
+# -- what is known of a cell ------------------------------------------------------------------------
+
+
+def lookup(
+    cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any
+) -> _Known:
+    """The traced program for inputs of this kind, traced now if it is new."""
+    kinds = (
+        x.shape[2:],
+        x.dtype,
+        tuple((s.shape[1:], s.dtype) for s in state),
+        running is None,
+        _shapes(noise),
+    )
+    key = (kinds, tuple(_fingerprint(cell)))
+    mine = _known.setdefault(cell, {})
+    known = mine.get(key)
+    if known is None:
+        try:
+            known = _Known(*_traced(cell, x, state, running, noise))
+        except CompileError as error:
+            known = error
+        mine[key] = known
+    if isinstance(known, CompileError):
+        raise CompileError(f"{type(cell).__name__} cannot be compiled: {known}")
+    return known
+
+
+def _traced(
+    cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any
+) -> tuple[Program, dict[str, Tensor]]:
+    if x.dtype not in FLOATS:
+        raise CompileError(f"x holds {x.dtype}; a compiled step takes float32 or float64.")
+    B = x.shape[1]
+    for s in state:
+        if s.dtype != x.dtype or s.ndim not in (1, 2) or s.shape[0] != B:
+            raise CompileError(
+                f"the state holds {s.dtype} of shape {s.shape}; a compiled step carries (B, W) in "
+                f"the dtype of x, {x.dtype}."
+            )
+    tensors = dict(cell.named_tensors())
+    for name, t in tensors.items():
+        if t.dtype in FLOATS and t.dtype != x.dtype:
+            raise CompileError(f"{name} is {t.dtype} and x {x.dtype}. Make them the same.")
+
+    def step(x: Tensor, state: State, rows: Any) -> tuple[Tensor, State]:
+        on = None
+        if running is not None:
+            rows, on = rows
+        new = cell(x, state) if rows is None else cell(x, state, noise=rows)
+        if not isinstance(new, tuple) or len(new) != len(state):
+            raise CompileError("the step does not return a tuple like its state.")
+        if on is None:
+            return new[0], new
+        held = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
+        return ops.where(on, new[0], 0.0), held
+
+    rows = noise if running is None else (noise, running)
+    program = trace(
+        type(cell).__name__,
+        step,
+        x.shape[2:],
+        [s.shape[1:] for s in state],
+        rows,
+        tensors,
+        getattr(cell, "state_names", ()),
+        x.dtype,
+    )
+    return program, tensors
+
+
+def _fingerprint(cell: Module) -> Any:
+    """Everything about a cell that a step could see and that is no tensor's contents."""
+    for name, module in cell.named_modules():
+        yield name, type(module), type(module).forward, module.training
+        for attribute, value in vars(module).items():
+            if isinstance(value, Tensor):
+                yield attribute, id(value), value.shape, value.dtype, value.requires_grad
+            elif isinstance(value, np.ndarray):
+                yield attribute, value.shape, zlib.crc32(np.ascontiguousarray(value).data)
+            elif isinstance(value, Module | np.random.Generator):
+                continue
+            elif isinstance(value, list | tuple | dict):
+                yield attribute, repr(value)
+            elif isinstance(value, int | float | str | bool | type(None)):
+                yield attribute, type(value), value
+            else:
+                yield attribute, id(value)
+
+
+def _shapes(noise: Any) -> Any:
+    if noise is None:
+        return None
+    if isinstance(noise, tuple):
+        return tuple(_shapes(part) for part in noise)
+    return noise.shape[2:], str(noise.dtype)
+
+
+def _arrays(noise: Any) -> list[np.ndarray]:
+    if noise is None:
+        return []
+    if isinstance(noise, tuple):
+        return [a for part in noise for a in _arrays(part)]
+    return [noise._data if isinstance(noise, Tensor) else np.asarray(noise)]
+
+
+__all__ = ["Source", "graph", "lookup", "noise_at", "scan"]

@@ -1,0 +1,357 @@
+"""The first pass: run the step once, and its gradient, and read what was recorded.
+
+The step is the cell itself, on real arrays. Its gradient is `grad` of that recording, recorded in
+turn: there is no second set of rules. It is done twice, with two sequences and with three: what
+differs is the batch size, and nothing else may.
+"""
+
+from __future__ import annotations
+
+import keyword
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyseq import graph, random
+from tinyseq.backprop import grad
+from tinyseq.compiler.program import BATCH, Equation, Program, Value
+from tinyseq.errors import CompileError, describe
+from tinyseq.graph import identity, recording
+from tinyseq.op import Op
+from tinyseq.tensor import FLOATS, Tensor
+
+_ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
+_CELLS = _ENGINE / "nn"  # … but for its cells
+#: Names that the emitted source has for itself
+RESERVED = "t T s i j part parts first last reverse before after now following zero total".split()
+Step = Callable[[Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Tensor, ...]]]
+
+
+class _Entry(NamedTuple):
+    op: Op
+    inputs: tuple[Tensor, ...]
+    attrs: dict[str, Any]
+    output: Tensor
+    scope: tuple[str, ...]
+    line: str
+
+
+class _Run(NamedTuple):
+    """What one run of the step left behind."""
+
+    tape: list[_Entry]
+    forward: int  # how many entries are the step, before its gradient
+    x: Tensor
+    state: list[Tensor]
+    noise: list[Tensor]
+    y: Tensor
+    after: list[Tensor]
+    seeds: list[Tensor]
+    wanted: list[Tensor]
+    gradients: list[Tensor]
+
+
+def trace(
+    name: str,
+    step: Step,
+    x: tuple[int, ...],
+    state: Sequence[tuple[int, ...]],
+    noise: Any,
+    named: dict[str, Tensor],
+    state_names: Sequence[str],
+    dtype: np.dtype[Any],
+) -> Program:
+    """The program of ``step(x, state, noise) -> (y, state)``.
+
+    ``x``, ``state``: shapes behind the batch size. ``noise``: nested tuples of arrays (T, B, …).
+    ``named``: the tensors that the step may use, by dotted name. Raises `CompileError`, with the
+    line and the remedy, when the step is not a function of these that is the same at every step and
+    for every sequence.
+    """
+    before = random.get_state()
+    try:
+        runs = [_run(step, n, x, state, noise, named, dtype) for n in (2, 3)]
+        if random.get_state() != before:
+            raise CompileError(
+                "the step draws random numbers, and would draw the same ones at every step. Draw "
+                "them before the first step: give the cell noise(x, state), as nn.Zoneout has it."
+            )
+    finally:
+        random.set_state(before)
+    return _Reader(name, named, state_names, dtype, *runs).program()
+
+
+def _run(
+    step: Step,
+    batch: int,
+    x_shape: tuple[int, ...],
+    state_shapes: Sequence[tuple[int, ...]],
+    noise: Any,
+    named: dict[str, Tensor],
+    dtype: np.dtype[Any],
+) -> _Run:
+    rng = np.random.default_rng(0)
+
+    def given(shape: tuple[int, ...]) -> Tensor:
+        return Tensor(rng.standard_normal((batch, *shape)), dtype, requires_grad=True)
+
+    x, state = given(x_shape), [given(shape) for shape in state_shapes]
+    flat_noise: list[Tensor] = []
+
+    def rows(part: Any) -> Any:
+        if part is None:
+            return None
+        if isinstance(part, tuple):
+            return tuple(rows(p) for p in part)
+        flat_noise.append(Tensor(rng.random((batch, *part.shape[2:])).astype(part.dtype)))
+        return flat_noise[-1]
+
+    noise = rows(noise)
+    tape: list[_Entry] = []
+
+    def note(op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], output: Tensor) -> None:
+        tape.append(_Entry(op, inputs, attrs, output, recording.scope, _line()))
+
+    hooks = {t: t.hooks for t in named.values() if t.hooks}
+    with np.errstate(all="ignore"), graph.recorded(True), graph.within(()):
+        anomaly, recording.anomaly = recording.anomaly, False
+        recording.tape = note
+        try:
+            for t in hooks:  # they are for the gradient of the sequence, not for this rehearsal
+                t.hooks = None
+            y, after = step(x, tuple(state), noise)
+            forward = len(tape)
+            if not all(isinstance(t, Tensor) for t in (y, *after)):
+                raise CompileError("the step returns something that is not a Tensor.")
+            outs = [t for t in (y, *after) if t.requires_grad]
+            seeds = [Tensor(rng.standard_normal(t.shape), dtype) for t in (y, *after)]
+            for t in (y, *after):
+                if t.dtype != dtype:
+                    raise CompileError(f"the step makes {t.dtype} of {dtype}.")
+            for s in seeds:
+                s.requires_grad = True
+            wanted = [x, *state, *(t for t in named.values() if t.requires_grad)]
+            given_seeds = [
+                s for s, t in zip(seeds, (y, *after), strict=True) if t.requires_grad
+            ]
+            used = {identity(t) for entry in tape for t in entry.inputs}
+            used |= {identity(t) for t in outs}
+            wanted = [t for t in wanted if identity(t) in used]
+            gradients = list(grad(outs, wanted, given_seeds, create_graph=True)) if wanted else []
+        finally:
+            recording.tape = None
+            recording.anomaly = anomaly
+            for t, was in hooks.items():
+                t.hooks = was
+    return _Run(
+        tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients
+    )
+
+
+def _line() -> str:
+    """The innermost line that is somebody's equation: a cell's, not the engine's."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if _CELLS in path.parents or _ENGINE not in path.parents:
+            return f"{path.name}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+class _Reader:
+    """Two runs, read side by side into one program."""
+
+    def __init__(
+        self,
+        name: str,
+        named: dict[str, Tensor],
+        state_names: Sequence[str],
+        dtype: np.dtype[Any],
+        two: _Run,
+        three: _Run,
+    ) -> None:
+        self.two, self.three, self.dtype = two, three, dtype
+        self.taken: set[str] = set(RESERVED)
+        self.counts: dict[str, int] = {}
+        self.values: dict[int, Value] = {}  # by the identity of the tensor of the first run
+        self.partner: dict[int, int] = {}  # and of the same one in the second
+        self.constants: list[Value] = []
+        self.named = {identity(t): key for key, t in named.items()}
+        self.named_tensors = named
+        names = list(state_names) if len(state_names) == len(two.state) else []
+        names = names or [f"state_{i}" for i in range(len(two.state))]
+        self.program_ = Program(
+            name,
+            dtype,
+            x=self.input(two.x, three.x, "x", "x", None),
+            before=[
+                self.input(a, b, n, "state", i)
+                for i, (n, a, b) in enumerate(zip(names, two.state, three.state, strict=True))
+            ],
+            noise=[
+                self.input(a, b, f"noise_{i}", "noise", i)
+                for i, (a, b) in enumerate(zip(two.noise, three.noise, strict=True))
+            ],
+            parameters=[],
+        )
+
+    def program(self) -> Program:
+        two, three, program = self.two, self.three, self.program_
+        if len(two.tape) != len(three.tape) or two.forward != three.forward:
+            raise CompileError(
+                "the step does something else for two sequences than for three. Let it do the same "
+                "for every batch size."
+            )
+        names = [f"d_{n}" for n in ("y", *(v.name for v in program.before))]
+        for i, (n, a, b) in enumerate(zip(names, two.seeds, three.seeds, strict=True)):
+            program.seeds.append(self.input(a, b, n, "seed", i))
+        for i, (a, b) in enumerate(zip(two.tape, three.tape, strict=True)):
+            equation = self.equation(a, b)
+            (program.forward if i < two.forward else program.backward).append(equation)
+        program.y = self.value(two.y, three.y)
+        program.states = [
+            self.value(a, b) for a, b in zip(two.after, three.after, strict=True)
+        ]
+        for given, made in zip(program.before, program.states, strict=True):
+            if given.shape != made.shape:
+                raise CompileError(
+                    f"the state {given.name} goes in with the shape {describe(given.shape)} and "
+                    f"comes out with {describe(made.shape)}."
+                )
+        zeros = {v for v in self.constants if v.data is not None and not v.data.any()}
+        pairs = zip(two.wanted, three.wanted, two.gradients, three.gradients, strict=True)
+        for s, t, a, b in pairs:
+            g = self.value(a, b)
+            program.gradients[self.value(s, t)] = None if g in zeros else g
+        program.constants = self.constants
+        return program
+
+    # -- values ---------------------------------------------------------------------------------
+
+    def input(self, a: Tensor, b: Tensor, name: str, kind: str, key: Any) -> Value:
+        value = Value(self.unique(name), self.shape(a, b, ""), a.dtype, kind, key=key)
+        self.values[identity(a)], self.partner[identity(a)] = value, identity(b)
+        return value
+
+    def value(self, a: Tensor, b: Tensor, line: str = "") -> Value:
+        """What the tensor of the first run stands for; b is the same one in the second run."""
+        found = self.values.get(identity(a))
+        if found is not None:
+            if self.partner[identity(a)] != identity(b):
+                raise CompileError(f"{line}: the step does not do the same thing twice.")
+            return found
+        if (key := self.named.get(identity(a))) is not None:
+            value = self.input(a, b, key.replace(".", "_"), "parameter", key)
+            self.program_.parameters.append(value)
+            return value
+        return self.constant(a, b, line)
+
+    def constant(self, a: Tensor, b: Tensor, line: str) -> Value:
+        at = f"{line}: " if line else ""
+        if a.node is not None or a.requires_grad:
+            raise CompileError(
+                f"{at}the step uses a tensor of shape {describe(a.shape)} that was made outside of "
+                "it and is neither x, state nor an attribute of the cell. Make it an attribute, or "
+                "part of the state."
+            )
+        if a.shape != b.shape and not a._data.any() and not b._data.any():  # zeros, (B, W)
+            value = Value("0", (), a.dtype, "constant", data=np.zeros((), a.dtype))
+            value.shape = self.shape(a, b, line)
+            value.name = self.unique("zeros")
+        elif a.shape != b.shape or not np.array_equal(a._data, b._data, equal_nan=True):
+            raise CompileError(
+                f"{at}the step uses an array of shape {describe(a.shape)} that changes from call "
+                "to call: random numbers, say, or a tensor that was cut off with detach(). What "
+                "is random is drawn before the first step: give the cell noise(x, state)."
+            )
+        else:
+            known = (t for t in self.named_tensors.values() if t.ndim)
+            if a.ndim and any(np.may_share_memory(a._data, t._data) for t in known):
+                raise CompileError(
+                    f"{at}the step reads a parameter behind the recording's back (detach, or "
+                    "operations under no_grad). Make what it needs an attribute of the cell."
+                )
+            name = "" if a.ndim == 0 else self.unique("constant")
+            value = Value(name, a.shape, a.dtype, "constant", data=a._data.copy())
+        self.values[identity(a)], self.partner[identity(a)] = value, identity(b)
+        self.kept = [*getattr(self, "kept", []), a, b]  # an id is a tensor's own while it lives
+        self.constants.append(value)
+        return value
+
+    def equation(self, a: _Entry, b: _Entry) -> Equation:
+        line = a.line
+        if a.op is not b.op or len(a.inputs) != len(b.inputs):
+            raise CompileError(f"{line}: {a.op.name} comes in one run of the step, not in another.")
+        holder = a.output.node
+        if holder is not None and holder.hooks:
+            raise CompileError(
+                f"{line}: a hook on the result of {a.op.name} would not be called: in a compiled "
+                "loop there is no tensor to hang it on."
+            )
+        inputs = tuple(self.value(s, t, line) for s, t in zip(a.inputs, b.inputs, strict=True))
+        attrs = {k: self.attribute(v, b.attrs[k], a.op.name, line) for k, v in a.attrs.items()}
+        shape = self.shape(a.output, b.output, line)
+        name = self.unique(a.op.name, numbered=True)
+        output = Value(name, shape, a.output.dtype, "made")
+        output.made = Equation(a.op, inputs, attrs, output, a.scope, line)
+        self.values[identity(a.output)] = output
+        self.partner[identity(a.output)] = identity(b.output)
+        return output.made
+
+    # -- what differs is the batch size -----------------------------------------------------------
+
+    def shape(self, a: Tensor, b: Tensor, line: str) -> tuple[int, ...]:
+        wrong = len(a.shape) != len(b.shape)
+        out = []
+        for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)):
+            wrong |= m != n and ((m, n) != (2, 3) or i > 1)
+            out.append(m if m == n else BATCH)
+        if wrong or out.count(BATCH) > 1:
+            raise CompileError(
+                f"{line}: {describe(a.shape)} for two sequences, {describe(b.shape)} for three: "
+                "rows of the batch are mixed with something else. Keep axis 0 the batch."
+            )
+        return tuple(out)
+
+    def attribute(self, a: Any, b: Any, op: str, line: str) -> Any:
+        if isinstance(a, bool) or isinstance(b, bool):
+            same = a == b
+        elif isinstance(a, int | np.integer) and isinstance(b, int | np.integer):
+            if a != b and (int(a), int(b)) == (2, 3):
+                return BATCH
+            same = a == b
+        elif isinstance(a, slice) and isinstance(b, slice):
+            ends = zip((a.start, a.stop, a.step), (b.start, b.stop, b.step), strict=True)
+            return slice(*(self.attribute(m, n, op, line) for m, n in ends))
+        elif isinstance(a, tuple | list) and isinstance(b, tuple | list) and len(a) == len(b):
+            return type(a)(self.attribute(m, n, op, line) for m, n in zip(a, b, strict=True))
+        elif isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            same = np.array_equal(a, b)
+        else:
+            same = a is b or bool(a == b)
+        if not same:
+            raise CompileError(f"{line}: {op} has other arguments for two sequences than for three.")
+        return a
+
+    # -- names ------------------------------------------------------------------------------------
+
+    def unique(self, name: str, numbered: bool = False) -> str:
+        name = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "value"
+        if name[0].isdigit() or keyword.iskeyword(name):
+            name = f"_{name}"
+        if not numbered and name not in self.taken:
+            self.taken.add(name)
+            return name
+        while True:
+            self.counts[name] = self.counts.get(name, 0) + 1
+            candidate = f"{name}_{self.counts[name]}"
+            if candidate not in self.taken:
+                self.taken.add(candidate)
+                return candidate
+
+
+__all__ = ["FLOATS", "Step", "trace"]

@@ -1,0 +1,369 @@
+"""Matrix products: a register tile written in LLVM's own vectors, and the loops around it.
+
+A product out = a w is computed tile by tile: a few rows of ``a`` times one *panel* of ``w``, the
+columns that fill two vector registers, lying together in memory (`pack`). The tile's sums stay in
+registers for the whole inner loop: k times, two loads of ``w`` meet a number from each row of
+``a``. Nothing else is fast: of a product as small as a recurrent step's, (32, 128) (128, 512), the
+tile reaches the same share of the processor's peak as a BLAS does of a large one, on one core.
+
+The number of rows that fit depends on the registers: 14 with 32 of them (AVX-512, NEON), 6 with 16
+(AVX2, SSE). Goto and van de Geijn, 2008, "Anatomy of high-performance matrix multiplication".
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+import numba.core.config
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from tinyseq.kernels.jit import EXACT, jit
+from tinyseq.kernels.threads import get_num_threads, parallel
+
+_PLAIN = bool(numba.core.config.DISABLE_JIT)  # no compiler: NumPy stands in for the tile
+
+
+def _processor() -> tuple[int, int, bool]:
+    """(bytes of a vector register, how many there are, fused multiply-add) of this processor."""
+    features = dict(llvmlite.binding.get_host_cpu_features())
+    if numba.core.config.CPU_NAME == "generic":
+        return 16, 16, False
+    if features.get("avx512f"):
+        return 64, 32, True
+    if features.get("avx2") and features.get("fma"):
+        return 32, 16, True
+    if features.get("neon"):
+        return 16, 32, True
+    return 16, 16, False
+
+
+_BYTES, _REGISTERS, _FMA = _processor()
+ROWS = 14 if _REGISTERS == 32 else 6  # of a tile: 2 sums each, two more for w and one for a
+#: Panels that a tile takes at once: with few rows there are registers left, and sums to wait for.
+_AT_ONCE = {1: 4, 2: 4, 3: 2} if _REGISTERS == 32 else {1: 4, 2: 2}
+DEPTH = 512  # of a block: a panel of it stays in the first-level cache or close to it
+_HEIGHT = 8 * ROWS  # rows of ``a`` that go past all panels before the next ones
+_WORTH_SHARING = 2e7  # operations below which waking a second thread costs more than it brings
+
+
+def width(dtype: Any) -> int:
+    """Columns of a panel: two vectors of this dtype."""
+    return int(2 * _BYTES // np.dtype(dtype).itemsize)
+
+
+_I64 = ir.IntType(64)
+_I32 = ir.IntType(32)
+
+
+def _tile(rows: int, panels: int) -> Callable[..., None]:
+    """out[rows, panels · width] (+)= a[rows, k] w[k, panels · width], in registers.
+
+    Arguments are addresses and distances in elements, but for ``like``, an array that says the
+    dtype. ``columns`` of the result exist; those of the last panel behind them are not touched.
+    ``add``: 1 to add to what is there, 0 to write over it.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(typingctx, like, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add):  # type: ignore[no-untyped-def]
+        integers = [types.intp] * 10
+        return types.void(like, *integers), lambda *args: _write_tile(rows, panels, *args)
+
+    return tile  # type: ignore[no-any-return]
+
+
+def _write_tile(rows: int, panels: int, context: Any, builder: Any, signature: Any, args: Any):  # type: ignore[no-untyped-def]
+    """The tile in LLVM's language: entry → (sums from memory | zeros) → loop over k → stores."""
+    _, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add = args
+    double = signature.args[0].dtype == types.float64
+    number, size = (ir.DoubleType(), 8) if double else (ir.FloatType(), 4)
+    lanes = _BYTES // size
+    vector = ir.VectorType(number, lanes)
+    kind = f"v{lanes}f{8 * size}"
+    undefined = ir.Constant(vector, ir.Undefined)
+    mask_type = ir.VectorType(ir.IntType(1), lanes)
+    offsets = [(p, v) for p in range(panels) for v in range(2)]  # of the vectors in a row
+
+    def function(name: str, result: Any, inputs: list[Any]) -> Any:
+        return cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(result, inputs), f"llvm.{name}"
+        )
+
+    def at(address: Any, pointee: Any) -> Any:
+        return builder.inttoptr(address, pointee.as_pointer())
+
+    def place(i: int, j: int) -> Any:
+        inner = builder.add(out, builder.mul(out_row_bytes, _I64(i)))
+        return at(builder.add(inner, _I64(j * lanes * size)), vector)
+
+    def mask(j: int) -> Any:
+        lane = ir.Constant(ir.VectorType(_I64, lanes), [j * lanes + n for n in range(lanes)])
+        limit = builder.insert_element(
+            ir.Constant(ir.VectorType(_I64, lanes), ir.Undefined), columns, _I32(0)
+        )
+        limit = builder.shuffle_vector(limit, limit, ir.Constant(ir.VectorType(_I32, lanes), None))
+        return builder.icmp_signed("<", lane, limit)
+
+    cells = [(i, j) for i in range(rows) for j in range(len(offsets))]
+    a_row_bytes, a_col_bytes = (builder.mul(x, _I64(size)) for x in (a_row, a_col))
+    out_row_bytes = builder.mul(out_row, _I64(size))
+    whole = builder.icmp_signed(">=", columns, _I64(len(offsets) * lanes))
+
+    # Where the sums start: at zero, or at what is there
+    blocks = {
+        name: builder.append_basic_block(name)
+        for name in ("there", "there_whole", "there_part", "loop", "end", "whole", "part", "done")
+    }
+    entry = builder.block
+    three = builder.mul(a_row_bytes, _I64(3))  # x86 adds 0, 1 or 2 distances to an address for free
+    bases = [a]
+    for _ in range(3, rows, 3):
+        bases.append(builder.add(bases[-1], three))
+    starts: dict[Any, list[Any]] = {entry: [ir.Constant(vector, None)] * len(cells)}
+    builder.cbranch(builder.icmp_signed("!=", add, _I64(0)), blocks["there"], blocks["loop"])
+    builder.position_at_end(blocks["there"])
+    builder.cbranch(whole, blocks["there_whole"], blocks["there_part"])
+    builder.position_at_end(blocks["there_whole"])
+    loaded = []
+    for i, j in cells:
+        loaded.append(builder.load(place(i, j)))
+        loaded[-1].align = size
+    starts[builder.block] = loaded
+    builder.branch(blocks["loop"])
+    builder.position_at_end(blocks["there_part"])
+    masked_load = function(
+        f"masked.load.{kind}.p0", vector, [vector.as_pointer(), _I32, mask_type, vector]
+    )
+    zeros = ir.Constant(vector, None)
+    starts[builder.block] = [
+        builder.call(masked_load, [place(i, j), _I32(size), mask(j), zeros]) for i, j in cells
+    ]
+    builder.branch(blocks["loop"])
+
+    # k times: one row of the panels, one column of a
+    builder.position_at_end(blocks["loop"])
+    step, from_w = builder.phi(_I64), builder.phi(_I64)
+    from_a = [builder.phi(_I64) for _ in bases]
+    sums = [builder.phi(vector) for _ in cells]
+    for block, first in starts.items():
+        step.add_incoming(_I64(0), block)
+        from_w.add_incoming(w, block)
+        for phi, base in zip(from_a, bases, strict=True):
+            phi.add_incoming(base, block)
+        for phi, value in zip(sums, first, strict=True):
+            phi.add_incoming(value, block)
+    row_of_w = []
+    for p, v in offsets:
+        address = builder.add(from_w, _I64(v * lanes * size))
+        if p:
+            address = builder.add(address, builder.mul(w_panel, _I64(p * size)))
+        row_of_w.append(builder.load(at(address, vector)))
+        row_of_w[-1].align = size
+    fma = function(f"fma.{kind}", vector, [vector] * 3)
+    new = []
+    for i in range(rows):
+        address = from_a[i // 3]
+        for _ in range(i % 3):
+            address = builder.add(address, a_row_bytes)
+        one = builder.insert_element(undefined, builder.load(at(address, number)), _I32(0))
+        one = builder.shuffle_vector(
+            one, undefined, ir.Constant(ir.VectorType(_I32, lanes), None)
+        )
+        for j in range(len(offsets)):
+            total = sums[len(new)]
+            if _FMA:
+                new.append(builder.call(fma, [one, row_of_w[j], total]))
+            else:
+                new.append(builder.fadd(builder.fmul(one, row_of_w[j]), total))
+    following = builder.add(step, _I64(1))
+    step.add_incoming(following, blocks["loop"])
+    from_w.add_incoming(builder.add(from_w, _I64(2 * lanes * size)), blocks["loop"])
+    for phi in from_a:
+        phi.add_incoming(builder.add(phi, a_col_bytes), blocks["loop"])
+    for phi, value in zip(sums, new, strict=True):
+        phi.add_incoming(value, blocks["loop"])
+    builder.cbranch(builder.icmp_signed("<", following, k), blocks["loop"], blocks["end"])
+
+    builder.position_at_end(blocks["end"])
+    builder.cbranch(whole, blocks["whole"], blocks["part"])
+    builder.position_at_end(blocks["whole"])
+    for (i, j), value in zip(cells, new, strict=True):
+        builder.store(value, place(i, j)).align = size
+    builder.branch(blocks["done"])
+    builder.position_at_end(blocks["part"])
+    masked_store = function(
+        f"masked.store.{kind}.p0", ir.VoidType(), [vector, vector.as_pointer(), _I32, mask_type]
+    )
+    for (i, j), value in zip(cells, new, strict=True):
+        builder.call(masked_store, [value, place(i, j), _I32(size), mask(j)])
+    builder.branch(blocks["done"])
+    builder.position_at_end(blocks["done"])
+    return context.get_dummy_value()
+
+
+def _dispatcher() -> Any:
+    """One function over the number of rows: its branches are tiles whose sums are registers."""
+    names: dict[str, Any] = {}
+    lines = ["def tiles(rows, panels, like, a, a_row, a_col, w, w_panel, out, out_row, k, n, add):"]
+    for rows in range(ROWS, 0, -1):
+        at_once = _AT_ONCE.get(rows, 1)
+        for panels in {at_once, 1}:
+            names[f"tile_{rows}_{panels}"] = _tile(rows, panels)
+            lines.append(
+                f"    if rows == {rows} and panels == {panels}:\n"
+                f"        tile_{rows}_{panels}"
+                "(like, a, a_row, a_col, w, w_panel, out, out_row, k, n, add)\n"
+                "        return"
+            )
+    exec("\n".join(lines), names)
+    return jit(EXACT, inline=True)(names["tiles"])
+
+
+if not _PLAIN:
+    _tiles = _dispatcher()
+    _ONE, _TWO, _THREE = (_AT_ONCE.get(n, 1) for n in (1, 2, 3))
+
+    @jit(EXACT)
+    def matmul(a, w, out, add):  # type: ignore[no-untyped-def]
+        """out (+)= a w on this thread: a (M, K) of any strides, w in panels, out (M, N) in rows."""
+        M, K = a.shape
+        N = out.shape[1]
+        panels, _, columns = w.shape
+        size = out.itemsize
+        a_row, a_col = a.strides[0] // size, a.strides[1] // size
+        out_row = out.strides[0] // size
+        for m0 in range(0, M, _HEIGHT):
+            height = min(_HEIGHT, M - m0)
+            count = (height + ROWS - 1) // ROWS  # tiles of nearly the same number of rows
+            rows, more = height // count, height % count
+            together = _ONE if rows == 1 else _TWO if rows == 2 else _THREE if rows == 3 else 1
+            for k0 in range(0, K, DEPTH):
+                depth = min(DEPTH, K - k0)
+                p = 0
+                while p < panels:
+                    here = together if panels - p >= together else 1
+                    m = m0
+                    for i in range(count):
+                        n = rows + (1 if i < more else 0)
+                        _tiles(
+                            n,
+                            here,
+                            out,
+                            a.ctypes.data + (m * a_row + k0 * a_col) * size,
+                            a_row,
+                            a_col,
+                            w.ctypes.data + (p * K + k0) * columns * size,
+                            K * columns,
+                            out.ctypes.data + (m * out_row + p * columns) * size,
+                            out_row,
+                            depth,
+                            N - p * columns,
+                            1 if add or k0 > 0 else 0,
+                        )
+                        m += n
+                    p += here
+
+    @jit(EXACT)
+    def _pack(w, panels):  # type: ignore[no-untyped-def]
+        K, N = w.shape
+        columns = panels.shape[2]
+        down = w.strides[0] <= w.strides[1]  # w is a transpose: read along its columns
+        for p in range(panels.shape[0]):
+            n0 = p * columns
+            n1 = min(N, n0 + columns)
+            if n1 - n0 < columns:
+                panels[p] = 0
+            if down:
+                for k0 in range(0, K, 16):
+                    for n in range(n0, n1):
+                        for k in range(k0, min(K, k0 + 16)):
+                            panels[p, k, n - n0] = w[k, n]
+            else:
+                for k in range(K):
+                    for n in range(n0, n1):
+                        panels[p, k, n - n0] = w[k, n]
+
+else:
+
+    def matmul(a: np.ndarray, w: np.ndarray, out: np.ndarray, add: int) -> None:
+        whole = w.transpose(1, 0, 2).reshape(w.shape[1], -1)[:, : out.shape[1]]
+        out[...] = a @ whole + (out if add else 0)
+
+    def _pack(w: np.ndarray, panels: np.ndarray) -> None:
+        K, N = w.shape
+        padded = np.zeros((K, panels.shape[0] * panels.shape[2]), w.dtype)
+        padded[:, :N] = w
+        panels[...] = padded.reshape(K, panels.shape[0], -1).transpose(1, 0, 2)
+
+
+def pack(w: np.ndarray, panels: np.ndarray | None = None) -> np.ndarray:
+    """w (K, N), of any strides, as panels (P, K, width): what `matmul` takes, zeros at its end."""
+    if panels is None:
+        columns = width(w.dtype)
+        panels = np.empty((math.ceil(w.shape[1] / columns), w.shape[0], columns), w.dtype)
+    _pack(w, panels)
+    return panels
+
+
+_scratch = threading.local()  # panels of a product's own, kept: fresh memory costs page faults
+
+
+def _panels(K: int, N: int, dtype: Any) -> np.ndarray:
+    columns = width(dtype)
+    count = math.ceil(N / columns)
+    size = count * K * columns
+    held = getattr(_scratch, dtype.name, None)
+    if held is None or held.size < size:
+        held = np.empty(size, dtype)
+        setattr(_scratch, dtype.name, held)
+    return held[:size].reshape(count, K, columns)
+
+
+def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray, add: bool) -> None:
+    """out (+)= a b on this thread, b packed a block of its rows at a time."""
+    K, N = b.shape
+    for k0 in range(0, K, DEPTH):
+        rows = b[k0 : k0 + DEPTH]
+        matmul(a[:, k0 : k0 + DEPTH], pack(rows, _panels(len(rows), N, b.dtype)), out, add or k0 > 0)
+
+
+def product(
+    a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, add: bool = False
+) -> np.ndarray:
+    """a b for a (M, K) and b (K, N), float32 or float64 alike, of any strides, on all threads.
+
+    ``out`` (M, N), with its rows in one piece, takes the result, or has it added with ``add``.
+    """
+    (M, K), N = a.shape, b.shape[1]
+    if out is None:
+        out = np.empty((M, N), a.dtype)
+    if K == 0 and not add:
+        out[...] = 0
+        return out
+    threads = get_num_threads()
+    if threads == 1 or 2.0 * M * K * N < _WORTH_SHARING:
+        _product(a, b, out, add)
+        return out
+    columns = width(a.dtype)
+    if M >= 2 * N:  # each thread packs b for itself: worth it for many rows
+        cuts = [M * i // threads for i in range(threads + 1)]
+        parts = [(a[i:j], b, out[i:j]) for i, j in zip(cuts, cuts[1:], strict=False)]
+    else:
+        groups = math.ceil(N / columns)
+        cuts = [min(N, groups * i // threads * columns) for i in range(threads + 1)]
+        parts = [(a, b[:, i:j], out[:, i:j]) for i, j in zip(cuts, cuts[1:], strict=False)]
+
+    def part(i: int) -> None:
+        x, y, z = parts[i]
+        if z.size:
+            _product(x, y, z, add)
+
+    parallel(part, threads)
+    return out
