@@ -13,7 +13,7 @@ import tinyseq as ts
 from tinyseq import awake, nn, optim
 from tinyseq import functional as F
 from tinyseq import primitives as raw
-from tinyseq.errors import GraphError
+from tinyseq.errors import GraphError, ShapeError
 from tinyseq.kernels import losses, threads, updates
 
 DTYPES = [np.float32, np.float64]
@@ -151,6 +151,15 @@ def test_a_class_that_does_not_exist_is_refused():
             F.cross_entropy(logits, np.array([0, wrong]), ignore_index=0)
     with pytest.raises(IndexError, match="index 200 is outside of 0 … 2"):
         F.cross_entropy(logits, np.array([0, 200], np.uint8))
+
+
+def test_no_targets_and_no_classes():
+    nothing = ts.tensor(np.zeros((0, 3), np.float32), requires_grad=True)
+    assert F.cross_entropy(nothing, np.zeros(0, int), "sum").item() == 0
+    assert F.cross_entropy(nothing, np.zeros(0, int), "none").shape == (0,)
+    for loss, N in [(F.cross_entropy, 0), (F.cross_entropy, 1), (F.nll_loss, 1)]:
+        with pytest.raises(ShapeError, match="have no classes"):
+            loss(ts.tensor(np.zeros((N, 0), np.float32)), np.zeros(N, int))
 
 
 def test_logits_that_were_changed_in_place_are_noticed():

@@ -303,6 +303,11 @@ def _scores(
     x = op.as_tensor(x)
     if x.ndim == 0:
         raise errors.ShapeError(f"{name}: {argument} need a last axis of V classes, got a number.")
+    if x.shape[-1] == 0:
+        raise errors.ShapeError(
+            f"{name}: {argument} {errors.describe(x.shape)} have no classes: their last axis is "
+            "empty. Give it at least one."
+        )
     _float(name, argument, x)
     if weight is None:
         return x, None

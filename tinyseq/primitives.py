@@ -468,11 +468,12 @@ def _add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
     if builtins.all(a.dtype == bool for a in arrays):  # slices, numbers, masks: no place twice
         out[index] += x
     elif len(parts) == 1:  # whole rows, as an embedding picks: sort, add up each run of equal ones
-        rows = arrays[0].ravel() % out.shape[0]
+        rows = arrays[0].ravel()
         picked = x.reshape(rows.size, *out.shape[1:])
-        if _quick(out, picked) and rows.dtype == np.int64 and out.ndim == 2:
+        if out.ndim == 2 and rows.dtype == np.int64 and _quick(out, picked):
             awake.kernels.updates.add_rows(out, rows, picked)
             return
+        rows = rows % out.shape[0]
         order = np.argsort(rows, kind="stable")
         if len(order):
             rows = rows[order]
@@ -577,7 +578,7 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, over: float | None) -> Any:
     """yᵢ = ln Σ_c e^xᵢ_c − xᵢ_classᵢ = −ln softmax(xᵢ)_classᵢ, x (..., V) row by row, N classes →
     (N); with ``over`` Σ yᵢ / over.
     """
-    x = x.reshape(-1, x.shape[-1])
+    x = x.reshape(len(classes), x.shape[-1])
     if x.size and _quick(x):
         y = awake.kernels.losses.softmax_loss(x, classes)
     else:
@@ -607,7 +608,7 @@ def softmax_loss_slope(g: np.ndarray, x: np.ndarray, classes: np.ndarray) -> Any
     """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N) or a number, x (..., V) → (..., V): what
     `softmax_loss` passes back.
     """
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(len(classes), x.shape[-1])
     weights = np.empty(len(rows), g.dtype)
     weights[...] = g
     if x.size and _quick(weights, rows):

@@ -77,7 +77,7 @@ def _slopes(g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray) 
 
 def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """y = ln Σ e^x − x_class: x (N, V), C-contiguous float32 or float64, V ≥ 1; classes (N) int64,
-    which are not looked at here; y (N).
+    from 0 to V − 1, which is not checked here; y (N).
     """
     out = np.empty(len(x), x.dtype)
 

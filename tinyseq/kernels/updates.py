@@ -167,8 +167,8 @@ def scale(x: np.ndarray, factor: float) -> None:
 
 @jit(SUMS)
 def add_rows(out: np.ndarray, rows: np.ndarray, x: np.ndarray) -> None:
-    """out[rows[i]] += x[i] for every i: out (V, D), x (N, D), rows (N) int64 from 0 to V − 1,
-    which are not looked at here.
+    """out[rows[i]] += x[i] for every i: out (V, D), x (N, D), rows (N) int64 from −V to V − 1,
+    which is not checked here.
     """
     for i in range(rows.size):
         here, there = x[i], out[rows[i]]
