@@ -277,14 +277,14 @@ def test_a_parameter_that_cannot_be_written_to_raises_and_stays():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_norm_is_added_up_in_float64(dtype, shared):
+def test_the_norm_is_added_up_in_float64(dtype):
     g = np.full(10**6, 0.1, dtype)
     g[0] = 1e4
     exact = np.sqrt(1e8 + (10**6 - 1) * float(dtype(0.1)) ** 2)
     assert np.sqrt(updates.sum_of_squares(g)) == pytest.approx(exact, rel=1e-11)
 
 
-def test_clipping_is_the_same_awake_and_asleep(asleep, shared):
+def test_clipping_is_the_same_awake_and_asleep(asleep):
     rng = np.random.default_rng(0)
     gradients = [
         rng.standard_normal((7, 9)).astype(np.float32),

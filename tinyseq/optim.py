@@ -351,7 +351,7 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
             if g.node is not None:  # as a further op of the recording
                 p.grad = g * (max_norm / norm)
             else:
-                _scale(g._data, max_norm / norm)
+                np.multiply(g._data, max_norm / norm, out=g._data)
                 g.changed()
     return norm
 
@@ -360,13 +360,6 @@ def _sum_of_squares(g: np.ndarray) -> float:
     if _fused(g):
         return awake.kernels.updates.sum_of_squares(g)  # type: ignore[no-any-return]
     return float(np.vdot(g, g))
-
-
-def _scale(g: np.ndarray, factor: float) -> None:
-    if _fused(g):
-        awake.kernels.updates.scale(g, factor)
-    else:
-        np.multiply(g, factor, out=g)
 
 
 def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from tinyseq.kernels.jit import SUMS, jit
 from tinyseq.kernels.threads import in_slices
 
-#: Elements from which the work is worth waking another thread for.
+#: Elements of a parameter from which its update is worth waking another thread for.
 _MANY = 1 << 19
 
 
@@ -145,21 +145,7 @@ def _squares(x: np.ndarray) -> Any:
 
 def sum_of_squares(x: np.ndarray) -> float:
     """Σ x², added up in float64, whatever the dtype."""
-    flat = x.reshape(-1)
-    if flat.size < _MANY:
-        return float(_squares(flat))
-    parts: list[float] = []
-    in_slices(flat.size, lambda part: parts.append(_squares(flat[part])))
-    return math.fsum(parts)  # exact, so that it is the same in whatever order the parts came in
-
-
-def scale(x: np.ndarray, factor: float) -> None:
-    """x ← factor · x."""
-    if x.size < _MANY:
-        np.multiply(x, factor, out=x)
-    else:
-        flat = x.reshape(-1)
-        in_slices(flat.size, lambda part: np.multiply(flat[part], factor, out=flat[part]))
+    return float(_squares(x.reshape(-1)))
 
 
 # -- rows of an embedding -------------------------------------------------------------------------
