@@ -463,6 +463,39 @@ def scatter_case(draw):
 
 
 @st.composite
+def rows_of_classes(draw):
+    x = draw(values(draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=4))))
+    N, V = x.size // x.shape[-1], x.shape[-1]
+    return x, draw(hnp.arrays(np.int64, N, elements=st.integers(0, V - 1)))
+
+
+@st.composite
+def softmax_loss_case(draw):
+    x, classes = draw(rows_of_classes())
+    over = draw(st.sampled_from([None, 1.0, 3.0]))
+
+    def reference(a):
+        rows = a.reshape(-1, a.shape[-1])
+        losses = np_logsumexp(rows, 1, False) - rows[np.arange(len(rows)), classes]
+        return losses if over is None else losses.sum() / over
+
+    return Case(lambda t: raw.softmax_loss(t, classes=classes, over=over), [x], reference)
+
+
+@st.composite
+def softmax_loss_slope_case(draw):
+    x, classes = draw(rows_of_classes())
+    g = draw(values(draw(st.sampled_from([(), classes.shape]))))
+
+    def reference(g, a):
+        hot = np.eye(a.shape[-1])[classes].reshape(a.shape)
+        g = np.broadcast_to(g, classes.shape).reshape(*a.shape[:-1], 1)
+        return g * (np.exp(a - np_logsumexp(a, -1, True)) - hot)
+
+    return Case(lambda s, t: raw.softmax_loss_slope(s, t, classes=classes), [g, x], reference)
+
+
+@st.composite
 def where_case(draw):
     three = draw(hnp.mutually_broadcastable_shapes(num_shapes=3, max_dims=3, max_side=3))
     condition = draw(hnp.arrays(bool, three.input_shapes[0]))
@@ -534,6 +567,8 @@ OPS: dict[str, st.SearchStrategy[Case]] = {
     "min": reduction(ts.min, np.min),
     "checkpointed": checkpoint_case(),
     "logsumexp": reduction(ts.logsumexp, np_logsumexp),
+    "softmax_loss": softmax_loss_case(),
+    "softmax_loss_slope": softmax_loss_slope_case(),
     "cumsum": along_axis(ts.cumsum, np.cumsum),
     "argsort": along_axis(ts.argsort, np.argsort, differentiable=False),
     "argmax": along_axis(ts.argmax, np.argmax, differentiable=False),

@@ -197,15 +197,14 @@ def _walk(
             accumulate(identity(y), y, seed)
         while order:
             t = order.pop()
-            key = identity(t)
-            for rule, together in uses.pop(key, {}).items():
-                accumulate(
-                    key, t, rule(t, together)
-                )  # all uses of t lie behind us: none is missing
+            node = t.node
+            key = id(t if node is None else node)  # as identity(t), in the innermost loop
+            if key in uses:  # all uses of t lie behind us: none is missing
+                for rule, together in uses.pop(key).items():
+                    accumulate(key, t, rule(t, together))
             g = cotangents.pop(key, None)
             if g is None:
                 continue
-            node = t.node
             for hook in (t.hooks if node is None else node.hooks) or ():
                 g = _hooked(hook, t, g)
             leaf = node is None and t.requires_grad
@@ -221,7 +220,7 @@ def _walk(
             for i, (x, gx) in enumerate(zip(node.inputs, cots, strict=True)):
                 if not x.requires_grad:
                     continue
-                key = identity(x)
+                key = id(x if x.node is None else x.node)
                 if leads is not None and key not in leads:
                     continue
                 if gx is not None:
@@ -269,7 +268,7 @@ def _checked(t: Tensor, node: Node) -> Op:
     if node.op is None:
         raise _freed(t)
     for i, x in enumerate(node.inputs):
-        if node.op.version(i, x) != node.versions[i]:
+        if x._watch is not None and node.op.version(i, x) != node.versions[i]:
             raise _changed(node, f"input {i}, {_called(x)}")
     if node.output is not None and node.output.version() != node.versions[-1]:
         raise _changed(node, f"its result, {_called(t)}")

@@ -129,7 +129,9 @@ def topological(*roots: Tensor) -> list[Tensor]:
             order.append(tensor)
         elif (key := identity(tensor)) not in seen:
             seen.add(key)
-            stack.append((tensor, True))
-            if tensor.node is not None:
-                stack.extend((x, False) for x in reversed(tensor.node.inputs))
+            if tensor.node is None:
+                order.append(tensor)
+            else:
+                stack.append((tensor, True))
+                stack.extend([(x, False) for x in reversed(tensor.node.inputs)])
     return order

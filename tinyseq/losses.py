@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors, op, ops
+from tinyseq import primitives as raw
 from tinyseq.tensor import FLOATS, Tensor
 
 IGNORED = -100
@@ -49,31 +50,36 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing={label_smoothing} must be from 0 to 1.")
     *batch, V = logits.shape
-    rows = centred(ops.reshape(logits, math.prod(batch), V))
-    total = ops.logsumexp(rows, -1)
-    count: float = len(rows)
+    count = math.prod(batch)
     if given.dtype.kind == "f":
         if ignore_index != IGNORED:
             raise ValueError(
                 f"cross_entropy: ignore_index={ignore_index} is a class, and the targets are "
                 "probabilities. Leave those rows out of logits and targets instead."
             )
-        p = ops.reshape(_probabilities(logits, given), *rows.shape)
+        p = ops.reshape(_probabilities(logits, given), count, V)
         if label_smoothing:
             p = (1 - label_smoothing) * p + label_smoothing / V
         if w is not None:
             p = p * w
-        loss = total * ops.sum(p, -1) - ops.sum(p * rows, -1)
+        rows = centred(ops.reshape(logits, count, V))
+        loss = ops.logsumexp(rows, -1) * ops.sum(p, -1) - ops.sum(p * rows, -1)
     else:
         classes, keep = _classes("cross_entropy", "logits", logits, given, ignore_index)
-        loss = total - rows[np.arange(len(rows)), classes]
+        plain = keep is None and w is None and not label_smoothing and count > 0
+        if plain and reduction in ("mean", "sum"):
+            over = float(count) if reduction == "mean" else 1.0
+            return raw.softmax_loss(logits, classes=classes, over=over)
+        loss = raw.softmax_loss(logits, classes=classes, over=None)
         if w is not None:
             loss = loss * w[classes]
         if label_smoothing:
+            rows = centred(ops.reshape(logits, count, V))
             w_all = np.ones(V, rows.dtype) if w is None else w
-            everywhere = total * w_all.sum() - rows @ w_all
+            everywhere = ops.logsumexp(rows, -1) * w_all.sum() - rows @ w_all
             loss = (1 - label_smoothing) * loss + label_smoothing / V * everywhere
-        loss, count = _kept(loss, keep, w, classes)
+        loss, weight_sum = _kept(loss, keep, w, classes)
+        return _reduced_over("cross_entropy", loss, reduction, batch, weight_sum)
     return _reduced_over("cross_entropy", loss, reduction, batch, count)
 
 
@@ -224,7 +230,7 @@ def _reduced_over(
             f"{name}: all targets are ignored or weigh nothing, and their mean is undefined. "
             'Skip this batch, or use reduction="sum".'
         )
-    return ops.sum(loss) / count
+    return raw.sum(loss, axis=(0,), keepdims=False) / float(count)
 
 
 def centred(x: Tensor, axis: int = -1) -> Tensor:
@@ -244,10 +250,17 @@ def as_indices(x: op.TensorLike, size: int, name: str, letter: str) -> np.ndarra
             f"{name}: indices must be whole numbers, not {index.dtype}. Convert them with "
             ".astype(int)."
         )
-    if index.size and (index.min() < 0 or index.max() >= size):
+    if not _all_within(index, size):
         wrong = index[(index < 0) | (index >= size)].ravel()[0]
         raise IndexError(f"{name}: index {wrong} is outside of 0 … {size - 1} ({letter}={size}).")
     return index
+
+
+def _all_within(index: np.ndarray, size: int) -> bool:
+    """Whether all of these whole numbers are from 0 to size − 1."""
+    if index.dtype == np.int64:  # in one pass: negative ones, read without a sign, are large
+        return index.size == 0 or bool(index.view(np.uint64).max() < size)
+    return index.size == 0 or bool(index.min() >= 0 and index.max() < size)
 
 
 def as_lengths(name: str, argument: str, x: op.TensorLike, B: int, most: int) -> np.ndarray:
@@ -290,6 +303,11 @@ def _scores(
     x = op.as_tensor(x)
     if x.ndim == 0:
         raise errors.ShapeError(f"{name}: {argument} need a last axis of V classes, got a number.")
+    if x.shape[-1] == 0:
+        raise errors.ShapeError(
+            f"{name}: {argument} {errors.describe(x.shape)} have no classes: their last axis is "
+            "empty. Give it at least one."
+        )
     _float(name, argument, x)
     if weight is None:
         return x, None
@@ -316,19 +334,21 @@ def _classes(
             "one class a row, without the last axis V."
         )
     classes = classes.reshape(-1)
+    if classes.dtype == np.int64 and not 0 <= ignore_index < V and _all_within(classes, V):
+        return classes.copy(), None  # the usual case
     keep = classes != ignore_index
-    if keep.all():
-        return as_indices(classes, V, name, "V"), None
-    return as_indices(np.where(keep, classes, 0), V, name, "V"), keep
+    whole = bool(keep.all())
+    known = as_indices(classes if whole else np.where(keep, classes, 0), V, name, "V")
+    return known.astype(np.int64), None if whole else keep
 
 
 def _kept(
     loss: Tensor, keep: np.ndarray | None, w: np.ndarray | None, classes: np.ndarray
 ) -> tuple[Tensor, float]:
     """The losses with 0 for those that are ignored, and what the others weigh together."""
-    weights = np.ones(len(classes)) if w is None else w[classes]
     if keep is None:
-        return loss, float(weights.sum())
+        return loss, len(classes) if w is None else float(w[classes].sum())
+    weights = np.ones(len(classes)) if w is None else w[classes]
     return ops.where(keep, loss, 0.0), float(weights[keep].sum())
 
 

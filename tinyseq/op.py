@@ -123,7 +123,7 @@ class Op:
                 x if x.node is None or i in self.reads_inputs else x.husk()
                 for i, x in enumerate(inputs)
             )
-        versions = [self.version(i, x) for i, x in enumerate(inputs)]
+        versions = [0 if x._watch is None else self.version(i, x) for i, x in enumerate(inputs)]
         if output is not None:
             versions.append(output.version())
         y.node = Node(self, inputs, attrs, recording.scope, tuple(versions), output)
@@ -174,6 +174,8 @@ def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
             break
     else:
         return args  # type: ignore[return-value]  # the usual case, on the way of every op
+    if len(args) == 2 and dtype in FLOATS and type(args[1]) is float:  # the next one: x * 0.5
+        return args[0], Tensor.wrap(np.asarray(args[1], dtype))  # type: ignore[return-value]
     tensors = [as_tensor(x) for x in args]
     # numpy.float64 is a float: a scalar never widens what it meets
     weak = [isinstance(x, bool | int | float | list | tuple) for x in args]

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq import errors, ops
+from tinyseq import awake, errors, ops
 from tinyseq.schedules import CosineLR, ReduceLROnPlateau, Schedule, StepLR
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import FLOATS, Tensor
 
 __all__ = [
     "SGD",
@@ -164,6 +164,9 @@ class SGD(Optimizer):
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         if self.momentum:
             (v,) = buffers
+            if _fused(p, g, v):
+                awake.kernels.updates.momentum(p, g, v, self.lr, self.momentum, self.nesterov)
+                return
             v *= self.momentum
             v += g
             g = g + self.momentum * v if self.nesterov else v
@@ -196,6 +199,9 @@ class RMSprop(Optimizer):
         super().__init__(params, lr, weight_decay)
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
+        if len(buffers) == 1 and _fused(p, g, *buffers):
+            awake.kernels.updates.rmsprop(p, g, *buffers, self.lr, self.alpha, self.eps)
+            return
         named = dict(zip(self.buffer_names, buffers, strict=True))
         spread = _average(named["square"], g * g, self.alpha)
         if self.centered:
@@ -229,6 +235,9 @@ class Adagrad(Optimizer):
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         (square,) = buffers
+        if _fused(p, g, square):
+            awake.kernels.updates.adagrad(p, g, square, self.lr, self.eps)
+            return
         square += g * g
         p -= self.lr * g / (np.sqrt(square) + self.eps)
 
@@ -240,6 +249,7 @@ class Adam(Optimizer):
     """
 
     buffer_names = ("mean", "square")
+    _decays_apart = False
 
     def __init__(
         self,
@@ -256,6 +266,12 @@ class Adam(Optimizer):
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         mean, square = buffers
+        decay = self.weight_decay if self._decays_apart else 0.0
+        if _fused(p, g, mean, square):
+            awake.kernels.updates.adam(p, g, mean, square, t, self.lr, self.betas, self.eps, decay)
+            return
+        if decay:
+            p *= 1 - self.lr * decay
         beta1, beta2 = self.betas
         _average(mean, g, beta1)
         _average(square, g * g, beta2)
@@ -274,6 +290,8 @@ class AdamW(Adam):
     Hutter, 2019.
     """
 
+    _decays_apart = True
+
     def __init__(
         self,
         params: Iterable[Tensor],
@@ -285,8 +303,22 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay)
 
     def _decayed(self, p: np.ndarray, g: np.ndarray) -> np.ndarray:
-        p *= 1 - self.lr * self.weight_decay
         return g
+
+
+def _fused(*arrays: np.ndarray) -> bool:
+    """Whether there is a kernel and it can take these: it looks at no shapes, and writes to plain
+    memory.
+    """
+    if awake.kernels is None:
+        return False
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    if dtype not in FLOATS:
+        return False
+    for a in arrays:  # noqa: SIM110  # a generator would cost more than the kernel's call
+        if a.shape != shape or a.dtype is not dtype or not a.flags.carray:
+            return False
+    return True
 
 
 def _average(a: np.ndarray, x: np.ndarray, keep: float) -> np.ndarray:
@@ -305,7 +337,7 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     _limit("clip_grad_norm", "max_norm", max_norm)
     params = [p for p in params if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(math.fsum(float(np.vdot(g._data, g._data)) for g in gradients))
+    norm = math.sqrt(math.fsum(_sum_of_squares(g._data) for g in gradients))
     if not math.isfinite(norm):  # the squares overflow long before the gradients do
         wide = [g._data.astype(np.float64) for g in gradients]
         norm = math.hypot(*(float(np.linalg.norm(g)) for g in wide))
@@ -315,9 +347,19 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
             "look for the op that overflowed."
         )
     if norm > max_norm:
-        for p in params:
-            _rewrite(p, lambda g: g * (max_norm / norm))
+        for p, g in zip(params, gradients, strict=True):
+            if g.node is not None:  # as a further op of the recording
+                p.grad = g * (max_norm / norm)
+            else:
+                np.multiply(g._data, max_norm / norm, out=g._data)
+                g.changed()
     return norm
+
+
+def _sum_of_squares(g: np.ndarray) -> float:
+    if _fused(g):
+        return awake.kernels.updates.sum_of_squares(g)  # type: ignore[no-any-return]
+    return float(np.vdot(g, g))
 
 
 def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:

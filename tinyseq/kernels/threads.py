@@ -214,6 +214,16 @@ def parallel(task: Callable[[int], None], parts: int) -> None:
     return None
 
 
+def in_slices(n: int, task: Callable[[slice], object]) -> None:
+    """task(slice) for slices of 0 … n − 1, as even as can be, one a thread."""
+    parts = get_num_threads()
+
+    def part(i: int) -> None:
+        task(slice(n * i // parts, n * (i + 1) // parts))
+
+    parallel(part, parts)
+
+
 def _after_fork() -> None:
     """The threads of the parent are not there in the child."""
     global _team, _starting

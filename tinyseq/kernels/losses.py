@@ -1,0 +1,102 @@
+"""The softmax loss and its slope, row by row, each in one pass over the logits.
+
+Each row is read several times in short loops: it lies in the nearest cache, and a short loop over
+one or two arrays is one that LLVM vectorises.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinyseq.kernels.activations import exp
+from tinyseq.kernels.jit import SUMS, jit
+from tinyseq.kernels.threads import in_slices
+
+#: Logits from which the work is worth waking another thread for.
+_MANY = 1 << 18
+#: Rows at a time: enough to keep the vector units busy, few enough for the nearest cache.
+_ROWS = 16
+
+
+@jit(SUMS, inline=True)
+def _centred(x: np.ndarray, out: np.ndarray) -> None:
+    for i in range(x.shape[0]):
+        row, here = x[i], out[i]
+        largest = row[0]
+        for j in range(row.size):
+            if row[j] > largest:  # a NaN is passed over here, and comes back in the sum
+                largest = row[j]
+        for j in range(row.size):
+            here[j] = row[j] - largest
+
+
+@jit(SUMS, inline=True)
+def _exponentials(x: np.ndarray) -> None:
+    flat = x.reshape(x.size)
+    for i in range(flat.size):
+        flat[i] = exp(flat[i])
+
+
+@jit(SUMS, inline=True)
+def _sum(row: np.ndarray) -> Any:
+    total = row[0] * 0
+    for j in range(row.size):
+        total += row[j]
+    return total
+
+
+@jit(SUMS)
+def _losses(x: np.ndarray, classes: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:
+    for first in range(0, x.shape[0], _ROWS):
+        block = x[first : first + _ROWS]
+        rows = scratch[: block.shape[0]]
+        _centred(block, rows)
+        for i in range(rows.shape[0]):
+            out[first + i] = rows[i, classes[first + i]]
+        _exponentials(rows)
+        for i in range(rows.shape[0]):
+            out[first + i] = math.log(_sum(rows[i])) - out[first + i]
+
+
+@jit(SUMS)
+def _slopes(g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray) -> None:
+    for first in range(0, x.shape[0], _ROWS):
+        rows = out[first : first + _ROWS]
+        _centred(x[first : first + _ROWS], rows)
+        _exponentials(rows)
+        for i in range(rows.shape[0]):
+            slope, weight = rows[i], g[first + i]
+            share = weight / _sum(slope)
+            for j in range(slope.size):
+                slope[j] *= share
+            slope[classes[first + i]] -= weight
+
+
+def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """y = ln Σ e^x − x_class: x (N, V), C-contiguous float32 or float64, V ≥ 1; classes (N) int64,
+    from 0 to V − 1, which is not checked here; y (N).
+    """
+    out = np.empty(len(x), x.dtype)
+
+    def part(rows: slice) -> None:
+        scratch = np.empty((_ROWS, x.shape[1]), x.dtype)
+        _losses(x[rows], classes[rows], out[rows], scratch)
+
+    if x.size < _MANY:
+        part(slice(None))
+    else:
+        in_slices(len(x), part)
+    return out
+
+
+def softmax_loss_slope(g: np.ndarray, x: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """g · (softmax x − one_hot class): g (N), all C-contiguous and of one dtype; result (N, V)."""
+    out = np.empty(x.shape, x.dtype)
+    if x.size < _MANY:
+        _slopes(g, x, classes, out)
+    else:
+        in_slices(len(x), lambda rows: _slopes(g[rows], x[rows], classes[rows], out[rows]))
+    return out

@@ -1,0 +1,162 @@
+"""What is written in place: the optimisers' steps, in one pass over a parameter and its buffers,
+the norm of a gradient, and rows added up where an embedding was read.
+
+Equations and arguments are those of `tinyseq.optim`, in the same order of operations. The public
+functions take C-contiguous arrays of one dtype, float32 or float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyseq.kernels.jit import SUMS, jit
+from tinyseq.kernels.threads import in_slices
+
+#: Elements of a parameter from which its update is worth waking another thread for.
+_MANY = 1 << 19
+
+
+def _over(arrays: tuple[np.ndarray, ...], kernel: Callable[..., Any], *options: float) -> None:
+    """The kernel over all elements of arrays of one size, in parts where there are many."""
+    flat = [a.reshape(-1) for a in arrays]
+    n = flat[0].size
+    if n < _MANY:
+        kernel(*flat, *options)
+    else:
+        in_slices(n, lambda part: kernel(*[a[part] for a in flat], *options))
+
+
+# Options come as float64 and are rounded to the dtype of the arrays, as NumPy rounds them.
+
+
+@jit(SUMS)
+def _adam(
+    p: np.ndarray,
+    g: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    shrink: Any,
+    beta1: Any,
+    beta2: Any,
+    eps: Any,
+    steady: Any,
+    rate: Any,
+) -> None:
+    number = p.dtype.type
+    rise1, rise2 = number(1 - beta1), number(1 - beta2)
+    shrink, beta1, beta2 = number(shrink), number(beta1), number(beta2)
+    eps, steady, rate = number(eps), number(steady), number(rate)
+    for i in range(p.size):
+        m = beta1 * mean[i] + rise1 * g[i]
+        s = beta2 * square[i] + rise2 * (g[i] * g[i])
+        mean[i] = m
+        square[i] = s
+        p[i] = shrink * p[i] - rate * (m / (np.sqrt(s) * steady + eps))
+
+
+def adam(
+    p: np.ndarray,
+    g: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    t: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    decay: float,
+) -> None:
+    """Update number t of `optim.Adam`; p ← (1 − lr·decay)·p before, as in `optim.AdamW`."""
+    beta1, beta2 = betas
+    steady, rate = 1 / math.sqrt(1 - beta2**t), lr / (1 - beta1**t)
+    _over((p, g, mean, square), _adam, 1 - lr * decay, beta1, beta2, eps, steady, rate)
+
+
+@jit(SUMS)
+def _momentum(
+    p: np.ndarray, g: np.ndarray, v: np.ndarray, lr: Any, momentum: Any, ahead: bool
+) -> None:
+    number = p.dtype.type
+    lr, momentum = number(lr), number(momentum)
+    # nesterov: lr·(g + momentum·v) in place of lr·v
+    of_g, of_v = (lr, lr * momentum) if ahead else (number(0), lr)
+    for i in range(p.size):
+        step = momentum * v[i] + g[i]
+        v[i] = step
+        p[i] -= of_v * step + of_g * g[i]
+
+
+def momentum(
+    p: np.ndarray, g: np.ndarray, v: np.ndarray, lr: float, momentum: float, nesterov: bool
+) -> None:
+    """One update of `optim.SGD` with momentum."""
+    _over((p, g, v), _momentum, lr, momentum, nesterov)
+
+
+@jit(SUMS)
+def _rmsprop(
+    p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: Any, alpha: Any, eps: Any
+) -> None:
+    number = p.dtype.type
+    rise = number(1 - alpha)
+    lr, alpha, eps = number(lr), number(alpha), number(eps)
+    for i in range(p.size):
+        s = alpha * square[i] + rise * (g[i] * g[i])
+        square[i] = s
+        p[i] -= lr * (g[i] / (np.sqrt(s) + eps))
+
+
+def rmsprop(
+    p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: float, alpha: float, eps: float
+) -> None:
+    """One update of `optim.RMSprop`, neither centred nor with momentum."""
+    _over((p, g, square), _rmsprop, lr, alpha, eps)
+
+
+@jit(SUMS)
+def _adagrad(p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: Any, eps: Any) -> None:
+    number = p.dtype.type
+    lr, eps = number(lr), number(eps)
+    for i in range(p.size):
+        s = square[i] + g[i] * g[i]
+        square[i] = s
+        p[i] -= lr * g[i] / (np.sqrt(s) + eps)
+
+
+def adagrad(p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: float, eps: float) -> None:
+    """One update of `optim.Adagrad`."""
+    _over((p, g, square), _adagrad, lr, eps)
+
+
+# -- the norm of a gradient -----------------------------------------------------------------------
+
+
+@jit(SUMS)
+def _squares(x: np.ndarray) -> Any:
+    total = 0.0
+    for i in range(x.size):
+        wide = np.float64(x[i])
+        total += wide * wide
+    return total
+
+
+def sum_of_squares(x: np.ndarray) -> float:
+    """Σ x², added up in float64, whatever the dtype."""
+    return float(_squares(x.reshape(-1)))
+
+
+# -- rows of an embedding -------------------------------------------------------------------------
+
+
+@jit(SUMS)
+def add_rows(out: np.ndarray, rows: np.ndarray, x: np.ndarray) -> None:
+    """out[rows[i]] += x[i] for every i: out (V, D), x (N, D), rows (N) int64 from −V to V − 1,
+    which is not checked here.
+    """
+    for i in range(rows.size):
+        here, there = x[i], out[rows[i]]
+        for j in range(here.size):
+            there[j] += here[j]
