@@ -8,6 +8,8 @@ them.
 Tensor([2., 4.])
 """
 
+from typing import Any
+
 from tinyseq import errors, functional, graph, nn, ops, optim, random
 from tinyseq.backprop import backward, detect_anomaly, grad, no_grad
 from tinyseq.derivatives import hvp, jacobian
@@ -81,6 +83,15 @@ from tinyseq.tensor import Tensor, tensor
 
 __version__ = "0.1.0"
 
+
+def __getattr__(name: str) -> Any:
+    if name in ("get_num_threads", "set_num_threads"):  # numba comes with them: not before
+        from tinyseq.kernels import threads
+
+        return getattr(threads, name)
+    raise AttributeError(f"module 'tinyseq' has no attribute {name!r}")
+
+
 __all__ = [
     "GradcheckError",
     "Tensor",
@@ -112,6 +123,7 @@ __all__ = [
     "functional",
     "gather",
     "gelu",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "graph",
@@ -143,6 +155,7 @@ __all__ = [
     "relu",
     "reshape",
     "seed",
+    "set_num_threads",
     "sigmoid",
     "sign",
     "sin",

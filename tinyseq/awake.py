@@ -37,11 +37,7 @@ def wake() -> None:
     try:
         numba = importlib.import_module("numba")
         for name in ("activations", "gemm", "losses", "updates"):
-            try:
-                setattr(found, name, importlib.import_module(f"tinyseq.kernels.{name}"))
-            except ModuleNotFoundError as cause:
-                if cause.name != f"tinyseq.kernels.{name}":
-                    raise
+            setattr(found, name, importlib.import_module(f"tinyseq.kernels.{name}"))
     except Exception as cause:
         _failed = True
         warnings.warn(

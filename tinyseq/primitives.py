@@ -37,7 +37,6 @@ from typing import Any
 import numpy as np
 
 from tinyseq import awake
-from tinyseq import awake
 from tinyseq.errors import DtypeError, located
 from tinyseq.graph import recording
 from tinyseq.op import F32, Use, primitive

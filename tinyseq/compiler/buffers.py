@@ -48,9 +48,7 @@ class Pool:
     def _sweep(self) -> None:
         for key, entries in list(self._arrays.items()):
             entries[:] = [
-                e
-                for e in entries
-                if self._takes - e[1] < _KEPT or self._holders(e) != self._alone
+                e for e in entries if self._takes - e[1] < _KEPT or self._holders(e) != self._alone
             ]
             if not entries:
                 del self._arrays[key]

@@ -12,14 +12,15 @@ cache, and memory for it is that of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyseq.compiler.program import BATCH, Equation, Value, leading_to, users
-from tinyseq.compiler.split import DEAR, VIEWS, Plan, base, columns, kind, listed, stages
+from tinyseq.compiler.program import Equation, Value, leading_to, users
+from tinyseq.compiler.split import DEAR, Plan, base, columns, kind, listed, stages
 
 _MOST = 12  # operations in one loop …
 _ARRAYS = 6  # … and arrays that it reads: beyond, LLVM does not vectorise
@@ -30,8 +31,8 @@ class Argument(NamedTuple):
     """An array that an emitted function takes.
 
     ``role``: ``"steps"`` (T, B, W), ``"chunk"`` (chunk, B, W), ``"state"`` (T + 1, B, W),
-    ``"carried"`` (2, B, W), ``"rows"`` (B, W), ``"scratch"`` and ``"sums"`` (parts, W), ``"weight"``
-    (parts, K, N), ``"flat"`` (as it is), ``"panels"`` (packed), ``"tiles"`` (for `gemm.outers`).
+    ``"carried"`` (2, B, W), ``"rows"`` (B, W), ``"scratch"`` and ``"sums"`` (parts, W),
+    ``"weight"`` (parts, K, N), ``"flat"`` (as it is), ``"panels"`` (packed), ``"tiles"`` (for `gemm.outers`).
     """
 
     name: str
@@ -62,8 +63,8 @@ def emit(plan: Plan) -> Source:
     program = plan.program
     assert program.y is not None
     known: dict[Value, str] = {program.x: "steps"}
-    known |= {v: "steps" for v in program.noise}
-    known |= {v: "state" for v in program.before}
+    known |= dict.fromkeys(program.noise, "steps")
+    known |= dict.fromkeys(program.before, "state")
     later = [*plan.again, *plan.backward, *plan.collected, *_flattened(plan.after)]
     read_back = {base(x) for e in later for x in e.inputs}
     read_back |= {held(x) for o in plan.outer for x in (o.left, o.right)}
@@ -76,7 +77,7 @@ def emit(plan: Plan) -> Source:
         made = {e.output for e in listed(stage)} & (read | {held(x) for x in read})
         known |= {v: "steps" if v in read_back else "chunk" for v in made}
         ahead += _Writer(plan, "ahead", listed(stage), known, [], arguments).chunk()
-    stored = {v: "steps" for v in plan.saved}
+    stored = dict.fromkeys(plan.saved, "steps")
     targets = [_Target(v, "state", i) for i, v in enumerate(program.states)]
     if program.y not in program.states:
         targets.append(_Target(program.y, "steps", "y"))
@@ -95,9 +96,9 @@ def emit(plan: Plan) -> Source:
 
 def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     program = plan.program
-    known = known | {v: "state" for v in program.states}
+    known = known | dict.fromkeys(program.states, "state")
     known[program.seeds[0]] = "steps"
-    known |= {v: "carried" for v in program.seeds[1:]}
+    known |= dict.fromkeys(program.seeds[1:], "carried")
     made = {e.output for e in [*plan.again, *plan.backward]}
     kept = {held(x) for o in plan.outer for x in (o.left, o.right)}
     kept |= {held(x) for e in _flattened(plan.after) for x in e.inputs}
@@ -224,9 +225,7 @@ class _Writer:
         self.stored = stored
         self.segments = stages([e for e in self.equations if kind(e) != "collect"])
         self.collected = [e for e in self.equations if kind(e) == "collect"]
-        self.segment = {
-            e.output: n for n, stage in enumerate(self.segments) for e in listed(stage)
-        }
+        self.segment = {e.output: n for n, stage in enumerate(self.segments) for e in listed(stage)}
         self.users = users(self.equations)
         self.weight: dict[Value, int] = {}
         self.arrays: dict[Value, set[Value]] = {}
@@ -255,9 +254,7 @@ class _Writer:
                     self.where.setdefault(v, "after")
                     if self.where[v] == "state":
                         self.where[v] = "after"
-        operands = {
-            held(e.inputs[0]) for e in self.equations if kind(e) == "product"
-        }
+        operands = {held(e.inputs[0]) for e in self.equations if kind(e) == "product"}
         for stage in self.segments:
             for e in listed(stage):
                 v = e.output
@@ -362,7 +359,9 @@ class _Writer:
         if where == "carried":
             return f"{self.array(v, 'carried')}[now, {rows}"
         if where == "following":
-            return f"{self.array(self.program.seeds[1 + self.after[v]], 'carried')}[following, {rows}"
+            return (
+                f"{self.array(self.program.seeds[1 + self.after[v]], 'carried')}[following, {rows}"
+            )
         if where == "steps":
             return f"{self.array(v, 'steps')}[t, {rows}"
         if where == "chunk":
@@ -457,7 +456,7 @@ class _Writer:
         v = e.output
         if e.op.name == "concat":
             ends = np.cumsum([0, *(x.width for x in e.inputs)]).tolist()
-            places = [np.arange(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+            places = [np.arange(a, b) for a, b in itertools.pairwise(ends)]
         else:
             places = [columns(v, index, e) for index in e.attrs["indices"]]
         covered = np.concatenate(places) if places else np.zeros(0, int)
@@ -567,9 +566,9 @@ class _Writer:
                 held = self.program.before[target.place]
                 into = f"{self.array(held, 'state')}[after, i, "
             elif target.role == "carried":
-                if v is not None and self.where.get(v) == "following":
-                    if self.after[v] == target.place:
-                        continue
+                made = v is not None and self.where.get(v) == "following"
+                if made and v is not None and self.after[v] == target.place:
+                    continue
                 held = self.program.seeds[1 + target.place]
                 into = f"{self.array(held, 'carried')}[following, i, "
             else:
@@ -652,7 +651,3 @@ def _closed(text: str) -> bool:
         if depth == 0:
             return n == len(text) - 1
     return False
-
-
-Bind = Callable[[Argument], np.ndarray]
-__all__ = ["BATCH", "VIEWS", "Argument", "Function", "Source", "emit"]

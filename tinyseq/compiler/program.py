@@ -126,8 +126,7 @@ class Program:
     def __str__(self) -> str:
         def sized(values: Iterable[Value]) -> str:
             return ", ".join(
-                f"{v.name} ({', '.join(map(str, v.shape))}"
-                f"{',' if len(v.shape) == 1 else ''})"
+                f"{v.name} ({', '.join(map(str, v.shape))}{',' if len(v.shape) == 1 else ''})"
                 for v in values
             )
 

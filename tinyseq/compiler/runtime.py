@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import linecache
 import math
 import os
@@ -13,13 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from tinyseq.compiler.buffers import pool
 from tinyseq.compiler.emit import Argument, Function, Source, emit
-from tinyseq.compiler.program import BATCH, Equation, Program, Value
+from tinyseq.compiler.program import Equation, Program, Value
 from tinyseq.compiler.split import Plan, kind, listed, split
 from tinyseq.kernels import gemm
 from tinyseq.kernels.jit import folder, jit
@@ -68,7 +68,7 @@ class Run:
         enough = self.T * self.B * compiled.work > _WORTH_SHARING
         self.parts = max(1, min(get_num_threads(), self.B)) if enough else 1
         cuts = [self.B * i // self.parts for i in range(self.parts + 1)]
-        self.cuts = list(zip(cuts, cuts[1:], strict=False))
+        self.cuts = list(itertools.pairwise(cuts))
         self.chunk = max(1, min(self.T, _ROWS * self.parts // self.B))
 
     # -- the two directions -----------------------------------------------------------------------
@@ -219,18 +219,18 @@ class Run:
         if a.role == "panels":
             w = self.values[v]
             columns = gemm.width(self.dtype)
-            shape = (math.ceil(w.shape[1] / columns), w.shape[0], columns)
-            return gemm.pack(w, pool.take(shape, self.dtype))
+            count = math.ceil(w.shape[1] / columns)
+            return gemm.pack(w, pool.take((count, w.shape[0], columns), self.dtype))
         if a.role == "tiles":
             rows = self.chunk * math.ceil(self.B / parts)
             size = max(
-                gemm.outers_scratch(rows, *o.result.shape, self.dtype)
+                gemm.outers_scratch(rows, o.left.width, o.right.width, self.dtype)
                 for o in self.compiled.plan.outer
             )
             return pool.take((parts, size), self.dtype)
         if a.role in ("sums", "weight"):
-            shape = (parts, v.width) if a.role == "sums" else (parts, *v.shape)
-            sums = pool.take(shape, self.dtype)
+            whole = v.shape if a.role == "weight" else (v.width,)
+            sums = pool.take((parts, *whole), self.dtype)
             sums[...] = 0
             return sums
         shape = {
@@ -305,6 +305,3 @@ def said(name: str, function: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-__all__ = ["BATCH", "Compiled", "Run", "load"]

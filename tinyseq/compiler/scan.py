@@ -14,16 +14,17 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from tinyseq import graph, ops
+from tinyseq import ops
 from tinyseq.backprop import grad
-from tinyseq.compiler.emit import Source
+from tinyseq.compiler.emit import emit
 from tinyseq.compiler.program import Program, Value
 from tinyseq.compiler.runtime import Compiled, Run
+from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import recorded, recording
 from tinyseq.nn.module import Module
-from tinyseq.nn.recurrent import noise_at, unroll
+from tinyseq.nn.recurrent import unroll
 from tinyseq.op import Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -62,9 +63,7 @@ def scan(
         raise CompileError("there is no sequence in the batch.")
     program = known.program
     inputs = [x, *state, *known.tensors]
-    values = dict(
-        zip([program.x, *program.before, *program.parameters], inputs, strict=True)
-    )
+    values = dict(zip([program.x, *program.before, *program.parameters], inputs, strict=True))
     saving = recording.enabled and any(t.requires_grad for t in inputs)
     wanted = frozenset(
         v for v, t in values.items() if saving and t.requires_grad and v in program.gradients
@@ -74,9 +73,7 @@ def scan(
         x = inputs[0] = ops.where(running, x, 0.0)
     arrays = {v: np.ascontiguousarray(t._data) for v, t in zip(values, inputs, strict=True)}
     given = [*_arrays(noise), *([] if running is None else [running])]
-    arrays |= {
-        v: np.ascontiguousarray(a) for v, a in zip(program.noise, given, strict=True)
-    }
+    arrays |= {v: np.ascontiguousarray(a) for v, a in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
     call = _Call(run, cell, list(values), running, noise, len(state))
     flat = _scan(*inputs, call=call)
@@ -114,9 +111,7 @@ class _Call:
         return ops.concat(parts)
 
 
-def _scan_vjp(
-    g: Tensor, y: Tensor, *inputs: Tensor, call: _Call
-) -> tuple[Tensor | None, ...]:
+def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tensor | None, ...]:
     if recording.enabled:  # it is itself to be differentiated
         with recorded(True):
             again = call.again(inputs)
@@ -124,9 +119,7 @@ def _scan_vjp(
         found = iter(grad(again, wanted, g, create_graph=True))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
     gradients = call.run.backward(g._data)
-    return tuple(
-        Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order
-    )
+    return tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
 
 
 @primitive(_scan_vjp, reads="xy")
@@ -176,12 +169,17 @@ def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
     return out
 
 
-# -- what is known of a cell ------------------------------------------------------------------------
+def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:
+    """The program of a step of the cell, and the source that trains it."""
+    program = lookup(cell, x, state, None, None).program
+    wanted = frozenset(v for v in program.gradients if v.kind != "state")
+    return program, emit(split(program, wanted, saving=True)).text
 
 
-def lookup(
-    cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any
-) -> _Known:
+# -- what is known of a cell ----------------------------------------------------------------------
+
+
+def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any) -> _Known:
     """The traced program for inputs of this kind, traced now if it is new."""
     if not isinstance(state, tuple | list) or not all(isinstance(s, Tensor) for s in state):
         raise CompileError("the state is not a tuple of tensors.")
@@ -287,6 +285,3 @@ def _arrays(noise: Any) -> list[np.ndarray]:
     if isinstance(noise, tuple):
         return [a for part in noise for a in _arrays(part)]
     return [noise._data if isinstance(noise, Tensor) else np.asarray(noise)]
-
-
-__all__ = ["Source", "graph", "lookup", "noise_at", "scan"]

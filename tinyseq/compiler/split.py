@@ -323,6 +323,3 @@ def base(v: Value) -> Value:
     while v.made is not None and kind(v.made) == "view":
         v = v.made.inputs[0]
     return v
-
-
-__all__ = ["DEAR", "Outer", "Plan", "base", "columns", "kind", "listed", "split", "stages"]

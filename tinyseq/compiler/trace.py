@@ -11,6 +11,7 @@ import keyword
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +22,35 @@ from tinyseq.compiler.program import BATCH, Equation, Program, Value
 from tinyseq.errors import CompileError, describe
 from tinyseq.graph import identity, recording
 from tinyseq.op import Op
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.tensor import Tensor
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
 #: Names that the emitted source has for itself
-RESERVED = (
-    "t T s s0 s1 lo hi i j part parts first last reverse chunk tiles before after now following "
-    "total largest"
-).split()
+RESERVED = [
+    "t",
+    "T",
+    "s",
+    "s0",
+    "s1",
+    "lo",
+    "hi",
+    "i",
+    "j",
+    "part",
+    "parts",
+    "first",
+    "last",
+    "reverse",
+    "chunk",
+    "tiles",
+    "before",
+    "after",
+    "now",
+    "following",
+    "total",
+    "largest",
+]
 Step = Callable[[Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Tensor, ...]]]
 
 
@@ -137,9 +158,7 @@ def _run(
             for s in seeds:
                 s.requires_grad = True
             wanted = [x, *state, *(t for t in named.values() if t.requires_grad)]
-            given_seeds = [
-                s for s, t in zip(seeds, (y, *after), strict=True) if t.requires_grad
-            ]
+            given_seeds = [s for s, t in zip(seeds, (y, *after), strict=True) if t.requires_grad]
             used = {identity(t) for entry in tape for t in entry.inputs}
             used |= {identity(t) for t in outs}
             wanted = [t for t in wanted if identity(t) in used]
@@ -149,19 +168,17 @@ def _run(
             recording.anomaly = anomaly
             for t, was in hooks.items():
                 t.hooks = was
-    return _Run(
-        tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients
-    )
+    return _Run(tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients)
 
 
 def _line() -> str:
     """The innermost line that is somebody's equation: a cell's, not the engine's."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         if _CELLS in path.parents or _ENGINE not in path.parents:
             return f"{path.name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 
@@ -212,13 +229,11 @@ class _Reader:
         names = [f"d_{n}" for n in ("y", *(v.name for v in program.before))]
         for i, (n, a, b) in enumerate(zip(names, two.seeds, three.seeds, strict=True)):
             program.seeds.append(self.input(a, b, n, "seed", i))
-        for i, (a, b) in enumerate(zip(two.tape, three.tape, strict=True)):
-            equation = self.equation(a, b)
+        for i, entries in enumerate(zip(two.tape, three.tape, strict=True)):
+            equation = self.equation(*entries)
             (program.forward if i < two.forward else program.backward).append(equation)
         program.y = self.value(two.y, three.y)
-        program.states = [
-            self.value(a, b) for a, b in zip(two.after, three.after, strict=True)
-        ]
+        program.states = [self.value(a, b) for a, b in zip(two.after, three.after, strict=True)]
         for given, made in zip(program.before, program.states, strict=True):
             if given.shape != made.shape:
                 raise CompileError(
@@ -337,7 +352,9 @@ class _Reader:
         else:
             same = a is b or bool(a == b)
         if not same:
-            raise CompileError(f"{line}: {op} has other arguments for two sequences than for three.")
+            raise CompileError(
+                f"{line}: {op} has other arguments for two sequences than for three."
+            )
         return a
 
     # -- names ------------------------------------------------------------------------------------
@@ -355,6 +372,3 @@ class _Reader:
             if candidate not in self.taken:
                 self.taken.add(candidate)
                 return candidate
-
-
-__all__ = ["FLOATS", "Step", "trace"]

@@ -12,6 +12,7 @@ The number of rows that fit depends on the registers: 14 with 32 of them (AVX-51
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Callable
@@ -81,9 +82,7 @@ def _tile(rows: int, panels: int, double: bool) -> Callable[..., None]:
     return tile  # type: ignore[no-any-return]
 
 
-def _write_tile(
-    rows: int, panels: int, double: bool, context: Any, builder: Any, args: Any
-) -> Any:
+def _write_tile(rows: int, panels: int, double: bool, context: Any, builder: Any, args: Any) -> Any:
     """The tile in LLVM's language: entry → (sums from memory | zeros) → loop over k → stores."""
     a, a_row, a_col, w, w_panel, out, out_row, k, columns, add = args
     number, size = (ir.DoubleType(), 8) if double else (ir.FloatType(), 4)
@@ -176,9 +175,7 @@ def _write_tile(
         for _ in range(i % 3):
             address = builder.add(address, a_row_bytes)
         one = builder.insert_element(undefined, builder.load(at(address, number)), _I32(0))
-        one = builder.shuffle_vector(
-            one, undefined, ir.Constant(ir.VectorType(_I32, lanes), None)
-        )
+        one = builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_I32, lanes), None))
         for j in range(len(offsets)):
             total = sums[len(new)]
             if _FMA:
@@ -260,9 +257,7 @@ def _tiles(like, rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, col
 
 @overload(_tiles)
 def _tiles_of(like, rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add):  # type: ignore[no-untyped-def]
-    tiles = types.ExternalFunction(
-        _symbol(like.dtype.name), types.void(*[types.intp] * 12)
-    )
+    tiles = types.ExternalFunction(_symbol(like.dtype.name), types.void(*[types.intp] * 12))
 
     def call(like, rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add):  # type: ignore[no-untyped-def]
         tiles(rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add)
@@ -299,8 +294,7 @@ if not _PLAIN:
                             a_col,
                             w.ctypes.data + (p * K + k0) * columns * size,
                             K * columns,
-                            out.ctypes.data
-                            + (t * out_step + m * out_row + p * columns) * size,
+                            out.ctypes.data + (t * out_step + m * out_row + p * columns) * size,
                             out_row,
                             depth,
                             N - p * columns,
@@ -528,11 +522,11 @@ def product(
     columns = width(a.dtype)
     if M >= 2 * N:  # each thread packs b for itself: worth it for many rows
         cuts = [M * i // threads for i in range(threads + 1)]
-        parts = [(a[i:j], b, out[i:j]) for i, j in zip(cuts, cuts[1:], strict=False)]
+        parts = [(a[i:j], b, out[i:j]) for i, j in itertools.pairwise(cuts)]
     else:
         groups = math.ceil(N / columns)
         cuts = [min(N, groups * i // threads * columns) for i in range(threads + 1)]
-        parts = [(a, b[:, i:j], out[:, i:j]) for i, j in zip(cuts, cuts[1:], strict=False)]
+        parts = [(a, b[:, i:j], out[:, i:j]) for i, j in itertools.pairwise(cuts)]
 
     def part(i: int) -> None:
         x, y, z = parts[i]

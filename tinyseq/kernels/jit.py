@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-import numba.core.config
+from numba.core import config
 import numpy as np
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,7 +63,7 @@ def _user_cache() -> Path:
 
 def _fingerprint() -> str:
     """Of everything that compiled code depends on, besides its own source and the processor."""
-    parts = [sys.version, np.__version__, numba.__version__, str(numba.core.config.DISABLE_JIT)]
+    parts = [sys.version, np.__version__, numba.__version__, str(config.DISABLE_JIT)]
     digest = hashlib.sha256("\n".join(parts).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -76,7 +76,8 @@ def jit(
     """Compile the decorated function when it is first called, or load what an earlier run kept.
 
     ``fastmath``: `SUMS` or `EXACT`. ``inline``: part of whatever calls it, never called or kept by
-    itself. ``keep=False``: not kept on disk. Under ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
+    itself. ``keep=False``: not kept on disk. Under ``NUMBA_DISABLE_JIT=1`` the function stays plain
+    Python.
     """
 
     def decorate(function: F) -> F:
@@ -88,14 +89,14 @@ def jit(
             boundscheck=False,
             forceinline=inline,
         )
-        path = None if inline or not keep or numba.core.config.DISABLE_JIT else folder()
+        path = None if inline or not keep or config.DISABLE_JIT else folder()
         if path is not None:
-            outer = numba.core.config.CACHE_DIR
-            numba.core.config.CACHE_DIR = str(path)
+            outer = config.CACHE_DIR
+            config.CACHE_DIR = str(path)
             try:
                 compiled.enable_caching()
             finally:
-                numba.core.config.CACHE_DIR = outer
+                config.CACHE_DIR = outer
         return compiled
 
     return decorate

@@ -46,9 +46,7 @@ def _pause(typingctx):  # type: ignore[no-untyped-def]
     def write(context, builder, signature, args):  # type: ignore[no-untyped-def]
         if platform.machine().lower() in ("x86_64", "amd64"):
             nothing = ir.FunctionType(ir.VoidType(), [])
-            pause = cgutils.get_or_insert_function(
-                builder.module, nothing, "llvm.x86.sse2.pause"
-            )
+            pause = cgutils.get_or_insert_function(builder.module, nothing, "llvm.x86.sse2.pause")
             builder.call(pause, [])
         return context.get_dummy_value()
 

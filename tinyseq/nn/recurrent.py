@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from tinyseq.nn.cells import (
 from tinyseq.nn.layers import Dropout
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.tensor import Tensor
+
+if TYPE_CHECKING:  # numba is imported with the compiler, when a layer is first compiled
+    from tinyseq.compiler.program import Program
 
 
 class Product(NamedTuple):
@@ -214,6 +217,31 @@ class Recurrent(Module):
         hoist = self.mode is None and x.shape[0] > 1
         return unroll(self.cell, x, state, self.reverse, running, hoist, noise)
 
+    def program(self, dtype: npt.DTypeLike | None = None) -> Program:
+        """The equations of one step and of its gradient, as the recording of the cell has them.
+
+        Printed, one a line, with shapes. For whole sequences without noise or lengths, in the dtype
+        of the cell's parameters unless another is given. Raises `CompileError` for a cell that
+        cannot be compiled.
+        """
+        return self._looked_up(dtype)[0]
+
+    def source(self, dtype: npt.DTypeLike | None = None) -> str:
+        """The Python that numba compiles for training this layer, and its program as docstring.
+
+        Under ``NUMBA_DISABLE_JIT=1`` it is this text that runs, step by step in any debugger.
+        Raises as `program` does.
+        """
+        return self._looked_up(dtype)[1]
+
+    def _looked_up(self, dtype: npt.DTypeLike | None) -> tuple[Program, str]:
+        from tinyseq.compiler.scan import describe
+
+        if dtype is None:
+            dtype = next((p.dtype for p in self.cell.parameters()), np.dtype(np.float32))
+        x = Tensor(np.zeros((1, 1, self.input_size), dtype))
+        return describe(self.cell, x, self.initial_state(1, dtype))
+
     def _compiles(self, x: Tensor) -> bool:
         """Whether this call is to run compiled: there was enough work to be worth it."""
         self._steps += x.shape[0] * x.shape[1]
@@ -239,7 +267,22 @@ class Recurrent(Module):
         return "reverse" if self.reverse else ""
 
 
-class Bidirectional(Module):
+class _Several:
+    """Layers of layers: their programs and sources, one below the other."""
+
+    def _inner(self) -> Sequence[Any]:
+        raise NotImplementedError
+
+    def program(self, dtype: npt.DTypeLike | None = None) -> str:
+        """`Recurrent.program` of each layer inside, as text."""
+        return "\n\n".join(str(layer.program(dtype)) for layer in self._inner())
+
+    def source(self, dtype: npt.DTypeLike | None = None) -> str:
+        """`Recurrent.source` of each layer inside; layers of the same kind and size share one."""
+        return "\n\n".join(dict.fromkeys(layer.source(dtype) for layer in self._inner()))
+
+
+class Bidirectional(_Several, Module):
     """Two layers over the same sequence, one from each end: y⟨t⟩ = [→a⟨t⟩, ←a⟨t⟩], (T, B, H₁ + H₂).
 
     ``forward_layer`` and ``backward_layer`` are cells or layers of any two kinds; cells are made
@@ -260,6 +303,9 @@ class Bidirectional(Module):
         """Of both directions together: the width of y."""
         return int(self.forward_layer.hidden_size + self.backward_layer.hidden_size)  # type: ignore[attr-defined]
 
+    def _inner(self) -> Sequence[Any]:
+        return (self.forward_layer, self.backward_layer)
+
     def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, Any]:
         """One state a direction."""
         return (
@@ -278,7 +324,7 @@ class Bidirectional(Module):
         return ops.concat([y_ahead, y_back], axis=-1), (ahead, back)
 
 
-class Stacked(Module):
+class Stacked(_Several, Module):
     """Layers on top of each other: the output of each is the input of the next, a^{[l]⟨t⟩} from
     a^{[l−1]⟨t⟩}.
 
@@ -308,6 +354,9 @@ class Stacked(Module):
     def hidden_size(self) -> int:
         """Of the last layer: the width of y."""
         return int(self.layers[-1].hidden_size)  # type: ignore[attr-defined]
+
+    def _inner(self) -> Sequence[Any]:
+        return self.layers
 
     def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, ...]:
         """One state a layer."""
