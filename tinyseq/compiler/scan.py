@@ -176,7 +176,7 @@ def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:
     return program, emit(split(program, wanted, saving=True)).text
 
 
-# -- what is known of a cell ----------------------------------------------------------------------
+# -- what is known of a cell -----------------------------------------------------------------------
 
 
 def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any) -> _Known:

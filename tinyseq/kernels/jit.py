@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core import config
 import numpy as np
+from numba.core import config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
