@@ -239,7 +239,7 @@ def centred(x: Tensor, axis: int = -1) -> Tensor:
     Softmax does not change when all its inputs move together, nor does any of its derivatives; but
     numbers near 0 are kept finely, and near 10⁴ float32 knows steps of 0.001 only.
     """
-    return x - ops.max(Tensor.wrap(x._data), axis, keepdims=True)
+    return x - ops.max(x.detach(), axis, keepdims=True)
 
 
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str) -> np.ndarray[Any, Any]:

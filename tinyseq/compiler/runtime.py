@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 
 from tinyseq.compiler.buffers import pool
-from tinyseq.compiler.emit import Argument, Function, Source, emit
+from tinyseq.compiler.emit import Argument, Function, Source, emit, x_gradient
 from tinyseq.compiler.program import Equation, Program, Value
 from tinyseq.compiler.split import Plan, kind, listed, split
 from tinyseq.kernels import gemm
@@ -130,7 +130,8 @@ class Run:
                 carried = self.buffers[seed.name, "carried"]
                 gradients[v] = carried[self.T % 2].reshape(self.values[v].shape).copy()
             elif made is not None and made.row:
-                gradients[v] = self.buffers[made.name, "steps"].reshape(self.values[v].shape)
+                name = x_gradient(made)
+                gradients[v] = self.buffers[name, "steps"].reshape(self.values[v].shape)
             elif made is not None:
                 gradients[v] = self.values[made]
         self.buffers = keep
@@ -206,7 +207,7 @@ class Run:
         """The array for an argument: what is there, or new memory for it."""
         v = a.value
         if a.role == "flat":
-            return np.ascontiguousarray(self.values[v])
+            return np.asarray(self.values[v], order="C")
         if v.kind in ("x", "noise"):
             return self.values[v].reshape(self.T, self.B, -1)
         key = (a.name, a.role)

@@ -71,9 +71,9 @@ def scan(
     compiled = known.for_gradients(wanted, saving)
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
-    arrays = {v: np.ascontiguousarray(t._data) for v, t in zip(values, inputs, strict=True)}
+    arrays = {v: np.asarray(t._data, order="C") for v, t in zip(values, inputs, strict=True)}
     given = [*_arrays(noise), *([] if running is None else [running])]
-    arrays |= {v: np.ascontiguousarray(a) for v, a in zip(program.noise, given, strict=True)}
+    arrays |= {v: np.asarray(a, order="C") for v, a in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
     call = _Call(run, cell, list(values), running, noise, len(state))
     flat = _scan(*inputs, call=call)

@@ -21,7 +21,7 @@ from tinyseq.backprop import grad
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
 from tinyseq.errors import CompileError, describe
 from tinyseq.graph import identity, recording
-from tinyseq.op import Op
+from tinyseq.op import Op, primitive
 from tinyseq.tensor import Tensor
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
@@ -50,6 +50,8 @@ RESERVED = [
     "following",
     "total",
     "largest",
+    "y",
+    "d_x",
 ]
 Step = Callable[[Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Tensor, ...]]]
 
@@ -171,6 +173,17 @@ def _run(
     return _Run(tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients)
 
 
+@primitive(emit="{0}")
+def detach(x: np.ndarray) -> Any:
+    """y = x, as a constant: what `Tensor.detach` is in a step that is traced."""
+    return x
+
+
+def _uniform(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both are nothing but the same number."""
+    return a.size > 0 and b.size > 0 and bool((a == a.flat[0]).all() and (b == a.flat[0]).all())
+
+
 def _line() -> str:
     """The innermost line that is somebody's equation: a cell's, not the engine's."""
     frame: FrameType | None = sys._getframe(2)
@@ -229,6 +242,7 @@ class _Reader:
         names = [f"d_{n}" for n in ("y", *(v.name for v in program.before))]
         for i, (n, a, b) in enumerate(zip(names, two.seeds, three.seeds, strict=True)):
             program.seeds.append(self.input(a, b, n, "seed", i))
+            self.taken.add(f"{program.seeds[-1].name}_kept")
         for i, entries in enumerate(zip(two.tape, three.tape, strict=True)):
             equation = self.equation(*entries)
             (program.forward if i < two.forward else program.backward).append(equation)
@@ -240,11 +254,11 @@ class _Reader:
                     f"the state {given.name} goes in with the shape {describe(given.shape)} and "
                     f"comes out with {describe(made.shape)}."
                 )
-        zeros = {v for v in self.constants if v.data is not None and not v.data.any()}
         pairs = zip(two.wanted, three.wanted, two.gradients, three.gradients, strict=True)
         for s, t, a, b in pairs:
             g = self.value(a, b)
-            program.gradients[self.value(s, t)] = None if g in zeros else g
+            zero = g.kind == "constant" and g.data is not None and not g.data.any()
+            program.gradients[self.value(s, t)] = None if zero else g
         program.constants = self.constants
         return program
 
@@ -276,10 +290,10 @@ class _Reader:
                 "it and is neither x, state nor an attribute of the cell. Make it an attribute, or "
                 "part of the state."
             )
-        if a.shape != b.shape and not a._data.any() and not b._data.any():  # zeros, (B, W)
-            value = Value("0", (), a.dtype, "constant", data=np.zeros((), a.dtype))
-            value.shape = self.shape(a, b, line)
-            value.name = self.unique("zeros")
+        if a.shape != b.shape and _uniform(a._data, b._data):  # zeros, say, (B, W)
+            shape, number = self.shape(a, b, line), a._data.flat[0].copy()
+            name = self.unique("constant" if number else "zeros")
+            value = Value(name, shape, a.dtype, "constant", data=np.asarray(number))
         elif a.shape != b.shape or not np.array_equal(a._data, b._data, equal_nan=True):
             raise CompileError(
                 f"{at}the step uses an array of shape {describe(a.shape)} that changes from call "
