@@ -43,10 +43,12 @@ def parser() -> argparse.ArgumentParser:
         "--cells", nargs="+", choices=[*task.CELLS, *task.CUSTOM_CELLS], default=list(task.GATES)
     )
     p.add_argument("--peers", nargs="*", choices=["torch", "jax", "numpy"])
-    p.add_argument("--turns", type=int, default=7)
-    p.add_argument("--steps", type=int, help="a turn; by default as many as --seconds need")
+    p.add_argument("--turns", type=_at_least_one, default=7)
+    p.add_argument(
+        "--steps", type=_at_least_one, help="a turn; by default as many as --seconds need"
+    )
     p.add_argument("--seconds", type=float, default=0.1, help="a turn, at least")
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--threads", type=_at_least_one, default=2)
     p.add_argument("--quick", action="store_true", help="small points, few turns: a smoke test")
     p.add_argument("--one-process", action="store_true", help="all peers in this one, no pauses")
     p.add_argument("--check", action="store_true", help="compare loss and gradients, not speed")
@@ -54,10 +56,16 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def _at_least_one(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, at least 1")
+    return int(text)
+
+
 def _sizes(text: str) -> tuple[int, ...]:
     try:
-        H, layers, B, T = (int(n) for n in text.split(","))
-    except ValueError:
+        H, layers, B, T = (_at_least_one(n) for n in text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not four whole numbers H,layers,B,T"
         ) from None

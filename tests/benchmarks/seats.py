@@ -63,7 +63,9 @@ class Child:
     def __init__(self, peer: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, peer, threads), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(theirs, peer, threads), daemon=True, name=f"the process of {peer}"
+        )
         self.process.start()
         theirs.close()
         self._answer()
@@ -76,7 +78,14 @@ class Child:
         return call
 
     def _answer(self) -> Any:
-        error, answer = self.connection.recv()
+        try:
+            error, answer = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            raise RuntimeError(
+                f"{self.process.name} ended with exit code {self.process.exitcode}, e.g. for want "
+                "of memory."
+            ) from None
         if error:
             raise RuntimeError(f"in the peer's process:\n{error}")
         return answer
