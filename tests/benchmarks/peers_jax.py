@@ -181,7 +181,10 @@ def _next(params: Parameters, carry: Any, noise: jax.Array, point: task.Point) -
 
 
 def _begin(point: task.Point) -> Any:
-    return jnp.int32(0), (_start(point.cell, 1, point.H),) * point.layers
+    """Arrays of their own, each: what is donated may not be given twice."""
+    H, parts = point.H, PARTS.get(point.cell, 1)
+    states = (tuple(jnp.zeros((1, H)) for _ in range(parts)) for _ in range(point.layers))
+    return jnp.int32(0), tuple(states)
 
 
 @partial(jax.jit, static_argnames="point")
