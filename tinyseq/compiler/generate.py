@@ -29,6 +29,7 @@ from tinyseq.nn.recurrent import Recurrent, Stacked
 from tinyseq.tensor import Tensor
 
 _LARGEST_TABLE = 2**22  # numbers, 16 MB of float32
+_CANNOT = "Generation cannot be compiled: "
 _ONE_CALL = 2e9  # operations until Python is asked whether Ctrl-C was pressed: tenths of a second
 
 
@@ -37,7 +38,7 @@ class Generation(Module):
     x (B, D), (logits, *states) → the same after it.
     """
 
-    cells: list[Module]
+    cells: list[Any]
     between: list[Module | None]  # the dropout in front of each
     sizes: list[int]  # of each cell's state: how many tensors
     dropout: Module
@@ -90,8 +91,8 @@ def _flat(layer: Module, dropout: Any = None) -> Iterator[tuple[Recurrent, Any]]
             yield from _flat(inner, layer.dropout if n else dropout)
     else:
         raise CompileError(
-            f"{type(layer).__name__} is no layer that text is generated with in a compiled loop: "
-            "these are Recurrent, forwards, and Stacked of them, time first."
+            f"{_CANNOT}{type(layer).__name__} is no layer that a compiled loop generates with. "
+            "These are Recurrent, not in reverse, and Stacked of them, not batch first."
         )
 
 
@@ -173,10 +174,12 @@ def generate(begin, end, symbol, temperature, draws, written, cumulative, {", ".
 def _look_up(model: Any, logits: Tensor, state: Any) -> tuple[Any, list[Tensor]]:
     """What is known of the step of a model, and the tensors that it takes."""
     if type(model.embedding) is not Embedding:
-        raise CompileError(f"{type(model.embedding).__name__} is no nn.Embedding.")
+        raise CompileError(f"{_CANNOT}{type(model.embedding).__name__} is not nn.Embedding.")
     V, D = model.embedding.weight.shape
     if logits.shape[-1] > V:
-        raise CompileError(f"there are logits for {logits.shape[-1]} symbols, embeddings for {V}.")
+        raise CompileError(
+            f"{_CANNOT}there are logits for {logits.shape[-1]} symbols, embeddings for {V}."
+        )
     states = list(_states(state))
     step = _steps.setdefault(model, Generation())
     step.follow(model, states)
@@ -184,7 +187,9 @@ def _look_up(model: Any, logits: Tensor, state: Any) -> tuple[Any, list[Tensor]]
     for cell, own in zip(step.cells, states, strict=True):
         x = Tensor(np.zeros((1, 1, cell.input_size), dtype)) if hasattr(cell, "noise") else None
         if x is not None and cell.noise(x, own) is not None:
-            raise CompileError(f"{type(cell).__name__} draws random numbers in evaluation.")
+            raise CompileError(
+                f"{_CANNOT}{type(cell).__name__} draws random numbers in evaluation."
+            )
     x = Tensor(np.zeros((1, 1, D), dtype))
     inputs = [x, logits[-1], *(part for own in states for part in own)]
     known = lookup(step, x, tuple(inputs[1:]), None, None)

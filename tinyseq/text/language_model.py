@@ -183,11 +183,17 @@ _said: set[str] = set()
 
 def _compiles(model: nn.Module, length: int, mode: str | None) -> bool:
     """Whether this text is to be written in a compiled loop: there is enough to be worth it."""
-    if mode == "unroll" or graph.recording.anomaly:
+    if mode == "unroll" or graph.recording.anomaly:  # which names the step and the op
         return False
-    if mode is None:
-        if type(model).forward is not LanguageModel.forward:
+    kind = type(model)
+    if (kind.forward, kind.__call__) != (LanguageModel.forward, LanguageModel.__call__):
+        if mode is None:
             return False
+        raise errors.CompileError(
+            f"mode='compiled' takes a text.LanguageModel, and {kind.__name__} has a forward of its "
+            "own. Use mode=None."
+        )
+    if mode is None:
         layers = [m for _, m in model.named_modules() if isinstance(m, nn.Recurrent)]
         if any(layer.mode == "unroll" for layer in layers):
             return False
