@@ -165,10 +165,10 @@ def generate(begin, end, symbol, temperature, draws, written, cumulative, {", ".
         written[n] = symbol
     return end
 '''
-        head = "from tinyseq.kernels.gemm import matmul, matmuls, outers\n"
-        whole = source.text.replace(head, f"{head}from tinyseq.kernels.sampling import pick\n", 1)
-        whole = whole.replace("\nnoise ", "\nfrom tables ", 1)
-        return Source(source.forward, None, whole + text)
+        head, gap, functions = source.text.partition("\n\n\ndef ")
+        head = head.replace("\nnoise ", "\nfrom tables ", 1)
+        head += "\nfrom tinyseq.kernels.sampling import pick"
+        return Source(source.forward, None, head + gap + functions + text)
 
 
 def _look_up(model: Any, logits: Tensor, state: Any) -> tuple[Any, list[Tensor]]:
