@@ -45,9 +45,9 @@ def draw(
     Leaves have sharp corners, parameters are tinted and called by their name in ``params``, a
     module or a dictionary (without it, by their own ``name``); numbers on their own are written
     into the op that uses them. Frames are the modules and steps (``t=0`` is the first) that the ops
-    ran in; those of a layer that ran compiled are recorded again for the picture. ``rankdir``: Graphviz's word for the direction, one of LR, RL, TB, BT. ``depth``: what
-    lies in more than so many frames is folded into one box a frame; by default as deep as
-    ``max_nodes`` boxes allow.
+    ran in; those of a layer that ran compiled are recorded again for the picture. ``rankdir``:
+    Graphviz's word for the direction, one of LR, RL, TB, BT. ``depth``: what lies in more than so
+    many frames is folded into one box a frame; by default as deep as ``max_nodes`` boxes allow.
 
     Draw before ``backward()`` or keep the graph with ``backward(retain_graph=True)``. Raises
     `GraphError` when nothing was recorded or the recording was freed, `ValueError` when the graph
