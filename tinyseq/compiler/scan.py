@@ -26,6 +26,7 @@ from tinyseq.graph import Node, identity, recorded, recording, topological, with
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import unroll
 from tinyseq.op import Use, primitive
+from tinyseq.recompute import cut
 from tinyseq.tensor import FLOATS, Tensor
 
 State = tuple[Tensor, ...]
@@ -95,12 +96,14 @@ class _Call:
     ) -> None:
         self.run, self.cell, self.order = run, cell, order
         self.running, self.noise, self.states = running, noise, states
+        self.path = recording.scope
 
     def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The same y and last state, step by step."""
         x, *state = inputs[: 1 + self.states]
         reverse = bool(self.run.reverse)
-        return unroll(self.cell, x, tuple(state), reverse, self.running, noise=self.noise)
+        with within(self.path), recorded(True):
+            return unroll(self.cell, x, tuple(state), reverse, self.running, noise=self.noise)
 
     def again(self, inputs: Sequence[Tensor]) -> Tensor:
         """The same flat outputs, unrolled and recorded: for gradients of gradients."""
@@ -115,11 +118,15 @@ class _Call:
 
 
 def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tensor | None, ...]:
-    if recording.enabled:  # it is itself to be differentiated
+    # A gradient that is itself to be differentiated, or in which a NaN is looked for, has steps.
+    if recording.enabled or recording.anomaly:
+        if not recording.enabled:  # on copies, so that the walk ends at them
+            n = 1 + call.states
+            inputs = (*map(cut, inputs[:n]), *inputs[n:])
         with recorded(True):
             again = call.again(inputs)
         wanted = [x for x in inputs if x.requires_grad]
-        found = iter(grad(again, wanted, g, create_graph=True))
+        found = iter(grad(again, wanted, g, create_graph=recording.enabled))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
     gradients = call.run.backward(g._data)
     return tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
@@ -211,8 +218,7 @@ def _replayed(node: Node, inputs: tuple[Tensor, ...]) -> dict[Any, Tensor]:
     call: _Call = node.attrs["call"]
     if call.running is not None and (masked := inputs[0].node) is not None:
         inputs = (masked.inputs[1], *inputs[1:])  # `unroll` masks x itself
-    with within(node.scope), recorded(True):
-        y, after = call.unrolled(inputs)
+    y, after = call.unrolled(inputs)
     return dict(zip(call.run.outputs, (y, *after), strict=True))
 
 

@@ -243,7 +243,15 @@ class Recurrent(Module):
         return describe(self.cell, x, self.initial_state(1, dtype))
 
     def _compiles(self, x: Tensor) -> bool:
-        """Whether this call is to run compiled: there was enough work to be worth it."""
+        """Whether this call is to run compiled: as it did before, where it is computed again."""
+        recording = graph.recording
+        choice = self._is_worth_it(x) if recording.chosen is None else next(recording.chosen, False)
+        if recording.choices is not None:
+            recording.choices.append(choice)
+        return choice
+
+    def _is_worth_it(self, x: Tensor) -> bool:
+        """Whether there was enough work for compiling to pay."""
         self._steps += x.shape[0] * x.shape[1]
         if self.mode == "unroll" or graph.recording.tape is not None:
             return False
