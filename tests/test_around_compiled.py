@@ -115,6 +115,13 @@ def test_evaluation_does_not_decide_when_a_layer_is_compiled(monkeypatch):
     assert compiled()
 
 
+def test_a_single_step_runs_unrolled_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(recurrent, "COMPILED_FROM", 1)
+    for mode, steps, op in ((None, 1, "concat"), (None, 2, "piece"), ("compiled", 1, "piece")):
+        y, _ = nn.RNN(3, 4, mode=mode)(X[:steps])
+        assert y.node.op.name == op
+
+
 def test_importing_the_library_loads_no_compiler():
     """Nor does a small run of a layer, or its picture."""
     code = """
