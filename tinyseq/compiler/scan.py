@@ -113,7 +113,7 @@ class _Call:
         if own is not None:
             before = ops.reshape(inputs[1 + own], -1)
             parts = [*parts, before] if run.reverse else [before, *parts]
-        parts += [ops.reshape(after[i], -1) for i in run.tails()]
+        parts += [ops.reshape(after[i], -1) for i in run.tails]
         return ops.concat(parts)
 
 
