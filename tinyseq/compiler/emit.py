@@ -33,7 +33,8 @@ class Argument(NamedTuple):
 
     ``role``: ``"steps"`` (T, B, W), ``"chunk"`` (chunk, B, W), ``"state"`` (T + 1, B, W),
     ``"carried"`` (2, B, W), ``"rows"`` (B, W), ``"scratch"`` and ``"sums"`` (parts, W),
-    ``"weight"`` (parts, K, N), ``"flat"`` (as it is), ``"panels"`` (packed), ``"tiles"`` (for `gemm.outers`).
+    ``"weight"`` (parts, K, N), ``"flat"`` (as it is), ``"panels"`` (packed), ``"packed"`` and
+    ``"tiles"`` (scratch for `gemm.outers`).
     """
 
     name: str
@@ -89,7 +90,7 @@ def emit(plan: Plan) -> Source:
         f'"""{program}\n"""\n\n'
         "from numpy import float32, float64, inf, isfinite, nan\n\n"
         "from tinyseq.kernels.activations import *\n"
-        "from tinyseq.kernels.gemm import matmul, matmuls, outers\n"
+        "from tinyseq.kernels.gemm import in_panels, matmul, matmuls, outers\n"
     )
     text = head + "".join(f"\n\n{f.source}" for f in (forward, backward) if f is not None)
     return Source(forward, backward, text)
@@ -134,10 +135,21 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
         sums = [_Target(e.output, "sums", "") for e in listed(stage) if kind(e) == "collect"]
         equations = [*plan.again, *listed(stage)]
         body += _Writer(plan, "behind", equations, known, sums, arguments).chunk()
-    for o in plan.outer:
-        for v in (held(o.left), held(o.right)):
-            writer.where.setdefault(v, known[v])
-        body.append(writer.outer(o.left, o.right, o.result))
+    for right in dict.fromkeys(o.right for o in plan.outer):
+        writer.where.setdefault(held(right), known[held(right)])
+        body.append(
+            f"in_panels({writer.block(right)}, {writer.array(right, 'packed', 'packed')}[part])"
+        )
+        for o in plan.outer:
+            if o.right is right:
+                writer.where.setdefault(held(o.left), known[held(o.left)])
+                into, tiles = (
+                    writer.array(o.result, "weight"),
+                    writer.array(right, "tiles", "tiles"),
+                )
+                body.append(
+                    f"outers({writer.block(o.left)}, packed[part], {into}[part], {tiles}[part])"
+                )
     return _function("backward", body, arguments, back=True)
 
 
@@ -541,12 +553,6 @@ class _Writer:
             v = v.made.inputs[0]
         return f"{text}, {start}:{start + width}]"
 
-    def outer(self, left: Value, right: Value, result: Value) -> str:
-        """result += Σ over the steps of a chunk of leftᵀ right."""
-        into = self.array(result, "weight")
-        tiles = self.array(result, "tiles", "tiles")
-        return f"outers({self.block(left)}, {self.block(right)}, {into}[part], {tiles}[part])"
-
     # -- functions --------------------------------------------------------------------------------
 
     def body(self) -> list[str]:
@@ -630,7 +636,8 @@ def shape_of(a: Argument) -> str:
         "steps": f"(T, B, {width})",
         "chunk": f"(chunk, B, {width})",
         "weight": f"(parts, {flat}), added up over steps and sequences",
-        "tiles": "(parts, …), scratch memory for outers",
+        "packed": "(parts, …), for one chunk of a factor of a weight's gradient",
+        "tiles": "(parts, …), for one of the other factor",
         "state": f"(T + 1, B, {width}): before and after each step",
         "carried": f"(2, B, {width}): now and at the following step back",
         "rows": f"(B, {width})",

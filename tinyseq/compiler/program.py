@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,7 @@ class Value:
     @property
     def width(self) -> int:
         """How many numbers a sequence has."""
-        return int(np.prod(self.shape[1:])) if self.row else int(np.prod(self.shape))
+        return math.prod(self.shape[1:]) if self.row else math.prod(self.shape)
 
     @property
     def number(self) -> bool:

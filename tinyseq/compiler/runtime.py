@@ -36,13 +36,17 @@ class Compiled:
     def __init__(self, program: Program, wanted: frozenset[Value], saving: bool) -> None:
         self.program = program
         self.plan: Plan = split(program, wanted, saving)
-        self.source: Source = emit(self.plan)
+        self.source: Source = self.emitted()
         self.functions = load(program.name, self.source.text)
+        self.there: set[str] = set()  # those that were compiled, or loaded from disk
         gemm.ready(program.dtype)
         equations = [e for s in self.plan.before for e in listed(s)] + self.plan.forward
         products = [e for e in equations if kind(e) == "product"]
         self.work = sum(2.0 * e.inputs[0].width * e.output.width for e in products)
         self.work += 30.0 * sum(e.output.width for e in self.plan.forward)
+
+    def emitted(self) -> Source:
+        return emit(self.plan)
 
 
 class Run:
@@ -70,11 +74,16 @@ class Run:
         cuts = [self.B * i // self.parts for i in range(self.parts + 1)]
         self.cuts = list(itertools.pairwise(cuts))
         self.chunk = max(1, min(self.T, _ROWS * self.parts // self.B))
+        #: Which state the output y is, if it is one: its memory then is that of the outputs
+        assert program.y is not None
+        self.own = program.states.index(program.y) if program.y in program.states else None
+        self.tails = self._tails()
+        self.outputs = self._outputs()
 
     # -- the two directions -----------------------------------------------------------------------
 
-    def forward(self) -> np.ndarray:
-        """All outputs in one flat array: see `outputs`."""
+    def prepare(self) -> np.ndarray:
+        """Memory for the states and the outputs, with the initial state in place."""
         compiled, program = self.compiled, self.compiled.program
         for v in program.constants:
             if v.data is not None and not v.row:
@@ -93,8 +102,14 @@ class Run:
             assert program.y is not None
             n = self.T * self.B * program.y.width
             self.buffers["y", "steps"] = flat[:n].reshape(self.T, self.B, -1)
+        return flat
+
+    def forward(self) -> np.ndarray:
+        """All outputs in one flat array: see `outputs`."""
+        compiled, program = self.compiled, self.compiled.program
+        flat = self.prepare()
         self.call(compiled.source.forward)
-        for i, (start, stop) in self.tails().items():
+        for i, (start, stop) in self.tails.items():
             last = self.buffers[program.before[i].name, "state"][0 if self.reverse else self.T]
             flat[start:stop] = last.reshape(-1)
         return flat
@@ -108,7 +123,7 @@ class Run:
         self.buffers[program.seeds[0].name, "steps"] = g[start:stop].reshape(self.T, self.B, -1)
         for i, seed in enumerate(program.seeds[1:]):
             carried = pool.take((2, self.B, seed.width), self.dtype)
-            tail = self.tails().get(i)
+            tail = self.tails.get(i)
             carried[0] = 0 if tail is None else g[slice(*tail)].reshape(self.B, -1)
             self.buffers[seed.name, "carried"] = carried
         assert source.backward is not None
@@ -140,20 +155,12 @@ class Run:
     # -- outputs ----------------------------------------------------------------------------------
 
     @property
-    def own(self) -> int | None:
-        """Which state the output y is, if it is one: its memory then is that of the outputs."""
-        program = self.compiled.program
-        assert program.y is not None
-        return program.states.index(program.y) if program.y in program.states else None
-
-    @property
     def size(self) -> int:
         ends = [stop for _, stop, _ in self.outputs]
         whole = (self.T + 1) * self.B * self.compiled.program.y.width  # type: ignore[union-attr]
         return max(*ends, whole if self.own is not None else 0)
 
-    @property
-    def outputs(self) -> list[tuple[int, int, tuple[int, ...]]]:
+    def _outputs(self) -> list[tuple[int, int, tuple[int, ...]]]:
         """Where in the flat array y and each last state lie: (start, stop, shape)."""
         program = self.compiled.program
         assert program.y is not None
@@ -161,7 +168,7 @@ class Run:
         start = 0 if self.own is None or self.reverse else row
         shaped = (self.B, *program.y.shape[1:])
         out = [(start, start + self.T * row, (self.T, *shaped))]
-        tails = self.tails()
+        tails = self.tails
         for i, v in enumerate(program.states):
             shape = (self.B, *v.shape[1:])
             if i == self.own:
@@ -171,7 +178,7 @@ class Run:
                 out.append((*tails[i], shape))
         return out
 
-    def tails(self) -> dict[int, tuple[int, int]]:
+    def _tails(self) -> dict[int, tuple[int, int]]:
         """Behind y: the last states that are not part of it."""
         program = self.compiled.program
         assert program.y is not None
@@ -195,9 +202,10 @@ class Run:
         arrays = [self.bind(a) for a in function.arguments]
         run = self.compiled.functions[function.name]
         T, reverse, chunk, cuts = self.T, self.reverse, self.chunk, self.cuts
-        if not getattr(run, "signatures", True):
+        if function.name not in self.compiled.there and hasattr(run, "signatures"):
             with said(self.compiled.program.name, function.name):
                 run(0, 0, 0, T, reverse, chunk, *arrays)  # compiles (or loads): no rows to run yet
+            self.compiled.there.add(function.name)
         if self.parts == 1:
             run(0, 0, self.B, T, reverse, chunk, *arrays)
         else:
@@ -222,12 +230,12 @@ class Run:
             columns = gemm.width(self.dtype)
             count = math.ceil(w.shape[1] / columns)
             return gemm.pack(w, pool.take((count, w.shape[0], columns), self.dtype))
-        if a.role == "tiles":
-            rows = self.chunk * math.ceil(self.B / parts)
-            size = max(
-                gemm.outers_scratch(rows, o.left.width, o.right.width, self.dtype)
-                for o in self.compiled.plan.outer
-            )
+        if a.role in ("packed", "tiles"):
+            rows, outer = self.chunk * math.ceil(self.B / parts), self.compiled.plan.outer
+            if a.role == "packed":
+                size = max(gemm.panels_size(rows, o.right.width, self.dtype) for o in outer)
+            else:
+                size = gemm.tiles_size(rows, max(o.left.width for o in outer))
             return pool.take((parts, size), self.dtype)
         if a.role in ("sums", "weight"):
             whole = v.shape if a.role == "weight" else (v.width,)
@@ -275,6 +283,7 @@ def load(name: str, text: str) -> dict[str, Callable[..., None]]:
         }
         keep = path is not None
         _loaded[text] = {k: jit(keep=keep)(f) for k, f in own.items()}
+        vars(emitted).update(_loaded[text])  # they may call each other
         return _loaded[text]
 
 

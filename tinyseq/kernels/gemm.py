@@ -12,7 +12,6 @@ The number of rows that fit depends on the registers: 14 with 32 of them (AVX-51
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from tinyseq.kernels.jit import EXACT, jit
+from tinyseq.kernels.memory import aligned
 from tinyseq.kernels.threads import get_num_threads, parallel
 
 _PLAIN = bool(numba.core.config.DISABLE_JIT)  # no compiler: NumPy stands in for the tile
@@ -50,8 +50,10 @@ _BYTES, _REGISTERS, _FMA = _processor()
 ROWS = 14 if _REGISTERS == 32 else 6  # of a tile: 2 sums each, two more for w and one for a
 #: Panels that a tile takes at once: with few rows there are registers left, and sums to wait for.
 _AT_ONCE = {1: 4, 2: 4, 3: 2} if _REGISTERS == 32 else {1: 4, 2: 2}
-DEPTH = 512  # of a block: a panel of it stays in the first-level cache or close to it
+DEPTH = 256  # of a block: a panel of it stays in the first-level cache or close to it
 _HEIGHT = 8 * ROWS  # rows of ``a`` that go past all panels before the next ones
+_SPARE = 64  # numbers behind the tiles of `outers`: its copies are as wide as a register
+_TALL = 512  # rows of a sum of outer products that are laid out anew at a time
 _WORTH_SHARING = 2e7  # operations below which waking a second thread costs more than it brings
 
 
@@ -208,6 +210,29 @@ def _write_tile(rows: int, panels: int, double: bool, context: Any, builder: Any
     return context.get_dummy_value()
 
 
+def _copy(vectors: int) -> Callable[[int, int], None]:
+    """As many vectors as that, from the address ``source`` to the address ``to``."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def copy(typingctx, to, source):  # type: ignore[no-untyped-def]
+        def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vector = ir.VectorType(ir.IntType(8), _BYTES)
+            for v in range(vectors):
+                here, there = (
+                    builder.inttoptr(builder.add(x, _I64(v * _BYTES)), vector.as_pointer())
+                    for x in args
+                )
+                loaded = builder.load(there)
+                loaded.align = 1
+                builder.store(loaded, here).align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp), write
+
+    return copy  # type: ignore[return-value]
+
+
+_copy_1, _copy_2, _copy_4 = _copy(1), _copy(2), _copy(4)
 _ARGUMENTS = "rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add"
 _ready: set[str] = set()
 _getting_ready = threading.Lock()
@@ -351,45 +376,67 @@ if not _PLAIN:
         )
 
     @jit(EXACT)
-    def outers(a, g, out, scratch):  # type: ignore[no-untyped-def]
-        """out += Σₜ a[t]ᵀ g[t] on this thread: a (T, R, M), g (T, R, N), out (M, N).
+    def in_panels(g, packed):  # type: ignore[no-untyped-def]
+        """g (T, R, N), as T · R rows one below the other, in panels in the flat ``packed``."""
+        T, R, N = g.shape
+        K = T * R
+        columns = 2 * _BYTES // g.itemsize
+        size = g.itemsize
+        whole = N // columns
+        start, source = packed.ctypes.data, g.ctypes.data
+        for t in range(T):
+            for r0 in range(0, R, 8):  # a few rows at a time: each is read in a stream of its own
+                r1 = min(R, r0 + 8)
+                for p in range(whole):
+                    for r in range(r0, r1):
+                        at = start + (p * K + t * R + r) * columns * size
+                        _copy_2(at, source + t * g.strides[0] + r * g.strides[1] + 2 * p * _BYTES)
+                if whole * columns < N:
+                    for r in range(r0, r1):
+                        at_ = (whole * K + t * R + r) * columns
+                        for j in range(columns):
+                            n = whole * columns + j
+                            packed[at_ + j] = g[t, r, n] if n < N else 0
 
-        Both are laid out anew first, in ``scratch`` (`outers_scratch` numbers): a in tiles, g in
-        panels. Read where they are, each number would cost a line of the cache.
+    @jit(EXACT)
+    def outers(a, packed, out, tiles):  # type: ignore[no-untyped-def]
+        """out += Σₜ a[t]ᵀ g[t] on this thread: a (T, R, M), g in panels (`in_panels`), out (M, N).
+
+        ``a`` is laid out in tiles first, in the flat array ``tiles`` (T · R · M numbers and some):
+        read where it is, each number would cost a line of the cache.
         """
         T, R, M = a.shape
-        N = g.shape[2]
+        N = out.shape[1]
         K = T * R
         if K == 0:
             return
-        columns = 2 * _BYTES // out.itemsize
-        panels = (N + columns - 1) // columns
         size = out.itemsize
+        columns = 2 * _BYTES // size
+        panels = (N + columns - 1) // columns
         out_row = out.strides[0] // size
         count = (M + ROWS - 1) // ROWS
         low, more = M // count, M % count
+        reach = _BYTES * ((ROWS * size + _BYTES - 1) // _BYTES) // size  # numbers that a copy takes
         m = 0
         for i in range(count):
             n = low + (1 if i < more else 0)
             at = m * K
             for t in range(T):
                 for r in range(R):
-                    for j in range(n):
-                        scratch[at + j] = a[t, r, m + j]
+                    if m + reach <= M:  # more than n: what is too much is written over by the next
+                        to, source = tiles.ctypes.data + at * size, a.ctypes.data
+                        source += t * a.strides[0] + r * a.strides[1] + m * size
+                        if reach * size == _BYTES:
+                            _copy_1(to, source)
+                        elif reach * size == 2 * _BYTES:
+                            _copy_2(to, source)
+                        else:
+                            _copy_4(to, source)
+                    else:
+                        for j in range(n):
+                            tiles[at + j] = a[t, r, m + j]
                     at += n
             m += n
-        packed = M * K
-        for p in range(panels):
-            n0 = p * columns
-            n = min(columns, N - n0)
-            at = packed + p * K * columns
-            for t in range(T):
-                for r in range(R):
-                    for j in range(n):
-                        scratch[at + j] = g[t, r, n0 + j]
-                    for j in range(n, columns):
-                        scratch[at + j] = 0
-                    at += columns
         for p in range(panels):
             m = 0
             for i in range(count):
@@ -398,10 +445,10 @@ if not _PLAIN:
                     out,
                     n,
                     1,
-                    scratch.ctypes.data + m * K * size,
+                    tiles.ctypes.data + m * K * size,
                     1,
                     n,
-                    scratch.ctypes.data + (packed + p * K * columns) * size,
+                    packed.ctypes.data + p * K * columns * size,
                     K * columns,
                     out.ctypes.data + (m * out_row + p * columns) * size,
                     out_row,
@@ -412,10 +459,19 @@ if not _PLAIN:
                 m += n
 
     @jit(EXACT)
+    def _sum_of_outers(a, g, out, packed, tiles, depth):  # type: ignore[no-untyped-def]
+        """out += aᵀ g for a (1, K, M) and g (1, K, N), blocked over K."""
+        for k0 in range(0, a.shape[1], depth):
+            k1 = min(a.shape[1], k0 + depth)
+            in_panels(g[:, k0:k1], packed)
+            outers(a[:, k0:k1], packed, out, tiles)
+
+    @jit(EXACT)
     def _pack(w, panels):  # type: ignore[no-untyped-def]
         K, N = w.shape
         columns = panels.shape[2]
-        down = w.strides[0] <= w.strides[1]  # w is a transpose: read along its columns
+        down = w.strides[0] < w.strides[1]  # w is a transpose: read along its columns
+        together = w.strides[1] == w.itemsize
         for p in range(panels.shape[0]):
             n0 = p * columns
             n1 = min(N, n0 + columns)
@@ -426,6 +482,10 @@ if not _PLAIN:
                     for n in range(n0, n1):
                         for k in range(k0, min(K, k0 + 16)):
                             panels[p, k, n - n0] = w[k, n]
+            elif together and n1 - n0 == columns:
+                for k in range(K):
+                    to = panels.ctypes.data + (p * K + k) * 2 * _BYTES
+                    _copy_2(to, w.ctypes.data + k * w.strides[0] + n0 * w.itemsize)
             else:
                 for k in range(K):
                     for n in range(n0, n1):
@@ -441,8 +501,28 @@ else:
 
     matmuls = matmul
 
-    def outers(a: np.ndarray, g: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:
-        out += a.reshape(-1, a.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+    def in_panels(g: np.ndarray, packed: np.ndarray) -> None:
+        rows = g.reshape(-1, g.shape[-1])
+        columns = width(g.dtype)
+        count = math.ceil(rows.shape[1] / columns)
+        _pack(rows, packed[: count * len(rows) * columns].reshape(count, len(rows), columns))
+
+    def outers(a: np.ndarray, packed: np.ndarray, out: np.ndarray, tiles: np.ndarray) -> None:
+        rows = a.reshape(-1, a.shape[-1])
+        columns = width(out.dtype)
+        count = math.ceil(out.shape[1] / columns)
+        panels = packed[: count * len(rows) * columns].reshape(count, len(rows), columns)
+        out += rows.T @ _whole(panels, out.shape[1])
+
+    def _sum_of_outers(
+        a: np.ndarray,
+        g: np.ndarray,
+        out: np.ndarray,
+        packed: np.ndarray,
+        tiles: np.ndarray,
+        depth: int,
+    ) -> None:
+        out += a[0].T @ g[0]
 
     def _pack(w: np.ndarray, panels: np.ndarray) -> None:
         K, N = w.shape
@@ -451,17 +531,22 @@ else:
         panels[...] = padded.reshape(K, panels.shape[0], -1).transpose(1, 0, 2)
 
 
-def outers_scratch(K: int, M: int, N: int, dtype: Any) -> int:
-    """How many numbers `outers` lays out anew for K = T · R rows."""
+def panels_size(K: int, N: int, dtype: Any) -> int:
+    """How many numbers (K, N) is in panels, with the zeros at its end."""
     columns = width(dtype)
-    return K * (M + math.ceil(N / columns) * columns)
+    return K * math.ceil(N / columns) * columns
+
+
+def tiles_size(K: int, M: int) -> int:
+    """How many numbers `outers` lays out anew of (K, M)."""
+    return K * M + _SPARE
 
 
 def pack(w: np.ndarray, panels: np.ndarray | None = None) -> np.ndarray:
     """w (K, N), of any strides, as panels (P, K, width): what `matmul` takes, zeros at its end."""
     if panels is None:
         columns = width(w.dtype)
-        panels = np.empty((math.ceil(w.shape[1] / columns), w.shape[0], columns), w.dtype)
+        panels = aligned((math.ceil(w.shape[1] / columns), w.shape[0], columns), w.dtype)
     _pack(w, panels)
     return panels
 
@@ -472,66 +557,70 @@ _scratch = threading.local()  # panels of a product's own, kept: fresh memory co
 def _held(name: str, size: int, dtype: Any) -> np.ndarray:
     held = getattr(_scratch, f"{name}_{dtype}", None)
     if held is None or held.size < size:
-        held = np.empty(size, dtype)
+        held = aligned((size,), dtype)
         setattr(_scratch, f"{name}_{dtype}", held)
     return held[:size]  # type: ignore[no-any-return]
 
 
-def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray, add: bool) -> None:
-    """out (+)= a b on this thread."""
-    (M, K), N = a.shape, b.shape[1]
-    if M > 1 and a.strides[0] < a.strides[1]:  # a is a transpose: a sum over its columns
-        if not add:
-            out[...] = 0
-        depth = DEPTH // 2
-        for k0 in range(0, K, depth):
-            x, y = a.T[None, k0 : k0 + depth], b[None, k0 : k0 + depth]
-            size = outers_scratch(x.shape[1], M, N, a.dtype)
-            outers(x, y, out, _held("tiles", size, a.dtype))
-        return
+def _weight_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = a b on this thread, b packed as a whole."""
     columns = width(b.dtype)
-    shape = (math.ceil(N / columns), K, columns)
+    shape = (math.ceil(b.shape[1] / columns), b.shape[0], columns)
     panels = _held("panels", math.prod(shape), b.dtype).reshape(shape)
     _pack(b, panels)
-    if add:
-        product = np.empty_like(out)
-        matmul(a, panels, product)
-        out += product
-    else:
-        matmul(a, panels, out)
+    matmul(a, panels, out)
 
 
-def product(
-    a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, add: bool = False
-) -> np.ndarray:
-    """a b for a (M, K) and b (K, N), float32 or float64 alike, of any strides, on all threads.
+def _outer_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = aᵀ b on this thread, for tall a (K, M) and b (K, N)."""
+    (K, M), N = a.shape, b.shape[1]
+    columns, depth = width(b.dtype), min(K, _TALL)
+    turned = -N % columns > -M % columns  # fewer columns of zeros the other way around
+    if turned:
+        a, b, M, N = b, a, N, M
+    result = _held("outer", M * N, b.dtype).reshape(M, N) if turned else out
+    result[...] = 0
+    packed = _held("panels", panels_size(depth, N, b.dtype), b.dtype)
+    tiles = _held("tiles", tiles_size(depth, M), b.dtype)
+    _sum_of_outers(a[None], b[None], result, packed, tiles, depth)
+    if turned:
+        out[...] = result.T
 
-    ``out`` (M, N), with its rows in one piece, takes the result, or has it added with ``add``.
-    """
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a b for a (M, K) and b (K, N), float32 or float64 alike, of any strides, on all threads."""
     ready(a.dtype)
     (M, K), N = a.shape, b.shape[1]
-    if out is None:
-        out = np.empty((M, N), a.dtype)
-    if K == 0 and not add:
+    out = np.empty((M, N), a.dtype)
+    if out.size == 0 or K == 0:
         out[...] = 0
         return out
-    threads = get_num_threads()
-    if threads == 1 or 2.0 * M * K * N < _WORTH_SHARING:
-        _product(a, b, out, add)
-        return out
-    columns = width(a.dtype)
-    if M >= 2 * N:  # each thread packs b for itself: worth it for many rows
+    tall = K > M and K > N and a.strides[0] < a.strides[1]  # a sum over many rows, aᵀ b
+    threads = get_num_threads() if 2.0 * M * K * N > _WORTH_SHARING else 1
+    if tall:
+        # Each thread takes some of the rows: it packs them, and no other does
+        cuts = [K * i // threads for i in range(threads + 1)]
+        sums = [out, *(np.empty_like(out) for _ in range(threads - 1))]
+        parallel(
+            lambda i: _outer_product(a.T[cuts[i] : cuts[i + 1]], b[cuts[i] : cuts[i + 1]], sums[i]),
+            threads,
+        )
+        for other in sums[1:]:
+            out += other
+    elif M >= N:
         cuts = [M * i // threads for i in range(threads + 1)]
-        parts = [(a[i:j], b, out[i:j]) for i, j in itertools.pairwise(cuts)]
+        parallel(
+            lambda i: _weight_product(a[cuts[i] : cuts[i + 1]], b, out[cuts[i] : cuts[i + 1]]),
+            threads,
+        )
     else:
+        columns = width(a.dtype)
         groups = math.ceil(N / columns)
         cuts = [min(N, groups * i // threads * columns) for i in range(threads + 1)]
-        parts = [(a, b[:, i:j], out[:, i:j]) for i, j in itertools.pairwise(cuts)]
-
-    def part(i: int) -> None:
-        x, y, z = parts[i]
-        if z.size:
-            _product(x, y, z, add)
-
-    parallel(part, threads)
+        parallel(
+            lambda i: _weight_product(
+                a, b[:, cuts[i] : cuts[i + 1]], out[:, cuts[i] : cuts[i + 1]]
+            ),
+            threads,
+        )
     return out
