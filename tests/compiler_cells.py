@@ -87,11 +87,41 @@ ROWS = {  # (B, H) → (B, H), by way of the whole row
     "split": lambda a: ts.concat(ts.split(a, [a.shape[1] // 3], axis=-1)[::-1], axis=-1),
     "padded": lambda a: ts.pad(a, ((0, 0), (1, 0)))[:, :-1] - a,
 }
-WEIGHTS = ("w", "w.T", "slice", "slice.T", "plain", "product")
+WEIGHTS = {
+    "w": lambda cell: cell.w,
+    "w.T": lambda cell: cell.w.T,
+    "slice": lambda cell: cell.wide[:, cell.hidden_size :],
+    "slice.T": lambda cell: cell.wide[:, : cell.hidden_size].T,
+    "scaled": lambda cell: cell.w * cell.factor,
+    "product": lambda cell: cell.w @ cell.w,
+}
+PARAMETERS = {
+    "bias": lambda cell, a: a + cell.b,
+    "scale": lambda cell, a: a * cell.b,
+    "row": lambda cell, a: a * cell.row,
+    "factor": lambda cell, a: a * cell.factor,
+    "one": lambda cell, a: a + cell.one,
+    "derived": lambda cell, a: a * ts.sigmoid(cell.b),
+    "summed": lambda cell, a: a * cell.b.mean(),
+    "constant": lambda cell, a: a * cell.constant,
+    "array": lambda cell, a: a + cell.array,
+    "ones": lambda cell, a: a + np.ones(a.shape, a.dtype),
+    "layer norm": lambda cell, a: cell.norm(a),
+    "free": lambda cell, a: ts.broadcast_to(cell.b, a.shape),
+}
+STATES = {  # of a value, what the state was, and the last value given
+    "tanh": lambda v, h, given: ts.tanh(v),
+    "gated": lambda v, h, given: (g := ts.sigmoid(v)) * h + (1 - g) * ts.tanh(given),
+    "leak": lambda v, h, given: 0.8 * h + 0.2 * ts.tanh(v),
+    "sum": lambda v, h, given: h + given,
+    "kept": lambda v, h, given: h,
+    "delay": lambda v, h, given: given,
+    "as it is": lambda v, h, given: ts.clip(v, -2.0, 2.0),
+}
 
 
 class DrawnCell(nn.Module):
-    """A cell made of drawn instructions (name, operands …); the last values are its states."""
+    """A cell made of drawn instructions (name, kind, operands …) and states (kind, value, old)."""
 
     def __init__(self, D, H, instructions, states, seed=0):
         rng = np.random.default_rng(seed)
@@ -113,64 +143,26 @@ class DrawnCell(nn.Module):
         self.array = rng.standard_normal(H).astype(np.float32)
         self.norm = nn.LayerNorm(H)
 
-    def weight(self, which):
-        H = self.hidden_size
-        return {
-            "w": lambda: self.w,
-            "w.T": lambda: self.w.T,
-            "slice": lambda: self.wide[:, H:],
-            "slice.T": lambda: self.wide[:, :H].T,
-            "plain": lambda: self.w * self.factor,
-            "product": lambda: self.w @ self.w,
-        }[which]()
-
     def forward(self, x, state):
         H = self.hidden_size
         wide = x @ self.wide_x
-        given = [x @ self.w_x, wide[:, H : 2 * H], ts.tanh(wide[:, 2 * H :]), *state]
+        values = [x @ self.w_x, wide[:, H : 2 * H], ts.tanh(wide[:, 2 * H :]), *state]
         if x.shape[1] == H:
-            given.append(x)
-        values = list(given)
+            values.append(x)
+        given = values[-1] if x.shape[1] == H else values[0]
         for name, kind, *operands in self.instructions:
             a, *rest = (values[i % len(values)] for i in operands)
-            if name == "unary":
-                new = UNARY[kind](a)
-            elif name == "binary":
-                new = BINARY[kind](a, *rest)
-            elif name == "rows":
-                new = ROWS[kind](a)
-            elif name == "product":
-                new = a @ self.weight(kind)
+            if name == "product":
+                new = a @ WEIGHTS[kind](self)
             elif name == "parameter":
-                new = {
-                    "bias": lambda: a + self.b,
-                    "scale": lambda: a * self.b,
-                    "row": lambda: a * self.row,
-                    "factor": lambda: a * self.factor,
-                    "one": lambda: a + self.one,
-                    "derived": lambda: a * ts.sigmoid(self.b),
-                    "summed": lambda: a * self.b.mean(),
-                    "constant": lambda: a * self.constant,
-                    "array": lambda: a + self.array,
-                    "layer norm": lambda: self.norm(a),
-                    "free": lambda: ts.broadcast_to(self.b, a.shape),
-                }[kind]()
+                new = PARAMETERS[kind](self, a)
+            else:
+                new = {"unary": UNARY, "binary": BINARY, "rows": ROWS}[name][kind](a, *rest)
             values.append(new)
-        out = []
-        for kind, i, j in self.states:
-            v = values[-1 - i % (len(values))]
-            h = state[j % len(state)]
-            out.append(
-                {
-                    "tanh": lambda: ts.tanh(v),
-                    "gated": lambda: (g := ts.sigmoid(v)) * h + (1 - g) * ts.tanh(values[-1]),
-                    "leak": lambda: 0.8 * h + 0.2 * ts.tanh(v),
-                    "kept": lambda: h,
-                    "delay": lambda: given[-1],
-                    "as it is": lambda: ts.clip(v, -2.0, 2.0),
-                }[kind]()  # noqa: B023
-            )
-        return tuple(out)
+        return tuple(
+            STATES[kind](values[-1 - i % len(values)], state[j % len(state)], given)
+            for kind, i, j in self.states
+        )
 
     def initial_state(self, batch_size, dtype=np.float32):
         zeros = np.zeros((batch_size, self.hidden_size), dtype)
@@ -179,28 +171,18 @@ class DrawnCell(nn.Module):
 
 def instructions():
     i = st.integers(0, 40)
-    return st.lists(
-        st.one_of(
-            st.tuples(st.just("unary"), st.sampled_from(sorted(UNARY)), i),
-            st.tuples(st.just("binary"), st.sampled_from(sorted(BINARY)), i, i),
-            st.tuples(st.just("rows"), st.sampled_from(sorted(ROWS)), i),
-            st.tuples(st.just("product"), st.sampled_from(WEIGHTS), i),
-            st.tuples(
-                st.just("parameter"),
-                st.sampled_from(
-                    "bias scale row factor one derived summed constant array free".split()
-                    + ["layer norm"]
-                ),
-                i,
-            ),
-        ),
-        min_size=1,
-        max_size=9,
+    one = st.one_of(
+        st.tuples(st.just("unary"), st.sampled_from(sorted(UNARY)), i),
+        st.tuples(st.just("binary"), st.sampled_from(sorted(BINARY)), i, i),
+        st.tuples(st.just("rows"), st.sampled_from(sorted(ROWS)), i),
+        st.tuples(st.just("product"), st.sampled_from(sorted(WEIGHTS)), i),
+        st.tuples(st.just("parameter"), st.sampled_from(sorted(PARAMETERS)), i),
     )
+    return st.lists(one, min_size=1, max_size=9)
 
 
 def states():
-    kind = st.sampled_from(["tanh", "gated", "leak", "kept", "delay", "as it is", "tanh", "gated"])
+    kind = st.sampled_from([*sorted(STATES), "tanh", "gated"])
     return st.lists(st.tuples(kind, st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=3)
 
 

@@ -75,7 +75,8 @@ def emit(plan: Plan) -> Source:
     ahead: list[str] = []
     for n, stage in enumerate(plan.before):
         rest = [*_flattened(plan.before[n + 1 :]), *plan.forward]
-        read = read_back | {v for e in rest for x in e.inputs for v in (base(x), held(x))}
+        needed = [*(x for e in rest for x in e.inputs), program.y, *program.states]
+        read = read_back | {v for x in needed for v in (base(x), held(x))}
         made = {e.output for e in listed(stage)} & (read | {held(x) for x in read})
         known |= {v: "steps" if v in read_back else "chunk" for v in made}
         ahead += _Writer(plan, "ahead", listed(stage), known, [], arguments).chunk()
@@ -98,6 +99,7 @@ def emit(plan: Plan) -> Source:
 
 def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     program = plan.program
+    known = {v: role for v, role in known.items() if role != "chunk"}  # gone by now
     known = dict.fromkeys(program.states, "state") | known
     known[program.seeds[0]] = "steps"
     known |= dict.fromkeys(program.seeds[1:], "carried")

@@ -299,10 +299,9 @@ def columns(source: Value, index: Any, e: Equation) -> np.ndarray:
     """The columns of each row that source[index] reads, evenly spaced."""
     width = source.width
     first = index[0] if isinstance(index, tuple) and index else index
-    if isinstance(first, slice) and first.stop is BATCH:  # [0:B] are all rows
-        if first.start in (None, 0) and first.step in (None, 1):
-            rest = index[1:] if isinstance(index, tuple) else ()
-            index = (slice(None), *rest)
+    if isinstance(first, slice) and first.stop is BATCH and not first.start and not first.step:
+        rest = index[1:] if isinstance(index, tuple) else ()  # [0:B] are all rows
+        index = (slice(None), *rest)
     probe = np.broadcast_to(np.arange(width), (2, width)).reshape(2, *source.shape[1:])
     lines = np.broadcast_to(np.arange(2)[:, None], (2, width)).reshape(probe.shape)
     try:
