@@ -244,6 +244,8 @@ def centred(x: Tensor, axis: int = -1) -> Tensor:
 
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str) -> np.ndarray[Any, Any]:
     """Whole numbers from 0 to size − 1 as an array; anything else is named and refused."""
+    if isinstance(x, Tensor):
+        errors.readable("an index")
     index = x._data if isinstance(x, Tensor) else np.asarray(x)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(

@@ -89,7 +89,7 @@ def emit(plan: Plan) -> Source:
     backward = _backward(plan, known | stored) if plan.wanted else None
     head = (
         f'"""{program}\n"""\n\n'
-        "from numpy import float32, float64, inf, isfinite, nan\n\n"
+        "from numpy import float32, float64, inf, int64, isfinite, nan\n\n"
         "from tinyseq.kernels.activations import *\n"
         "from tinyseq.kernels.gemm import in_panels, matmul, matmuls, outers\n"
     )

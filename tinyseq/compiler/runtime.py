@@ -118,6 +118,8 @@ class Run:
         """The gradient of each wanted input, from that of the flat outputs."""
         compiled, program = self.compiled, self.compiled.program
         plan, source = compiled.plan, compiled.source
+        if source.backward is None:  # nothing of what is wanted was used
+            return {}
         keep = dict(self.buffers)  # what forward left; the rest is this call's own
         start, stop, _ = self.outputs[0]
         self.buffers[program.seeds[0].name, "steps"] = g[start:stop].reshape(self.T, self.B, -1)
@@ -126,7 +128,6 @@ class Run:
             tail = self.tails.get(i)
             carried[0] = 0 if tail is None else g[slice(*tail)].reshape(self.B, -1)
             self.buffers[seed.name, "carried"] = carried
-        assert source.backward is not None
         self.call(source.backward)
         for a in source.backward.arguments:
             if a.role in ("sums", "weight"):

@@ -24,6 +24,7 @@ from tinyseq.compiler.program import (
     made_from,
 )
 from tinyseq.errors import CompileError, describe
+from tinyseq.tensor import FLOATS
 
 VIEWS = ("getitem", "broadcast_to", "reshape")  # another way to read the same numbers
 REDUCTIONS = ("sum", "sum_to", "max", "min", "logsumexp")
@@ -76,11 +77,11 @@ def split(program: Program, wanted: Iterable[Value], saving: bool) -> Plan:
         ends = [program.gradients.get(v) for v in (*plan.wanted, *program.before)]
         needed |= leading_to(ends)
         backward = list(in_order(program.backward, needed))
-    for equation in backward:
-        kind(equation)  # says so when there is no loop for it
-    for equation in in_order(program.forward, needed):
+    for equation in in_order(program.forward, needed):  # says so when there is no loop for one
         if kind(equation) in ("outer", "collect", "transposed"):
             raise _mixes(equation)
+    for equation in backward:
+        kind(equation)
     _forward(plan, list(in_order(program.forward, needed)), carried)
     if saving:
         _backward(plan, backward)
@@ -267,7 +268,8 @@ def kind(e: Equation) -> str:
                 raise _mixes(e)
         return "assemble"
     if op == "astype":
-        if e.inputs[0].dtype == out.dtype or e.inputs[0].dtype == bool:
+        given = e.inputs[0].dtype
+        if given == out.dtype or (given.kind in "bi" and out.dtype in (*FLOATS, np.int64)):
             return "elementwise"
     elif e.op.emit is not None:
         return "elementwise"

@@ -26,6 +26,7 @@ from tinyseq.tensor import Tensor
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
+_LAYERS = _CELLS / "recurrent.py"
 #: Names that the emitted source has for itself
 RESERVED = [
     "t",
@@ -137,9 +138,11 @@ def _run(
 
     noise = rows(noise)
     tape: list[_Entry] = []
+    forward: int | None = None  # how long the tape was when the step had ended
 
     def note(op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], output: Tensor) -> None:
-        tape.append(_Entry(op, inputs, attrs, output, recording.scope, _line()))
+        line = _line(sys._getframe(1)) if forward is None else "in its gradient"
+        tape.append(_Entry(op, inputs, attrs, output, recording.scope, line))
 
     hooks = {t: t.hooks for t in named.values() if t.hooks}
     with np.errstate(all="ignore"), graph.recorded(True), graph.within(()):
@@ -148,7 +151,15 @@ def _run(
         try:
             for t in hooks:  # they are for the gradient of the sequence, not for this rehearsal
                 t.hooks = None
-            y, after = step(x, tuple(state), noise)
+            try:
+                y, after = step(x, tuple(state), noise)
+            except CompileError as error:
+                raise CompileError(f"{_raised(error)}{error}") from None
+            except Exception as error:
+                raise CompileError(
+                    f"{_raised(error)}a step on its own, run for {batch} sequences, fails: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             forward = len(tape)
             if not all(isinstance(t, Tensor) for t in (y, *after)):
                 raise CompileError("the step returns something that is not a Tensor.")
@@ -156,7 +167,10 @@ def _run(
             seeds = [Tensor(rng.standard_normal(t.shape), dtype) for t in (y, *after)]
             for t in (y, *after):
                 if t.dtype != dtype:
-                    raise CompileError(f"the step makes {t.dtype} of {dtype}.")
+                    raise CompileError(
+                        f"the step makes {t.dtype} of {dtype}. Return what has the dtype of x: "
+                        "h.astype(x.dtype)."
+                    )
             for s in seeds:
                 s.requires_grad = True
             wanted = [x, *state, *(t for t in named.values() if t.requires_grad)]
@@ -184,15 +198,27 @@ def _uniform(a: np.ndarray, b: np.ndarray) -> bool:
     return a.size > 0 and b.size > 0 and bool((a == a.flat[0]).all() and (b == a.flat[0]).all())
 
 
-def _line() -> str:
-    """The innermost line that is somebody's equation: a cell's, not the engine's."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if _CELLS in path.parents or _ENGINE not in path.parents:
-            return f"{path.name}:{frame.f_lineno}"
+def _is_equation(frame: FrameType) -> bool:
+    """Whether the code is somebody's step: a cell's, not the engine's."""
+    path = Path(frame.f_code.co_filename)
+    return _ENGINE not in path.parents or (_CELLS in path.parents and path != _LAYERS)
+
+
+def _line(frame: FrameType | None) -> str:
+    """The innermost line that is somebody's equation."""
+    while frame is not None and not _is_equation(frame):
         frame = frame.f_back
-    return ""
+    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _raised(error: Exception) -> str:
+    """The innermost such line that an error came through, with a colon."""
+    line, at = "", error.__traceback__
+    while at is not None:
+        if _is_equation(at.tb_frame):
+            line = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}: "
+        at = at.tb_next
+    return line
 
 
 class _Reader:
@@ -296,9 +322,11 @@ class _Reader:
             value = Value(name, shape, a.dtype, "constant", data=np.asarray(number))
         elif a.shape != b.shape or not np.array_equal(a._data, b._data, equal_nan=True):
             raise CompileError(
-                f"{at}the step uses an array of shape {describe(a.shape)} that changes from call "
-                "to call: random numbers, say, or a tensor that was cut off with detach(). What "
-                "is random is drawn before the first step: give the cell noise(x, state)."
+                f"{at}the step uses an array of shape {describe(a.shape)} that is another one for "
+                "three sequences than for two, or changes from call to call. Random numbers are "
+                "drawn before the first step: give the cell noise(x, state). What hangs on the "
+                "batch size, as a mean over the batch does, or on values that NumPy computed "
+                "from the step's own has no place in a compiled step."
             )
         else:
             known = (t for t in self.named_tensors.values() if t.ndim)
@@ -367,7 +395,8 @@ class _Reader:
             same = a is b or bool(a == b)
         if not same:
             raise CompileError(
-                f"{line}: {op} has other arguments for two sequences than for three."
+                f"{line}: {op} has other arguments for two sequences than for three. Arguments "
+                "that hang on values or on the batch size have no place in a compiled step."
             )
         return a
 
