@@ -15,6 +15,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -418,6 +419,89 @@ def test_inputs_come_before_what_is_made_of_them(any_renderer, rankdir):
     for tail, head in edges(drawn):
         before, after = at[tail], at[head]
         assert before[0] < after[0] if rankdir == "LR" else before[1] > after[1]
+
+
+# -- compiled layers -------------------------------------------------------------------------------
+
+COMPILED = {
+    "two layers": lambda mode: nn.LSTM(3, 4, 2, dropout=0.3, mode=mode),
+    "both directions": lambda mode: nn.LSTM(3, 4, bidirectional=True, mode=mode),
+    "noise": lambda mode: nn.Recurrent(nn.Zoneout(nn.RNNCell(3, 4), 0.2), mode=mode),
+}
+
+
+def recorded_in(mode: str, make: Callable[[str], nn.Module], lengths: list[int] | None = None):
+    ts.seed(0)
+    layer = make(mode)
+    head = nn.Linear(layer.hidden_size, 2)
+    rng = np.random.default_rng(0)
+    x = ts.tensor(rng.normal(size=(2, 3, 3)), np.float32, requires_grad=True, name="x")
+    y, _ = layer(x, lengths=lengths)
+    y.name = "y"
+    return layer, y, (head(y) ** 2).mean()
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 1, 2]])
+@pytest.mark.parametrize("make", COMPILED.values(), ids=COMPILED)
+def test_a_compiled_layer_looks_as_it_does_unrolled(make, lengths):
+    pictures = []
+    for mode in ("unroll", "compiled"):
+        layer, y, loss = recorded_in(mode, make, lengths)
+        ops = {t.node.op.name for t in graph.topological(loss) if t.node}
+        assert ("scan" in ops) == (mode == "compiled")
+        assert ("tanh" in ops) == (mode == "unroll")
+        pictures.append(
+            [
+                viz.draw(loss, layer, max_nodes=1000).dot,
+                viz.draw(loss, depth=3).dot,
+                viz.draw([y, loss], {"outputs": y}, max_nodes=1000).dot,
+            ]
+        )
+    assert pictures[0] == pictures[1]
+    assert "t=1" in pictures[1][0]
+    assert "outputs" in pictures[1][2]
+
+
+def test_drawing_a_compiled_layer_changes_nothing():
+    """Neither the recording nor the random stream."""
+    layer, _, loss = recorded_in("compiled", COMPILED["noise"])
+    before, state = graph.topological(loss), ts.random.get_state()
+    viz.draw(loss, layer, max_nodes=1000)
+    assert list(map(graph.identity, graph.topological(loss))) == list(map(graph.identity, before))
+    assert ts.random.get_state() == state
+    loss.backward()
+    found = [p.grad.numpy() for p in layer.parameters()]
+    layer, _, loss = recorded_in("unroll", COMPILED["noise"])
+    loss.backward()
+    for p, gradient in zip(layer.parameters(), found, strict=True):
+        np.testing.assert_allclose(gradient, p.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiled_layer_that_was_freed_says_so():
+    _, y, loss = recorded_in("compiled", COMPILED["noise"])
+    loss.backward()
+    for tensors in (loss, [y, loss]):
+        with pytest.raises(GraphError, match="freed by a backward pass"):
+            viz.draw(tensors)
+    kept = ts.tensor([1.0], requires_grad=True, name="kept")  # what was freed is only a name here
+    assert "kept" in viz.draw(kept * 2, {"y": y}).dot
+
+
+def test_a_compiled_layer_that_is_no_part_of_the_drawn_module_is_unrolled():
+    pictures = []
+    for mode in ("unroll", "compiled"):
+        ts.seed(0)
+        inner = nn.LSTM(3, 4, 2, mode=mode)
+
+        class Outer(nn.Module):
+            input_size = 3
+
+            def forward(self, x):
+                return inner(x)  # noqa: B023
+
+        pictures.append(viz.draw_unrolled(Outer(), 2, detail="ops").dot)
+    assert pictures[0] == pictures[1]
+    assert pictures[0].count("candidate") >= 4
 
 
 # -- draw_unrolled ---------------------------------------------------------------------------------

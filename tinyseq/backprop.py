@@ -20,8 +20,8 @@ def detect_anomaly() -> Iterator[None]:
     """Inside this block the op that first makes a NaN or an Inf raises `AnomalyError`.
 
     Forward and backward passes are watched; the error names the op, the module path and time step,
-    and the range of its inputs. Every result is looked at, so it is slower. NumPy's own warnings
-    about the same thing are silent meanwhile.
+    and the range of its inputs. Every result is looked at, and recurrent layers run unrolled, so it
+    is slower. NumPy's own warnings about the same thing are silent meanwhile.
     """
     outer = graph.recording.anomaly
     graph.recording.anomaly = True

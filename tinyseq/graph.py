@@ -70,6 +70,10 @@ class _Recording(threading.local):
     anomaly: bool = False  # look at every result for a NaN or an Inf
     scope: tuple[str, ...] = ()
     tape: Any = None  # while a step is traced: called with every op, differentiable or not
+    # Whether each layer ran compiled: noted within a checkpoint, so that it can be done the same
+    # way again, to the bit.
+    choices: list[bool] | None = None
+    chosen: Iterator[bool] | None = None
 
 
 recording = _Recording()

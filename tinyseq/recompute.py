@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,11 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
     def run(again: Sequence[Tensor]) -> list[Tensor]:
         return list(_flat(fn(*_like(inputs, iter(again)))))
 
+    choices: list[bool] = []
     with graph.scope("checkpoint"):
-        copies = [_cut(x) for x in tensors]
-        result = fn(*_like(inputs, iter(copies)))
+        copies = [cut(x) for x in tensors]
+        with _noting(choices):
+            result = fn(*_like(inputs, iter(copies)))
         outs = list(_flat(result))
         leaves = _leaves(outs, copies)
     packed = _checkpointed(
@@ -47,6 +50,7 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
         run=run,
         value=np.concatenate([y._data.reshape(-1) for y in outs]),
         random_state=random_state,
+        choices=choices,
     )
     ends = np.cumsum([y.size for y in outs]).tolist()
     parts = (ops.reshape(packed[n - y.size : n], y.shape) for y, n in zip(outs, ends, strict=True))
@@ -54,16 +58,23 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def _checkpointed_vjp(
-    g: Tensor, y: Tensor, *xs: Tensor, n: int, run: Any, value: Any, random_state: Any
+    g: Tensor,
+    y: Tensor,
+    *xs: Tensor,
+    n: int,
+    run: Any,
+    value: Any,
+    random_state: Any,
+    choices: list[bool],
 ) -> tuple[Tensor | None, ...]:
     create_graph = recording.enabled
     # A gradient that is itself recorded must hang together with the outer recording; any other is
     # computed on copies, so that the walk ends at them.
-    given = [*(xs[:n] if create_graph else map(_cut, xs[:n])), *xs[n:]]
+    given = [*(xs[:n] if create_graph else map(cut, xs[:n])), *xs[n:]]
     now = random.get_state()
     random.set_state(random_state)
     try:
-        with recorded(True):
+        with recorded(True), _choosing(choices):
             again = ops.concat([ops.reshape(out, -1) for out in run(given[:n])])
     finally:
         random.set_state(now)
@@ -80,13 +91,40 @@ def _checkpointed_vjp(
 
 @primitive(_checkpointed_vjp, reads="xy")
 def _checkpointed(
-    *arrays: np.ndarray, n: int, run: Any, value: np.ndarray, random_state: Any
+    *arrays: np.ndarray,
+    n: int,
+    run: Any,
+    value: np.ndarray,
+    random_state: Any,
+    choices: list[bool],
 ) -> Any:
     """The value that was computed, with a rule that computes it again."""
     return value
 
 
-def _cut(x: Tensor) -> Tensor:
+@contextmanager
+def _noting(choices: list[bool]) -> Iterator[None]:
+    """Note which layers run compiled inside; a checkpoint around this one is told, too."""
+    outer, recording.choices = recording.choices, choices
+    try:
+        yield
+    finally:
+        recording.choices = outer
+        if outer is not None:
+            outer += choices
+
+
+@contextmanager
+def _choosing(choices: list[bool]) -> Iterator[None]:
+    """Run the layers inside compiled or not as was noted."""
+    outer, recording.chosen = recording.chosen, iter(choices)
+    try:
+        yield
+    finally:
+        recording.chosen = outer
+
+
+def cut(x: Tensor) -> Tensor:
     """The same contents, as a leaf."""
     out = x.detach()
     out.requires_grad = x.requires_grad

@@ -15,6 +15,7 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .dot import Dot, Html, html_text
+from .expanded import expanded
 from .render import Picture
 from .wording import (
     check_recorded,
@@ -44,9 +45,9 @@ def draw(
     Leaves have sharp corners, parameters are tinted and called by their name in ``params``, a
     module or a dictionary (without it, by their own ``name``); numbers on their own are written
     into the op that uses them. Frames are the modules and steps (``t=0`` is the first) that the ops
-    ran in. ``rankdir``: Graphviz's word for the direction, one of LR, RL, TB, BT. ``depth``: what
-    lies in more than so many frames is folded into one box a frame; by default as deep as
-    ``max_nodes`` boxes allow.
+    ran in; those of a layer that ran compiled are recorded again for the picture. ``rankdir``:
+    Graphviz's word for the direction, one of LR, RL, TB, BT. ``depth``: what lies in more than so
+    many frames is folded into one box a frame; by default as deep as ``max_nodes`` boxes allow.
 
     Draw before ``backward()`` or keep the graph with ``backward(retain_graph=True)``. Raises
     `GraphError` when nothing was recorded or the recording was freed, `ValueError` when the graph
@@ -57,15 +58,16 @@ def draw(
     if depth is not None and depth < 1:
         raise ValueError(f"depth={depth} must be at least 1, or None for as deep as fits.")
     roots = [tensor] if isinstance(tensor, Tensor) else list(tensor)
-    order = graph.topological(*roots)
-    check_recorded(order)
+    check_recorded(graph.topological(*roots))
     if all(t.node is None for t in roots):
         raise GraphError(
             "nothing was recorded for this tensor: nothing it was made from requires a gradient, "
             "or it was made under no_grad(). Give a leaf requires_grad=True before it is used."
         )
     named = dict(params.named_tensors() if isinstance(params, nn.Module) else params or {})
-    names = {identity(t): name for name, t in named.items()}
+    shown = expanded([*roots, *named.values()])
+    roots, order = shown[: len(roots)], graph.topological(*shown[: len(roots)])
+    names = {identity(t): name for name, t in zip(named, shown[len(roots) :], strict=True)}
     for t in order:  # the recording may keep a value in several places, named in one of them
         for x in () if t.node is None else (t, *t.node.inputs):
             if x.name:

@@ -19,6 +19,7 @@ from tinyseq import graph, nn, random
 from tinyseq.graph import identity
 from tinyseq.tensor import FLOATS, Tensor
 
+from .expanded import expanded
 from .timeline import Source, Timeline, flatten, read, recorded
 from .wording import shape_text
 
@@ -89,10 +90,12 @@ def run(layer: Any, steps: int, x: Any, state: Any) -> Run:
 
     with _untouched(module), np.errstate(all="ignore"), graph.recorded(True), _locals() as called:
         result = module(x) if state is None else module(x, state)
+        # A layer that is no part of the module (a function calls it, say) may have run compiled.
+        made = expanded(flatten(result))
 
-    outputs, final = flatten(result), []
-    if isinstance(result, tuple | list) and len(result) == 2 and flatten(result[0]):
-        outputs, final = flatten(result[0]), flatten(result[1])
+    outputs, final = made, list[Tensor]()
+    if isinstance(result, tuple | list) and len(result) == 2 and (ys := flatten(result[0])):
+        outputs, final = made[: len(ys)], made[len(ys) :]
     start = flatten(state)
     line = read(
         outputs,

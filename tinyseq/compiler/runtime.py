@@ -201,7 +201,7 @@ class Run:
         arrays = [self.bind(a) for a in function.arguments]
         run = self.compiled.functions[function.name]
         T, reverse, chunk, cuts = self.T, self.reverse, self.chunk, self.cuts
-        if function.name not in self.compiled.there:
+        if function.name not in self.compiled.there and hasattr(run, "signatures"):
             with said(self.compiled.program.name, function.name):
                 run(0, 0, 0, T, reverse, chunk, *arrays)  # compiles (or loads): no rows to run yet
             self.compiled.there.add(function.name)

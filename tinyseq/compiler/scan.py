@@ -22,10 +22,11 @@ from tinyseq.compiler.runtime import Compiled, Run
 from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
-from tinyseq.graph import recorded, recording
+from tinyseq.graph import Node, identity, recorded, recording, topological, within
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import unroll
 from tinyseq.op import Use, primitive
+from tinyseq.recompute import cut
 from tinyseq.tensor import FLOATS, Tensor
 
 State = tuple[Tensor, ...]
@@ -95,28 +96,37 @@ class _Call:
     ) -> None:
         self.run, self.cell, self.order = run, cell, order
         self.running, self.noise, self.states = running, noise, states
+        self.path = recording.scope
+
+    def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
+        """The same y and last state, step by step."""
+        x, *state = inputs[: 1 + self.states]
+        reverse = bool(self.run.reverse)
+        with within(self.path), recorded(True):
+            return unroll(self.cell, x, tuple(state), reverse, self.running, noise=self.noise)
 
     def again(self, inputs: Sequence[Tensor]) -> Tensor:
         """The same flat outputs, unrolled and recorded: for gradients of gradients."""
-        x, *state = inputs[: 1 + self.states]
         run, own = self.run, self.run.own
-        y, after = unroll(
-            self.cell, x, tuple(state), bool(run.reverse), self.running, noise=self.noise
-        )
+        y, after = self.unrolled(inputs)
         parts = [ops.reshape(y, -1)]
         if own is not None:
-            before = ops.reshape(state[own], -1)
+            before = ops.reshape(inputs[1 + own], -1)
             parts = [*parts, before] if run.reverse else [before, *parts]
         parts += [ops.reshape(after[i], -1) for i in run.tails]
         return ops.concat(parts)
 
 
 def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tensor | None, ...]:
-    if recording.enabled:  # it is itself to be differentiated
+    # A gradient that is itself to be differentiated, or in which a NaN is looked for, has steps.
+    if recording.enabled or recording.anomaly:
+        if not recording.enabled:  # on copies, so that the walk ends at them
+            n = 1 + call.states
+            inputs = (*map(cut, inputs[:n]), *inputs[n:])
         with recorded(True):
             again = call.again(inputs)
         wanted = [x for x in inputs if x.requires_grad]
-        found = iter(grad(again, wanted, g, create_graph=True))
+        found = iter(grad(again, wanted, g, create_graph=recording.enabled))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
     gradients = call.run.backward(g._data)
     return tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
@@ -167,6 +177,49 @@ def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
         filled = max(filled, b)
     out[filled:] = 0
     return out
+
+
+# -- for those who read recordings -----------------------------------------------------------------
+
+
+def expand(*tensors: Tensor) -> list[Tensor]:
+    """The same tensors, recorded as if every compiled layer they were made by had run unrolled.
+
+    For reading alone, in a picture say: of the values only those of the steps are computed again.
+    """
+    given = {identity(t): t for t in tensors}
+    new: dict[int, Tensor] = {}
+    outputs: dict[int, dict[Any, Tensor]] = {}  # of a compiled layer, by their place
+
+    def renewed(x: Tensor) -> Tensor:
+        found = new.get(identity(x), x)
+        found.name = found.name or x.name
+        return found
+
+    for t in topological(*tensors):
+        node = t.node
+        if node is None or node.op is None:
+            continue
+        inputs = tuple(map(renewed, node.inputs))
+        if node.op is _scan:
+            outputs[id(node)] = _replayed(node, inputs)
+        elif node.op is _piece and id(node.inputs[0].node) in outputs:
+            place = (node.attrs["start"], node.attrs["stop"], node.attrs["shape"])
+            new[identity(t)] = outputs[id(node.inputs[0].node)][place]
+        elif any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+            t = given.get(identity(t), t)  # the walk may have met its husk first
+            copy = new[identity(t)] = Tensor.wrap(t._data)
+            copy.name, copy.requires_grad = t.name, t.requires_grad
+            copy.node = Node(node.op, inputs, node.attrs, node.scope, node.versions, node.output)
+    return list(map(renewed, tensors))
+
+
+def _replayed(node: Node, inputs: tuple[Tensor, ...]) -> dict[Any, Tensor]:
+    call: _Call = node.attrs["call"]
+    if call.running is not None and (masked := inputs[0].node) is not None:
+        inputs = (masked.inputs[1], *inputs[1:])  # `unroll` masks x itself
+    y, after = call.unrolled(inputs)
+    return dict(zip(call.run.outputs, (y, *after), strict=True))
 
 
 def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:

@@ -377,7 +377,7 @@ if not _PLAIN:
 
     @jit(EXACT)
     def in_panels(g, packed):  # type: ignore[no-untyped-def]
-        """g (T, R, N), its T · R rows one below the other, as panels in the flat array ``packed``."""
+        """g (T, R, N), as T · R rows one below the other, in panels in the flat ``packed``."""
         T, R, N = g.shape
         K = T * R
         columns = 2 * _BYTES // g.itemsize

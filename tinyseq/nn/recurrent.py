@@ -172,9 +172,10 @@ class Recurrent(Module):
     whole sequence as one op, a numba loop made from the recording of one step, and raises
     `CompileError`, with the reason, for a cell that has none. ``None``: unrolled for the first
     steps, and compiled from the call on in which the layer has run ``COMPILED_FROM`` steps of a
-    sequence in all, where that can be done (and unrolled where not, saying once why). Values and
-    gradients, also of gradients, are the same in all modes, but for rounding. Gradients flow to x,
-    the parameters and the initial state. Raises `ShapeError` for an x that is not (T, B, D), an
+    sequence in all, where that can be done (and unrolled where not, saying once why); a call with a
+    single step always runs unrolled, and so does every call inside `detect_anomaly`, which names
+    the step. Values and gradients, also of gradients, are the same in all modes, but for rounding.
+    Gradients flow to x, the parameters and the initial state. Raises `ShapeError` for an x that is not (T, B, D), an
     empty sequence, or lengths that do not fit.
     """
 
@@ -243,14 +244,22 @@ class Recurrent(Module):
         return describe(self.cell, x, self.initial_state(1, dtype))
 
     def _compiles(self, x: Tensor) -> bool:
-        """Whether this call is to run compiled: there was enough work to be worth it."""
+        """Whether this call is to run compiled: as it did before, where it is computed again."""
+        recording = graph.recording
+        choice = self._is_worth_it(x) if recording.chosen is None else next(recording.chosen, False)
+        if recording.choices is not None:
+            recording.choices.append(choice)
+        return choice
+
+    def _is_worth_it(self, x: Tensor) -> bool:
+        """Whether there was enough work for compiling to pay."""
         self._steps += x.shape[0] * x.shape[1]
         if self.mode == "unroll" or graph.recording.tape is not None:
             return False
         if graph.recording.anomaly:  # which names the step and the op
             return False
-        if self.mode is None and self._steps < COMPILED_FROM:
-            return False
+        if self.mode is None and (self._steps < COMPILED_FROM or x.shape[0] == 1):
+            return False  # a single step has no loop to gain from
         awake.wake()
         return self.mode == "compiled" or awake.kernels is not None
 

@@ -159,11 +159,11 @@ def evaluation(model: Module) -> Iterator[None]:
 
     Inside, ``model`` is in evaluation mode and nothing is recorded. Afterwards, however the block
     ends, put back are: each part's own mode (a part that was frozen in ``eval()`` stays so); the
-    random stream, the library's and that of every generator a part of the model holds; and carried
-    states, that is attributes of the model's parts that hold (nested tuples of) Tensors which are
-    no `Parameter`. The state that `tbptt` carries is its own, so a second `tbptt` over held-out
-    text does not touch it. A training run with evaluations in between gives the same bits as one
-    without. ::
+    random stream, the library's and that of every generator a part of the model holds; how much
+    layers have run, which decides when they are compiled; and carried states, that is attributes of
+    the model's parts that hold (nested tuples of) Tensors which are no `Parameter`. The state that
+    `tbptt` carries is its own, so a second `tbptt` over held-out text does not touch it. A training
+    run with evaluations in between gives the same bits as one without. ::
 
         with nn.evaluation(model):
             losses = [loss(y, t).item() for y, t in nn.tbptt(model, held_out, k=200)]
@@ -181,6 +181,8 @@ def evaluation(model: Module) -> Iterator[None]:
     finally:
         for part, held, mode in zip(parts, before, modes, strict=True):
             part.training = mode
+            if isinstance(part, Recurrent):  # what it ran here does not count
+                part._steps = held["_steps"]
             _put_states_back(part, held)
         for generator, state in zip(own, streams, strict=True):
             generator.bit_generator.state = state

@@ -1,0 +1,150 @@
+"""What surrounds a compiled layer works as it does around an unrolled one: checkpointing, the
+search for a NaN, evaluation in a training run, and an import that loads none of the compiler.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tinyseq as ts
+from tinyseq import nn
+from tinyseq.errors import AnomalyError
+from tinyseq.nn import recurrent
+
+X = np.random.default_rng(0).standard_normal((4, 3, 3)).astype(np.float32)
+
+
+def gradients(mode, *, checkpointed, order=1):
+    ts.seed(1)
+    layer = nn.RNN(3, 4, 2, mode=mode, dropout=0.3)
+    x = ts.tensor(X, requires_grad=True)
+    y, _ = nn.checkpoint(layer, x) if checkpointed else layer(x)
+    loss = (y * y).sum()
+    if order == 2:
+        g = ts.grad(loss, x, create_graph=True)
+        loss = (g * g).sum()
+    loss.backward()
+    return [t.grad.numpy() for t in (x, *layer.parameters())]
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_compiled_layer_in_a_checkpoint(order):
+    expected = gradients("unroll", checkpointed=False, order=order)
+    for a, b in zip(gradients("compiled", checkpointed=True, order=order), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_is_computed_again_as_it_was_though_the_layer_is_compiled_by_then(monkeypatch):
+    """Else the bits would differ, and the checkpoint would refuse them."""
+    monkeypatch.setattr(recurrent, "COMPILED_FROM", X.shape[0] * X.shape[1] + 1)
+    expected = gradients("unroll", checkpointed=False)
+    for a, b in zip(gradients(None, checkpointed=True), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_in_checkpoints_are_computed_again_as_they_were(monkeypatch):
+    monkeypatch.setattr(recurrent, "COMPILED_FROM", 2 * X.shape[0] * X.shape[1])
+    found = []
+    for mode in ("unroll", None):
+        ts.seed(1)
+        layer = nn.RNN(3, 3, mode=mode)
+        x = ts.tensor(X, requires_grad=True)
+
+        def twice(x, layer=layer):
+            return layer(nn.checkpoint(layer, x)[0])[0]  # unrolled, then compiled
+
+        y = layer(nn.checkpoint(twice, x))[0]
+        (y * y).sum().backward()
+        found.append([t.grad.numpy() for t in (x, *layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+class Root(nn.Module):
+    """A square root, whose gradient at 0 is infinite."""
+
+    input_size = hidden_size = 3
+
+    def initial_state(self, batch_size, dtype):
+        return (ts.tensor(np.zeros((batch_size, 3)), dtype),)
+
+    def forward(self, x, state):
+        return (ts.sqrt(ts.relu(x)) + state[0],)
+
+
+@pytest.mark.parametrize("mode", ["unroll", "compiled"])
+def test_the_first_nan_of_a_backward_pass_is_named_with_its_step(mode):
+    x = np.ones((3, 1, 3), np.float32)
+    x[1] = 0
+    y, _ = nn.Recurrent(Root(), mode=mode)(ts.tensor(x, requires_grad=True))
+    with (
+        pytest.raises(AnomalyError, match="div in grad/Recurrent/t=1/cell made the first inf"),
+        ts.detect_anomaly(),
+    ):
+        y.sum().backward()
+
+
+def test_the_search_for_a_nan_changes_no_gradient():
+    found = []
+    for mode in ("unroll", "compiled"):
+        ts.seed(0)
+        layer, x = nn.RNN(3, 4, mode=mode), ts.tensor(X, requires_grad=True)
+        y, (state,) = layer(x * 2)
+        with ts.detect_anomaly():
+            ((y * y).sum() + state[0].sum()).backward()
+        found.append([t.grad.numpy() for t in (x, *layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_does_not_decide_when_a_layer_is_compiled(monkeypatch):
+    monkeypatch.setattr(recurrent, "COMPILED_FROM", 3 * X.shape[0] * X.shape[1])
+    layer = nn.RNN(3, 4)
+
+    def compiled():
+        y, _ = layer(X)
+        return y.node.op.name == "piece"
+
+    assert not compiled()
+    with nn.evaluation(layer):
+        for _ in range(5):
+            layer(X)
+    assert not compiled()
+    assert compiled()
+
+
+def test_a_single_step_runs_unrolled_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(recurrent, "COMPILED_FROM", 1)
+    for mode, steps, op in ((None, 1, "concat"), (None, 2, "piece"), ("compiled", 1, "piece")):
+        y, _ = nn.RNN(3, 4, mode=mode)(X[:steps])
+        assert y.node.op.name == op
+
+
+def test_importing_the_library_loads_no_compiler():
+    """Nor does a small run of a layer, or its picture."""
+    code = """
+import sys
+import numpy as np
+import tinyseq as ts
+from tinyseq import nn, optim, text, viz
+
+def nothing_loaded():
+    loaded = [m for m in sys.modules if m.split(".")[0] in ("numba", "llvmlite")]
+    loaded += [m for m in sys.modules if m.startswith(("tinyseq.compiler", "tinyseq.kernels"))]
+    assert not loaded, loaded
+
+nothing_loaded()
+layer = nn.LSTM(3, 4)
+y, _ = layer(np.ones((2, 1, 3), np.float32))
+viz.draw(y)
+viz.draw_unrolled(layer)
+y.sum().backward()
+optim.Adam(layer.parameters()).step()
+nothing_loaded()
+ts.get_num_threads()
+assert "numba" in sys.modules
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
