@@ -27,6 +27,7 @@ from tinyseq.kernels.threads import ALONE
 from tinyseq.nn.layers import Embedding
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import Recurrent, Stacked
+from tinyseq.nn.training import evaluation
 from tinyseq.tensor import Tensor
 
 _LARGEST_TABLE = 2**22  # numbers, 16 MB of float32
@@ -186,11 +187,13 @@ def _look_up(model: Any, logits: Tensor, state: Any) -> tuple[Any, list[Tensor]]
     step.follow(model, states)
     dtype = model.embedding.weight.dtype
     for cell, own in zip(step.cells, states, strict=True):
-        x = Tensor(np.zeros((1, 1, cell.input_size), dtype)) if hasattr(cell, "noise") else None
-        if x is not None and cell.noise(x, own) is not None:
-            raise CompileError(
-                f"{_CANNOT}{type(cell).__name__} draws random numbers in evaluation."
-            )
+        if hasattr(cell, "noise"):
+            with evaluation(model):  # what it draws here is not missing where it runs unrolled
+                noise = cell.noise(Tensor(np.zeros((1, 1, cell.input_size), dtype)), own)
+            if noise is not None:
+                raise CompileError(
+                    f"{_CANNOT}{type(cell).__name__} draws random numbers in evaluation."
+                )
     x = Tensor(np.zeros((1, 1, D), dtype))
     inputs = [x, logits[-1], *(part for own in states for part in own)]
     known = lookup(step, x, tuple(inputs[1:]), None, None)

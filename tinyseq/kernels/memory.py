@@ -19,6 +19,8 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     into a line, always.
     """
     dtype = np.dtype(dtype)
-    raw = np.empty(math.prod(shape) * dtype.itemsize + _LINE, np.uint8)
-    # A memoryview between the two: with an array as its owner, views would count as views of that
-    return np.ndarray(shape, dtype, memoryview(raw), -raw.ctypes.data % _LINE)  # type: ignore[arg-type]
+    raw = bytearray(math.prod(shape) * dtype.itemsize + _LINE)
+    begin = -np.frombuffer(raw, np.uint8).ctypes.data % _LINE
+    # Not of an array: what is made of a view of an array counts as a view of the whole one, and
+    # who counts the views of this array would not see it
+    return np.ndarray(shape, dtype, raw, begin)
