@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyseq.kernels.memory import aligned
+
 _KEPT = 512  # takes that an array may go unused before it is let go
 
 
@@ -41,7 +43,7 @@ class Pool:
                 if self._holders(entry) == self._alone:
                     entry[1] = self._takes
                     return entry[0]  # type: ignore[no-any-return]
-            array = np.empty(shape, dtype)
+            array = aligned(shape, dtype)
             entries.append([array, self._takes])
             return array
 

@@ -36,7 +36,7 @@ class Compiled:
     def __init__(self, program: Program, wanted: frozenset[Value], saving: bool) -> None:
         self.program = program
         self.plan: Plan = split(program, wanted, saving)
-        self.source: Source = emit(self.plan)
+        self.source: Source = self.emitted()
         self.functions = load(program.name, self.source.text)
         self.there: set[str] = set()  # those that were compiled, or loaded from disk
         gemm.ready(program.dtype)
@@ -44,6 +44,9 @@ class Compiled:
         products = [e for e in equations if kind(e) == "product"]
         self.work = sum(2.0 * e.inputs[0].width * e.output.width for e in products)
         self.work += 30.0 * sum(e.output.width for e in self.plan.forward)
+
+    def emitted(self) -> Source:
+        return emit(self.plan)
 
 
 class Run:
@@ -79,8 +82,8 @@ class Run:
 
     # -- the two directions -----------------------------------------------------------------------
 
-    def forward(self) -> np.ndarray:
-        """All outputs in one flat array: see `outputs`."""
+    def prepare(self) -> np.ndarray:
+        """Memory for the states and the outputs, with the initial state in place."""
         compiled, program = self.compiled, self.compiled.program
         for v in program.constants:
             if v.data is not None and not v.row:
@@ -99,6 +102,12 @@ class Run:
             assert program.y is not None
             n = self.T * self.B * program.y.width
             self.buffers["y", "steps"] = flat[:n].reshape(self.T, self.B, -1)
+        return flat
+
+    def forward(self) -> np.ndarray:
+        """All outputs in one flat array: see `outputs`."""
+        compiled, program = self.compiled, self.compiled.program
+        flat = self.prepare()
         self.call(compiled.source.forward)
         for i, (start, stop) in self.tails.items():
             last = self.buffers[program.before[i].name, "state"][0 if self.reverse else self.T]
@@ -192,7 +201,7 @@ class Run:
         arrays = [self.bind(a) for a in function.arguments]
         run = self.compiled.functions[function.name]
         T, reverse, chunk, cuts = self.T, self.reverse, self.chunk, self.cuts
-        if function.name not in self.compiled.there:
+        if function.name not in self.compiled.there and hasattr(run, "signatures"):
             with said(self.compiled.program.name, function.name):
                 run(0, 0, 0, T, reverse, chunk, *arrays)  # compiles (or loads): no rows to run yet
             self.compiled.there.add(function.name)
@@ -273,6 +282,7 @@ def load(name: str, text: str) -> dict[str, Callable[..., None]]:
         }
         keep = path is not None
         _loaded[text] = {k: jit(keep=keep)(f) for k, f in own.items()}
+        vars(emitted).update(_loaded[text])  # they may call each other
         return _loaded[text]
 
 

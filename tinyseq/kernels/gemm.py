@@ -26,6 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from tinyseq.kernels.jit import EXACT, jit
+from tinyseq.kernels.memory import aligned
 from tinyseq.kernels.threads import get_num_threads, parallel
 
 _PLAIN = bool(numba.core.config.DISABLE_JIT)  # no compiler: NumPy stands in for the tile
@@ -376,7 +377,7 @@ if not _PLAIN:
 
     @jit(EXACT)
     def in_panels(g, packed):  # type: ignore[no-untyped-def]
-        """g (T, R, N), its T · R rows one below the other, as panels in the flat array ``packed``."""
+        """g (T, R, N), as T · R rows one below the other, in panels in the flat ``packed``."""
         T, R, N = g.shape
         K = T * R
         columns = 2 * _BYTES // g.itemsize
@@ -545,7 +546,7 @@ def pack(w: np.ndarray, panels: np.ndarray | None = None) -> np.ndarray:
     """w (K, N), of any strides, as panels (P, K, width): what `matmul` takes, zeros at its end."""
     if panels is None:
         columns = width(w.dtype)
-        panels = np.empty((math.ceil(w.shape[1] / columns), w.shape[0], columns), w.dtype)
+        panels = aligned((math.ceil(w.shape[1] / columns), w.shape[0], columns), w.dtype)
     _pack(w, panels)
     return panels
 
@@ -556,7 +557,7 @@ _scratch = threading.local()  # panels of a product's own, kept: fresh memory co
 def _held(name: str, size: int, dtype: Any) -> np.ndarray:
     held = getattr(_scratch, f"{name}_{dtype}", None)
     if held is None or held.size < size:
-        held = np.empty(size, dtype)
+        held = aligned((size,), dtype)
         setattr(_scratch, f"{name}_{dtype}", held)
     return held[:size]  # type: ignore[no-any-return]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from tinyseq import functional, nn
+from tinyseq import awake, errors, functional, graph, nn
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 from tinyseq.text.vocabulary import Vocabulary
@@ -133,6 +135,7 @@ def sample(
     length: int = 500,
     temperature: float = 0.8,
     rng: np.random.Generator | None = None,
+    mode: str | None = None,
 ) -> str:
     """``length`` characters that the model writes after ``prime``, without the prime itself.
 
@@ -143,11 +146,18 @@ def sample(
     Args:
         rng: what to draw from; the library's own generator when left out. Pass one during training,
             so that samples do not change the run.
+        mode: ``"unroll"`` calls the model once a character, ``"compiled"`` runs all of them in one
+            numba loop over a `LanguageModel`'s step, many times as fast, and raises `CompileError`
+            where there is none. `None`: compiled, where that can be done, from the call on in
+            which ``COMPILED_FROM`` characters of this model are reached in all. The characters are
+            the same, but for what rounding may do to one draw in millions.
 
     Raises:
         ValueError: an empty prime, a character that the vocabulary lacks, a negative length or
-            temperature, or a model that gives numbers which are not finite.
+            temperature, an unknown mode, or a model that gives numbers which are not finite.
     """
+    if mode not in (None, "unroll", "compiled"):
+        raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', 'compiled', or None.")
     if not prime:
         raise ValueError("the prime is empty: a model needs at least one character to go on from")
     if length < 0:
@@ -157,14 +167,71 @@ def sample(
     symbols = vocabulary.encode(prime)
     # Drawn before `nn.evaluation`, which puts the library's generator back to where it was.
     draws = generator(rng).random(length) if temperature > 0 else np.zeros(length)
-    written: list[int] = []
-    state = None
+    written = np.empty(length, np.int64)
     with nn.evaluation(model):
-        for draw in draws:
+        n, state = 0, None
+        while n < length:
             logits, state = model(symbols[:, None], state)
-            symbols = np.array([_pick(logits.numpy()[-1, 0], temperature, draw)])
-            written.append(int(symbols[0]))
+            written[n] = _pick(logits.numpy()[-1, 0], temperature, draws[n])
+            symbols = written[n : n + 1]
+            n += 1
+            if n == 1 < length and _compiles(model, length, mode):
+                n = _write(model, logits, state, written, draws, temperature, mode)
     return vocabulary.decode(written)
+
+
+COMPILED_FROM = 1000  # characters that a model writes unrolled, before its step is compiled
+_length: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # written so far
+_said: set[str] = set()
+
+
+def _compiles(model: nn.Module, length: int, mode: str | None) -> bool:
+    """Whether this text is to be written in a compiled loop: there is enough to be worth it."""
+    if mode == "unroll" or graph.recording.anomaly:  # which names the step and the op
+        return False
+    kind = type(model)
+    if (kind.forward, kind.__call__) != (LanguageModel.forward, LanguageModel.__call__):
+        if mode is None:
+            return False
+        raise errors.CompileError(
+            f"mode='compiled' takes a text.LanguageModel, and {kind.__name__} has a forward of its "
+            "own. Use mode=None."
+        )
+    if mode is None:
+        layers = [m for _, m in model.named_modules() if isinstance(m, nn.Recurrent)]
+        if any(layer.mode == "unroll" for layer in layers):
+            return False
+        _length[model] = _length.get(model, 0) + length
+        if _length[model] < COMPILED_FROM:
+            return False
+    awake.wake()
+    return mode == "compiled" or awake.kernels is not None
+
+
+def _write(
+    model: nn.Module,
+    logits: Tensor,
+    state: Any,
+    written: np.ndarray,
+    draws: np.ndarray,
+    temperature: float,
+    mode: str | None,
+) -> int:
+    """Go on in the compiled loop: how much is written then, 1 where there is no such loop."""
+    from tinyseq.compiler.generate import write
+
+    try:
+        end = write(model, logits, state, written, draws, temperature)
+    except errors.CompileError as reason:
+        if mode == "compiled":
+            raise
+        if str(reason) not in _said:
+            _said.add(str(reason))
+            warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=4)
+        return 1
+    if end < len(written):
+        raise ValueError(_DIVERGED)
+    return end
 
 
 def _pick(logits: np.ndarray, temperature: float, draw: float) -> int:
