@@ -18,9 +18,14 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     times a matrix then takes up to 1.6 times as long. `numpy.empty` begins a large array 16 bytes
     into a line, always.
     """
-    dtype = np.dtype(dtype)
-    raw = bytearray(math.prod(shape) * dtype.itemsize + _LINE)
-    begin = -np.frombuffer(raw, np.uint8).ctypes.data % _LINE
-    # Not of an array: what is made of a view of an array counts as a view of the whole one, and
-    # who counts the views of this array would not see it
-    return np.ndarray(shape, dtype, raw, begin)
+    return over(raw(shape, dtype), shape, dtype)
+
+
+def raw(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Bytes enough for such an array, wherever they begin."""
+    return np.empty(math.prod(shape) * np.dtype(dtype).itemsize + _LINE, np.uint8)
+
+
+def over(raw: np.ndarray, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An array that begins at a line, in these bytes; they are the base of all its views, too."""
+    return np.ndarray(shape, dtype, raw, -raw.ctypes.data % _LINE)  # type: ignore[arg-type]
