@@ -576,7 +576,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return _sum_over_rows(a.T, b, min(threads, K))
     out = np.empty((M, N), a.dtype)
     columns = width(a.dtype)
-    whole, start = slice(None), 0
+    whole = slice(None)
     if M >= N:
         rows = _cuts(M, threads)
         cuts = [(part, whole) for part in rows]
@@ -584,10 +584,9 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         groups = _cuts(math.ceil(N / columns), threads)
         cuts = [(whole, slice(g.start * columns, min(N, g.stop * columns))) for g in groups]
     panels = []
-    for _, cut in cuts:
+    for i, (_, cut) in enumerate(cuts):
         n = math.ceil(len(range(N)[cut]) / columns)
-        panels.append(_held(f"panels_{start}", n * K * columns, a.dtype).reshape(n, K, columns))
-        start += 1
+        panels.append(_held(f"panels_{i}", n * K * columns, a.dtype).reshape(n, K, columns))
     shared(
         lambda i, team: _weight_part(
             team, i, a[cuts[i][0]], b[:, cuts[i][1]], out[cuts[i]], panels[i]

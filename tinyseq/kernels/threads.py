@@ -4,9 +4,10 @@
 tasks a helper watches for the next one for a millisecond, letting any other thread that wants its
 core go first, and then sleeps: waking a thread takes longer (75 µs, where it was measured) than
 many a product. So does waiting for the GIL while another thread has it: in `shared` the compiled
-functions themselves say that they `begin` and `end`, at which moments nobody holds it. When the team is busy, because another thread of the program runs a kernel or a part
-has parts of its own, the caller does all parts itself: eight layers at once in eight threads have
-eight threads and one helper, not sixteen.
+functions themselves say that they `begin` and `end`, at which moments nobody holds it. When the
+team is busy, because another thread of the program runs a kernel or a part has parts of its own,
+the caller does all parts itself: eight layers at once in eight threads have eight threads and one
+helper, not sixteen.
 """
 
 from __future__ import annotations
@@ -100,7 +101,9 @@ if not _PLAIN:
 
     @jit(EXACT)
     def end(team, part):  # type: ignore[no-untyped-def]
-        """The last thing that a part does: part 0 waits for the others, they for the next task."""
+        """The last thing that a part does: part 0 waits for the others, they for the next task,
+        a moment.
+        """
         if team.size > 1:
             now = _read(team.ctypes.data)
             if part > 0:
@@ -108,8 +111,7 @@ if not _PLAIN:
                 _watch(team.ctypes.data, now, _WATCH)
             else:
                 for i in range(_LINE, team.size, _LINE):
-                    while _read(team.ctypes.data + 8 * i) != now:
-                        _watch(team.ctypes.data + 8 * i, now - 1, 1024)
+                    _watch(team.ctypes.data + 8 * i, now - 1, _WATCH)
 
 else:
 
@@ -187,8 +189,16 @@ class _Team:
         counts = self._counts
         self._task, self._parts = lambda part: task(part, counts), parts
         self._wake()
-        task(0, counts)
-        failed, self._failed = self._failed, []
+        before = int(counts[0])
+        try:
+            task(0, counts)
+        finally:
+            if counts[0] != before:  # it did begin
+                for i in range(self.helpers):
+                    while counts[(1 + i) * _LINE] != before + 1:
+                        self._wake()  # it may have gone to sleep just before the task began
+                        self._seen((1 + i) * _LINE, before)
+            failed, self._failed = self._failed, []
         if failed:
             raise failed[0]
 
