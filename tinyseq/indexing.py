@@ -67,6 +67,7 @@ def _fixed_index(part: Any) -> Any:
         bounds = (part.start, part.stop, part.step)
         return slice(*(None if n is None else operator.index(n) for n in bounds))
     if isinstance(part, Tensor):
+        errors.readable("an index")
         part = part._data
     if isinstance(part, str) or not isinstance(part, np.ndarray | Sequence):
         return part
@@ -124,6 +125,8 @@ def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
 
 def _indices(indices: TensorLike, x: Tensor, axis: int, name: str) -> np.ndarray[Any, Any]:
     """A copy of the indices, after a look at dtype, axes and range."""
+    if isinstance(indices, Tensor):
+        errors.readable("an index")
     index = np.array(indices._data if isinstance(indices, Tensor) else indices)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(f"{name}: indices must be whole numbers, not {index.dtype}.")
@@ -164,4 +167,5 @@ def sort(x: TensorLike, axis: int | None = -1) -> Tensor:
     place.
     """
     x, at = one_axis_or_flat(x, axis, "sort")
+    errors.readable("sort")
     return raw.getitem(x, index=_along(x.shape, raw.argsort(x, axis=at)._data, at))

@@ -239,11 +239,13 @@ def centred(x: Tensor, axis: int = -1) -> Tensor:
     Softmax does not change when all its inputs move together, nor does any of its derivatives; but
     numbers near 0 are kept finely, and near 10⁴ float32 knows steps of 0.001 only.
     """
-    return x - ops.max(Tensor.wrap(x._data), axis, keepdims=True)
+    return x - ops.max(x.detach(), axis, keepdims=True)
 
 
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str) -> np.ndarray[Any, Any]:
     """Whole numbers from 0 to size − 1 as an array; anything else is named and refused."""
+    if isinstance(x, Tensor):
+        errors.readable("an index")
     index = x._data if isinstance(x, Tensor) else np.asarray(x)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(

@@ -181,6 +181,13 @@ def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
     weak = [isinstance(x, bool | int | float | list | tuple) for x in args]
     dtypes = {x._data.dtype for x, w in zip(tensors, weak, strict=True) if not w}
     meets = F64 if F64 in dtypes else F32 if F32 in dtypes else None
+    if recording.tape is not None:  # a step is traced: there the cast is an op
+        tensors = [
+            REGISTRY["astype"](x, dtype=meets)
+            if meets and isinstance(arg, Tensor) and _gives_way(x, False)
+            else x
+            for arg, x in zip(args, tensors, strict=True)
+        ]
     return tuple(
         # a number anew from Python's own: by way of float32 it would lose half of its digits
         Tensor.wrap(np.asarray(arg if w else x._data, meets)) if meets and _gives_way(x, w) else x

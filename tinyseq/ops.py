@@ -23,6 +23,7 @@ from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.axes import normalize_axes
 from tinyseq.einsum import einsum
+from tinyseq.graph import recording
 from tinyseq.indexing import (
     argsort,
     gather,
@@ -122,7 +123,8 @@ def astype(x: TensorLike, dtype: npt.DTypeLike) -> Tensor:
         return x
     if wanted in FLOATS:
         return raw.astype(x, dtype=wanted)
-    return Tensor(x._data, wanted)  # whole numbers and booleans carry no gradient
+    out = Tensor(x._data, wanted)  # whole numbers and booleans carry no gradient
+    return out if recording.tape is None else raw.astype(x, dtype=wanted)
 
 
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:

@@ -105,7 +105,7 @@ def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     x = as_tensor(x)
     axes = normalize_axes(axis, x.ndim, "prod")
     if x.dtype == bool:
-        x = Tensor(x._data, np.int64)
+        x = raw.astype(x, dtype=np.dtype(np.int64))
     kept = [a for a in range(x.ndim) if a not in axes]
     sizes = [x.shape[a] for a in kept]
     n = math.prod(x.shape[a] for a in axes)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tinyseq import graph
 from tinyseq.errors import DtypeError, GraphError, describe, readable
 from tinyseq.graph import Node
 
@@ -226,6 +227,10 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """The same contents, cut off from the recording. Shares memory."""
+        if graph.recording.tape is not None:  # a step is traced: there it is an op
+            from tinyseq.compiler import trace
+
+            return trace.detach(self)
         out = Tensor.wrap(self._data)
         out._watch = self._watched()
         return out

@@ -24,6 +24,7 @@ from tinyseq.compiler.split import DEAR, Plan, base, columns, kind, listed, stag
 
 _MOST = 12  # operations in one loop …
 _ARRAYS = 6  # … and arrays that it reads: beyond, LLVM does not vectorise
+_LOGICAL = {"add": "({0} or {1})", "mul": "({0} and {1})"}
 _ATOM = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789.")
 
 
@@ -74,7 +75,8 @@ def emit(plan: Plan) -> Source:
     ahead: list[str] = []
     for n, stage in enumerate(plan.before):
         rest = [*_flattened(plan.before[n + 1 :]), *plan.forward]
-        read = read_back | {base(x) for e in rest for x in e.inputs}
+        needed = [*(x for e in rest for x in e.inputs), program.y, *program.states]
+        read = read_back | {v for x in needed for v in (base(x), held(x))}
         made = {e.output for e in listed(stage)} & (read | {held(x) for x in read})
         known |= {v: "steps" if v in read_back else "chunk" for v in made}
         ahead += _Writer(plan, "ahead", listed(stage), known, [], arguments).chunk()
@@ -87,7 +89,7 @@ def emit(plan: Plan) -> Source:
     backward = _backward(plan, known | stored) if plan.wanted else None
     head = (
         f'"""{program}\n"""\n\n'
-        "from numpy import float32, float64, inf, isfinite, nan\n\n"
+        "from numpy import float32, float64, inf, int64, isfinite, nan\n\n"
         "from tinyseq.kernels.activations import *\n"
         "from tinyseq.kernels.gemm import in_panels, matmul, matmuls, outers\n"
         "from tinyseq.kernels.threads import begin, end\n"
@@ -98,7 +100,8 @@ def emit(plan: Plan) -> Source:
 
 def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     program = plan.program
-    known = known | dict.fromkeys(program.states, "state")
+    known = {v: role for v, role in known.items() if role != "chunk"}  # gone by now
+    known = dict.fromkeys(program.states, "state") | known
     known[program.seeds[0]] = "steps"
     known |= dict.fromkeys(program.seeds[1:], "carried")
     made = {e.output for e in [*plan.again, *plan.backward]}
@@ -107,15 +110,22 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     ends = {program.gradients.get(v) for v in plan.wanted if v.kind == "x"}
     known |= {v: "chunk" for v in kept if v in made and v not in known}
     known |= {v: "steps" for v in ends & made if v is not None}
+    late = [e for e in _flattened(plan.after) if kind(e) != "product"]
+    passing = kept | {base(x) for e in late for x in e.inputs}  # read when a chunk is done
+    passing = {v for v in passing if known.get(v) == "carried"}
 
     arguments: dict[tuple[str, str], Argument] = {}
     targets = [
         _Target(program.gradients.get(v), "carried", i) for i, v in enumerate(program.before)
     ]
+    targets += [_Target(v, "steps", x_gradient(v)) for v in ends if v and v.made is None]
+    targets += [_Target(v, "chunk", f"{v.name}_kept") for v in passing]
     targets += [_Target(e.output, "sums", "") for e in plan.collected]
     equations = [*plan.again, *plan.backward, *plan.collected]
     writer = _Writer(plan, "backward", equations, known, targets, arguments)
     body = writer.steps(back=True)
+    known |= dict.fromkeys(passing, "kept")
+    writer.where |= dict.fromkeys(passing, "kept")
     for n, stage in enumerate(plan.after):
         rest = _flattened(plan.after[n + 1 :])
         read = {held(x) for e in rest for x in e.inputs}
@@ -129,13 +139,13 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
         equations = [*plan.again, *listed(stage)]
         body += _Writer(plan, "behind", equations, known, sums, arguments).chunk()
     for right in dict.fromkeys(o.right for o in plan.outer):
-        writer.where[held(right)] = known[held(right)]
+        writer.where.setdefault(held(right), known[held(right)])
         body.append(
             f"in_panels({writer.block(right)}, {writer.array(right, 'packed', 'packed')}[part])"
         )
         for o in plan.outer:
             if o.right is right:
-                writer.where[held(o.left)] = known[held(o.left)]
+                writer.where.setdefault(held(o.left), known[held(o.left)])
                 into, tiles = (
                     writer.array(o.result, "weight"),
                     writer.array(right, "tiles", "tiles"),
@@ -144,6 +154,11 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
                     f"outers({writer.block(o.left)}, packed[part], {into}[part], {tiles}[part])"
                 )
     return _function("backward", body, arguments, back=True)
+
+
+def x_gradient(made: Value) -> str:
+    """The name of the array for the gradient of x: one that no equation makes is copied there."""
+    return "d_x" if made.made is None else made.name
 
 
 def _function(
@@ -356,7 +371,7 @@ class _Writer:
         if v.width == 1:
             j = _ZERO
         where = self.where.get(v)
-        if where == "inline":
+        if where == "inline" or (where is None and v.made is not None and kind(v.made) == "view"):
             return self.inline(v, j)
         if where == "local":
             return v.name
@@ -380,6 +395,8 @@ class _Writer:
             return f"{self.array(v, 'steps')}[t, {rows}"
         if where == "chunk":
             return f"{self.array(v, 'chunk')}[t - lo, {rows}"
+        if where == "kept":
+            return f"{self.array(v, 'chunk', f'{v.name}_kept')}[t - lo, {rows}"
         if where == "rows":
             return f"{self.array(v, 'rows')}[{rows}"
         assert where == "scratch", (v, where)
@@ -406,8 +423,9 @@ class _Writer:
             x = e.inputs[0]
             if e.op.name == "getitem":
                 cols = columns(x, e.attrs["index"], e)
+                first = int(cols[0]) if len(cols) else 0
                 step = int(cols[1] - cols[0]) if len(cols) > 1 else 0
-                j = j.of(int(cols[0]), step) if step else _Index(int(cols[0]), 0, "")
+                j = j.of(first, step) if step else _Index(first, 0, "")
             return self.element(x, j)
         return self.formula(e, j)
 
@@ -422,7 +440,10 @@ class _Writer:
                 for x, text in zip(e.inputs, texts, strict=True)
             ]
         assert e.op.emit is not None
-        return grouped(e.op.emit.format(*texts))
+        form = e.op.emit
+        if e.output.dtype == bool:  # of numbers 0 and 1 the sum could be 2
+            form = _LOGICAL.get(e.op.name, form)
+        return grouped(form.format(*texts))
 
     # -- statements -------------------------------------------------------------------------------
 
@@ -479,6 +500,8 @@ class _Writer:
         if not once or len(covered) < v.width:
             lines += loop(v.width, f"{self.element(v, _J)} = {self.number}(0.0)")
         for x, cols in zip(e.inputs, places, strict=True):
+            if not len(cols):
+                continue
             step = int(cols[1] - cols[0]) if len(cols) > 1 else 1
             into = f"{self.front(v, 'i')}, {_Index(int(cols[0]), step)}]"
             sign = "=" if once else "+="
@@ -515,6 +538,7 @@ class _Writer:
         steps = {
             "steps": ("[t,", "[lo:hi,"),
             "chunk": ("[t - lo,", "[:hi - lo,"),
+            "kept": ("[t - lo,", "[:hi - lo,"),
             "state": ("[before,", "[lo + reverse:hi + reverse,"),
             "after": ("[after,", "[lo + 1 - reverse:hi + 1 - reverse,"),
         }[where]
@@ -537,59 +561,57 @@ class _Writer:
     def body(self) -> list[str]:
         """All statements of one step, for the rows of one thread."""
         lines: list[str] = []
-        last = len(self.segments) - 1
-        pending = self.copies()
-        sums: dict[int, list[str]] = {}  # each as soon as what it adds up is there
+        ends: dict[int, list[str]] = {}  # sums and copies, as soon as what they read is there
         for e in self.collected:
-            n = self.segment.get(e.inputs[0], 0)
-            while n <= last and isinstance(self.segments[n], Equation):
-                n += 1
-            sums.setdefault(n, []).extend(self.collection(e))
+            ends.setdefault(self.rows_after(e.inputs[0]), []).extend(self.collection(e))
+        for target in self.targets:
+            ends.setdefault(self.rows_after(target.value), []).extend(self.copy(target))
         for n, stage in enumerate(self.segments):
             if isinstance(stage, Equation):
                 lines.append(self.product(stage))
                 continue
             rows = [s for e in stage for s in self.statements(e)]
-            rows += sums.pop(n, [])
-            if n == last:
-                rows += pending
-                pending = []
+            rows += ends.pop(n, [])
             if rows:
                 lines += ["for i in range(first, last):", *indented(rows)]
-        pending = [s for part in sums.values() for s in part] + pending
-        if pending:
+        if pending := [s for part in ends.values() for s in part]:
             lines += ["for i in range(first, last):", *indented(pending)]
         return lines
 
-    def copies(self) -> list[str]:
+    def rows_after(self, v: Value | None) -> int:
+        """The first stage of rows in which v, or the scratch memory that it is made from, is there:
+        the next stage has other rows in it.
+        """
+        n = 0 if v is None else self.segment.get(v, 0)
+        while n < len(self.segments) and isinstance(self.segments[n], Equation):
+            n += 1
+        return n
+
+    def copy(self, target: _Target) -> list[str]:
         """What has to end up in a place where it was not made."""
-        lines = []
-        for target in self.targets:
-            v = target.value
-            if target.role == "sums":
-                continue
-            if target.role == "state":
-                if v in self.after and self.after[v] == target.place and v in self.segment:
-                    continue
-                held = self.program.before[target.place]
-                into = f"{self.array(held, 'state')}[after, i, "
-            elif target.role == "carried":
-                made = v is not None and self.where.get(v) == "following"
-                if made and v is not None and self.after[v] == target.place:
-                    continue
-                held = self.program.seeds[1 + target.place]
-                into = f"{self.array(held, 'carried')}[following, i, "
-            else:
-                assert v is not None
-                held = v
-                into = f"{self.array(v, 'steps', target.place)}[t, i, "
-            width = held.width
-            text = f"{self.number}(0.0)" if v is None else bare(self.element(v, _J))
-            if v is not None and v.width == 1:
-                lines.append(f"{into}0] = {text}")
-            else:
-                lines += loop(width, f"{into}j] = {text}")
-        return lines
+        v = target.value
+        if target.role == "sums":
+            return []
+        if target.role == "state":
+            if v in self.after and self.after[v] == target.place and v in self.segment:
+                return []
+            held = self.program.before[target.place]
+            into = f"{self.array(held, 'state')}[after, i, "
+        elif target.role == "carried":
+            made = v is not None and self.where.get(v) == "following"
+            if made and v is not None and self.after[v] == target.place:
+                return []
+            held = self.program.seeds[1 + target.place]
+            into = f"{self.array(held, 'carried')}[following, i, "
+        else:
+            assert v is not None
+            held = v
+            at = "t" if target.role == "steps" else "t - lo"
+            into = f"{self.array(v, target.role, target.place)}[{at}, i, "
+        if v is not None and v.width == 1:
+            return [f"{into}0] = {bare(self.element(v, _J))}"]
+        text = f"{self.number}(0.0)" if v is None else bare(self.element(v, _J))
+        return loop(held.width, f"{into}j] = {text}")
 
     def steps(self, back: bool) -> list[str]:
         """Step by step through a chunk, from its first step to its last or back."""
@@ -605,6 +627,8 @@ class _Writer:
         body = self.body()
         if any(isinstance(stage, Equation) for stage in self.segments):
             return body
+        if any("[before, " in line or "[after, " in line for line in body):
+            body = ["before, after = t + reverse, t + 1 - reverse", *body]
         return ["for t in range(lo, hi):", *indented(body)] if body else []
 
 

@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 
 from tinyseq.compiler.buffers import pool
-from tinyseq.compiler.emit import Argument, Function, Source, emit
+from tinyseq.compiler.emit import Argument, Function, Source, emit, x_gradient
 from tinyseq.compiler.program import Equation, Program, Value
 from tinyseq.compiler.split import Plan, kind, listed, split
 from tinyseq.kernels import gemm
@@ -118,6 +118,8 @@ class Run:
         """The gradient of each wanted input, from that of the flat outputs."""
         compiled, program = self.compiled, self.compiled.program
         plan, source = compiled.plan, compiled.source
+        if source.backward is None:  # nothing of what is wanted was used
+            return {}
         keep = dict(self.buffers)  # what forward left; the rest is this call's own
         start, stop, _ = self.outputs[0]
         self.buffers[program.seeds[0].name, "steps"] = g[start:stop].reshape(self.T, self.B, -1)
@@ -126,7 +128,6 @@ class Run:
             tail = self.tails.get(i)
             carried[0] = 0 if tail is None else g[slice(*tail)].reshape(self.B, -1)
             self.buffers[seed.name, "carried"] = carried
-        assert source.backward is not None
         self.call(source.backward)
         for a in source.backward.arguments:
             if a.role in ("sums", "weight"):
@@ -145,7 +146,8 @@ class Run:
                 carried = self.buffers[seed.name, "carried"]
                 gradients[v] = carried[self.T % 2].reshape(self.values[v].shape).copy()
             elif made is not None and made.row:
-                gradients[v] = self.buffers[made.name, "steps"].reshape(self.values[v].shape)
+                name = x_gradient(made)
+                gradients[v] = self.buffers[name, "steps"].reshape(self.values[v].shape)
             elif made is not None:
                 gradients[v] = self.values[made]
         self.buffers = keep
@@ -216,7 +218,7 @@ class Run:
         """The array for an argument: what is there, or new memory for it."""
         v = a.value
         if a.role == "flat":
-            return np.ascontiguousarray(self.values[v])
+            return np.asarray(self.values[v], order="C")
         if v.kind in ("x", "noise"):
             return self.values[v].reshape(self.T, self.B, -1)
         key = (a.name, a.role)

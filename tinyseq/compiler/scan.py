@@ -7,7 +7,6 @@ attributes, the shapes behind the batch, the dtype, and which gradients are want
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +16,7 @@ import numpy as np
 from tinyseq import ops
 from tinyseq.backprop import grad
 from tinyseq.compiler.emit import emit
+from tinyseq.compiler.fingerprint import changing, fingerprint, kept
 from tinyseq.compiler.program import Program, Value
 from tinyseq.compiler.runtime import Compiled, Run
 from tinyseq.compiler.split import split
@@ -38,13 +38,20 @@ class _Known:
     def __init__(self, program: Program, tensors: dict[str, Tensor]) -> None:
         self.program = program
         self.tensors = [tensors[v.key] for v in program.parameters]
-        self.compiled: dict[Any, Compiled] = {}
+        self.compiled: dict[Any, Compiled | CompileError] = {}
 
     def for_gradients(self, wanted: frozenset[Value], saving: bool) -> Compiled:
         key = (wanted, saving)
         if key not in self.compiled:
-            self.compiled[key] = Compiled(self.program, wanted, saving)
-        return self.compiled[key]
+            try:
+                self.compiled[key] = Compiled(self.program, wanted, saving)
+            except CompileError as error:
+                reason = f"{self.program.name} cannot be compiled: {error}"
+                self.compiled[key] = CompileError(reason)
+        found = self.compiled[key]
+        if isinstance(found, CompileError):
+            raise found.with_traceback(None)
+        return found
 
 
 _known: WeakKeyDictionary[Module, dict[Any, _Known | CompileError]] = WeakKeyDictionary()
@@ -69,12 +76,12 @@ def scan(
     wanted = frozenset(
         v for v, t in values.items() if saving and t.requires_grad and v in program.gradients
     )
-    compiled = known.for_gradients(wanted, saving)
+    compiled = known.for_gradients(wanted, bool(wanted))
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
-    arrays = {v: np.ascontiguousarray(t._data) for v, t in zip(values, inputs, strict=True)}
+    arrays = {v: np.asarray(t._data, order="C") for v, t in zip(values, inputs, strict=True)}
     given = [*_arrays(noise), *([] if running is None else [running])]
-    arrays |= {v: np.ascontiguousarray(a) for v, a in zip(program.noise, given, strict=True)}
+    arrays |= {v: np.asarray(a, order="C") for v, a in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
     call = _Call(run, cell, list(values), running, noise, len(state))
     flat = _scan(*inputs, call=call)
@@ -243,19 +250,18 @@ def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, no
         running is None,
         _shapes(noise),
     )
-    key = (kinds, tuple(_fingerprint(cell)))
+    key = (kinds, *fingerprint(cell))
     mine = _known.setdefault(cell, {})
     known = mine.get(key)
     if known is None:
+        name = type(cell).__name__
         try:
-            known = _Known(*_traced(cell, x, state, running, noise))
+            changing(key, mine)
+            with kept(cell):
+                known = _Known(*_traced(cell, x, state, running, noise))
         except CompileError as error:
-            known = CompileError(f"{type(cell).__name__} cannot be compiled: {error}")
-        except Exception as error:
-            known = CompileError(
-                f"{type(cell).__name__} cannot be compiled: a step on its own, run for two "
-                f"sequences, fails: {error}"
-            )
+            known = CompileError(f"{name} cannot be compiled: {error}")
+            known.__cause__ = error.__cause__
         mine[key] = known
     if isinstance(known, CompileError):
         raise known.with_traceback(None)
@@ -277,7 +283,9 @@ def _traced(
     tensors = dict(cell.named_tensors())
     for name, t in tensors.items():
         if t.dtype in FLOATS and t.dtype != x.dtype:
-            raise CompileError(f"{name} is {t.dtype} and x {x.dtype}. Make them the same.")
+            raise CompileError(
+                f"{name} is {t.dtype} and x {x.dtype}. Make them the same: cell.astype(x.dtype)."
+            )
 
     def step(x: Tensor, state: State, rows: Any) -> tuple[Tensor, State]:
         on = None
@@ -303,25 +311,6 @@ def _traced(
         x.dtype,
     )
     return program, tensors
-
-
-def _fingerprint(cell: Module) -> Any:
-    """Everything about a cell that a step could see and that is no tensor's contents."""
-    for name, module in cell.named_modules():
-        yield name, type(module), type(module).forward, module.training
-        for attribute, value in vars(module).items():
-            if isinstance(value, Tensor):
-                yield attribute, id(value), value.shape, value.dtype, value.requires_grad
-            elif isinstance(value, np.ndarray):
-                yield attribute, value.shape, zlib.crc32(np.ascontiguousarray(value).data)
-            elif isinstance(value, Module | np.random.Generator):
-                continue
-            elif isinstance(value, list | tuple | dict):
-                yield attribute, repr(value)
-            elif isinstance(value, int | float | str | bool | type(None)):
-                yield attribute, type(value), value
-            else:
-                yield attribute, id(value)
 
 
 def _shapes(noise: Any) -> Any:

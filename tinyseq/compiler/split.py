@@ -24,6 +24,7 @@ from tinyseq.compiler.program import (
     made_from,
 )
 from tinyseq.errors import CompileError, describe
+from tinyseq.tensor import FLOATS
 
 VIEWS = ("getitem", "broadcast_to", "reshape")  # another way to read the same numbers
 REDUCTIONS = ("sum", "sum_to", "max", "min", "logsumexp")
@@ -76,11 +77,11 @@ def split(program: Program, wanted: Iterable[Value], saving: bool) -> Plan:
         ends = [program.gradients.get(v) for v in (*plan.wanted, *program.before)]
         needed |= leading_to(ends)
         backward = list(in_order(program.backward, needed))
-    for equation in backward:
-        kind(equation)  # says so when there is no loop for it
-    for equation in in_order(program.forward, needed):
+    for equation in in_order(program.forward, needed):  # says so when there is no loop for one
         if kind(equation) in ("outer", "collect", "transposed"):
             raise _mixes(equation)
+    for equation in backward:
+        kind(equation)
     _forward(plan, list(in_order(program.forward, needed)), carried)
     if saving:
         _backward(plan, backward)
@@ -267,7 +268,8 @@ def kind(e: Equation) -> str:
                 raise _mixes(e)
         return "assemble"
     if op == "astype":
-        if e.inputs[0].dtype == out.dtype or e.inputs[0].dtype == bool:
+        given = e.inputs[0].dtype
+        if given == out.dtype or (given.kind in "bi" and out.dtype in (*FLOATS, np.int64)):
             return "elementwise"
     elif e.op.emit is not None:
         return "elementwise"
@@ -298,6 +300,10 @@ def untransposed(v: Value) -> Value:
 def columns(source: Value, index: Any, e: Equation) -> np.ndarray:
     """The columns of each row that source[index] reads, evenly spaced."""
     width = source.width
+    first = index[0] if isinstance(index, tuple) and index else index
+    if isinstance(first, slice) and first.stop is BATCH and not first.start and not first.step:
+        rest = index[1:] if isinstance(index, tuple) else ()  # [0:B] are all rows
+        index = (slice(None), *rest)
     probe = np.broadcast_to(np.arange(width), (2, width)).reshape(2, *source.shape[1:])
     lines = np.broadcast_to(np.arange(2)[:, None], (2, width)).reshape(probe.shape)
     try:

@@ -21,11 +21,12 @@ from tinyseq.backprop import grad
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
 from tinyseq.errors import CompileError, describe
 from tinyseq.graph import identity, recording
-from tinyseq.op import Op
+from tinyseq.op import Op, primitive
 from tinyseq.tensor import Tensor
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
+_LAYERS = _CELLS / "recurrent.py"
 #: Names that the emitted source has for itself
 RESERVED = [
     "t",
@@ -53,6 +54,8 @@ RESERVED = [
     "following",
     "total",
     "largest",
+    "y",
+    "d_x",
 ]
 Step = Callable[[Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Tensor, ...]]]
 
@@ -138,9 +141,11 @@ def _run(
 
     noise = rows(noise)
     tape: list[_Entry] = []
+    forward: int | None = None  # how long the tape was when the step had ended
 
     def note(op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], output: Tensor) -> None:
-        tape.append(_Entry(op, inputs, attrs, output, recording.scope, _line()))
+        line = _line(sys._getframe(1)) if forward is None else "in its gradient"
+        tape.append(_Entry(op, inputs, attrs, output, recording.scope, line))
 
     hooks = {t: t.hooks for t in named.values() if t.hooks}
     with np.errstate(all="ignore"), graph.recorded(True), graph.within(()):
@@ -149,7 +154,15 @@ def _run(
         try:
             for t in hooks:  # they are for the gradient of the sequence, not for this rehearsal
                 t.hooks = None
-            y, after = step(x, tuple(state), noise)
+            try:
+                y, after = step(x, tuple(state), noise)
+            except CompileError as error:
+                raise CompileError(f"{_raised(error)}{error}") from None
+            except Exception as error:
+                raise CompileError(
+                    f"{_raised(error)}a step on its own, run for {batch} sequences, fails: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             forward = len(tape)
             if not all(isinstance(t, Tensor) for t in (y, *after)):
                 raise CompileError("the step returns something that is not a Tensor.")
@@ -157,7 +170,10 @@ def _run(
             seeds = [Tensor(rng.standard_normal(t.shape), dtype) for t in (y, *after)]
             for t in (y, *after):
                 if t.dtype != dtype:
-                    raise CompileError(f"the step makes {t.dtype} of {dtype}.")
+                    raise CompileError(
+                        f"the step makes {t.dtype} of {dtype}. Return what has the dtype of x: "
+                        "h.astype(x.dtype)."
+                    )
             for s in seeds:
                 s.requires_grad = True
             wanted = [x, *state, *(t for t in named.values() if t.requires_grad)]
@@ -174,15 +190,38 @@ def _run(
     return _Run(tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients)
 
 
-def _line() -> str:
-    """The innermost line that is somebody's equation: a cell's, not the engine's."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if _CELLS in path.parents or _ENGINE not in path.parents:
-            return f"{path.name}:{frame.f_lineno}"
+@primitive(emit="{0}")
+def detach(x: np.ndarray) -> Any:
+    """y = x, as a constant: what `Tensor.detach` is in a step that is traced."""
+    return x
+
+
+def _uniform(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both are nothing but the same number."""
+    return a.size > 0 and b.size > 0 and bool((a == a.flat[0]).all() and (b == a.flat[0]).all())
+
+
+def _is_equation(frame: FrameType) -> bool:
+    """Whether the code is somebody's step: a cell's, not the engine's."""
+    path = Path(frame.f_code.co_filename)
+    return _ENGINE not in path.parents or (_CELLS in path.parents and path != _LAYERS)
+
+
+def _line(frame: FrameType | None) -> str:
+    """The innermost line that is somebody's equation."""
+    while frame is not None and not _is_equation(frame):
         frame = frame.f_back
-    return ""
+    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _raised(error: Exception) -> str:
+    """The innermost such line that an error came through, with a colon."""
+    line, at = "", error.__traceback__
+    while at is not None:
+        if _is_equation(at.tb_frame):
+            line = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}: "
+        at = at.tb_next
+    return line
 
 
 class _Reader:
@@ -232,6 +271,7 @@ class _Reader:
         names = [f"d_{n}" for n in ("y", *(v.name for v in program.before))]
         for i, (n, a, b) in enumerate(zip(names, two.seeds, three.seeds, strict=True)):
             program.seeds.append(self.input(a, b, n, "seed", i))
+            self.taken.add(f"{program.seeds[-1].name}_kept")
         for i, entries in enumerate(zip(two.tape, three.tape, strict=True)):
             equation = self.equation(*entries)
             (program.forward if i < two.forward else program.backward).append(equation)
@@ -243,11 +283,11 @@ class _Reader:
                     f"the state {given.name} goes in with the shape {describe(given.shape)} and "
                     f"comes out with {describe(made.shape)}."
                 )
-        zeros = {v for v in self.constants if v.data is not None and not v.data.any()}
         pairs = zip(two.wanted, three.wanted, two.gradients, three.gradients, strict=True)
         for s, t, a, b in pairs:
             g = self.value(a, b)
-            program.gradients[self.value(s, t)] = None if g in zeros else g
+            zero = g.kind == "constant" and g.data is not None and not g.data.any()
+            program.gradients[self.value(s, t)] = None if zero else g
         program.constants = self.constants
         return program
 
@@ -279,15 +319,17 @@ class _Reader:
                 "it and is neither x, state nor an attribute of the cell. Make it an attribute, or "
                 "part of the state."
             )
-        if a.shape != b.shape and not a._data.any() and not b._data.any():  # zeros, (B, W)
-            value = Value("0", (), a.dtype, "constant", data=np.zeros((), a.dtype))
-            value.shape = self.shape(a, b, line)
-            value.name = self.unique("zeros")
+        if a.shape != b.shape and _uniform(a._data, b._data):  # zeros, say, (B, W)
+            shape, number = self.shape(a, b, line), a._data.flat[0].copy()
+            name = self.unique("constant" if number else "zeros")
+            value = Value(name, shape, a.dtype, "constant", data=np.asarray(number))
         elif a.shape != b.shape or not np.array_equal(a._data, b._data, equal_nan=True):
             raise CompileError(
-                f"{at}the step uses an array of shape {describe(a.shape)} that changes from call "
-                "to call: random numbers, say, or a tensor that was cut off with detach(). What "
-                "is random is drawn before the first step: give the cell noise(x, state)."
+                f"{at}the step uses an array of shape {describe(a.shape)} that is another one for "
+                "three sequences than for two, or changes from call to call. Random numbers are "
+                "drawn before the first step: give the cell noise(x, state). What hangs on the "
+                "batch size, as a mean over the batch does, or on values that NumPy computed "
+                "from the step's own has no place in a compiled step."
             )
         else:
             known = (t for t in self.named_tensors.values() if t.ndim)
@@ -356,7 +398,8 @@ class _Reader:
             same = a is b or bool(a == b)
         if not same:
             raise CompileError(
-                f"{line}: {op} has other arguments for two sequences than for three."
+                f"{line}: {op} has other arguments for two sequences than for three. Arguments "
+                "that hang on values or on the batch size have no place in a compiled step."
             )
         return a
 

@@ -208,15 +208,23 @@ class Recurrent(Module):
             state = self.initial_state(x.shape[1], x.dtype)
         running = _running(lengths, x)
         noise = self.cell.noise(x, state) if hasattr(self.cell, "noise") else None
+        reason: errors.CompileError | None = None
         if self._compiles(x):
             from tinyseq.compiler.scan import scan
 
             try:
                 return scan(self.cell, x, state, self.reverse, running, noise)
-            except errors.CompileError as reason:
-                self._without(reason, x, state)
+            except errors.CompileError as error:
+                reason = error
+        if reason is not None and self.mode == "compiled":
+            self.cell(x[0], state)  # if the step itself fails, its own error tells more
+            raise reason
         hoist = self.mode is None and x.shape[0] > 1
-        return unroll(self.cell, x, state, self.reverse, running, hoist, noise)
+        out = unroll(self.cell, x, state, self.reverse, running, hoist, noise)
+        if reason is not None and str(reason) not in _said:
+            _said.add(str(reason))
+            warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=3)
+        return out
 
     def program(self, dtype: npt.DTypeLike | None = None) -> Program:
         """The equations of one step and of its gradient, as the recording of the cell has them.
@@ -262,15 +270,6 @@ class Recurrent(Module):
             return False  # a single step has no loop to gain from
         awake.wake()
         return self.mode == "compiled" or awake.kernels is not None
-
-    def _without(self, reason: errors.CompileError, x: Tensor, state: State) -> None:
-        """What follows from a cell that cannot be compiled: an error, or unrolling, said once."""
-        if self.mode == "compiled":
-            self.cell(x[0], state)  # if the step itself fails, its own error tells more
-            raise reason
-        if str(reason) not in _said:
-            _said.add(str(reason))
-            warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=4)
 
     def _describe(self) -> str:
         return "reverse" if self.reverse else ""
