@@ -13,7 +13,8 @@ A run's folder holds best.safetensors, written whenever validation improves, las
 on from, and loss.png. It goes on in silence when what reads its output goes away, as `| head` does.
 Exit codes: 0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C).
 
-With a --hidden of 512 or more and an idle machine, setting OPENBLAS_NUM_THREADS=2 is faster.
+The recurrent layers are compiled, which takes some seconds when a network of that kind is first
+trained on a machine. --resume gives the same bits with the same --threads.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ from types import FrameType, UnionType
 from typing import Any, TextIO
 
 # One thread for NumPy's products, unless the user says otherwise; set before NumPy is loaded.
-# At the sizes of a recurrent step a second one gains a tenth on an idle machine, and loses a factor
-# of ten when another program keeps a core busy: OpenBLAS's threads wait for each other.
+# Compiled code has threads of its own (--threads), and two teams would fight for the cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
 import tinyseq as ts
-from tinyseq import checkpoint, functional, nn, optim, text
+from tinyseq import awake, checkpoint, functional, nn, optim, text
 
 try:
     from matplotlib.figure import Figure
     from tqdm import tqdm
+    from tqdm.contrib import DummyTqdmFile
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed: pip install 'tinyseq[demo]'")
 
@@ -66,6 +67,7 @@ WARM_UP = 0.02  # share of the run in which the learning rate rises
 FINAL_LR = 0.01  # share of the learning rate that is left at the end
 MAX_NORM = 1.0  # of all gradients together
 SAVE_EVERY = 60.0  # seconds
+MODES = ("auto", "unrolled", "compiled")
 DEFAULT_OUT = Path("runs/shakespeare")
 DEFAULT_MINUTES = 4.5
 
@@ -83,6 +85,7 @@ class Settings:
     lr: float = 5e-3
     dropout: float = 0.0
     seed: int = 0
+    mode: str = "auto"
 
     @property
     def network(self) -> str:
@@ -161,7 +164,8 @@ class Run:
         training, self.validation = text.split(self.vocabulary.encode(source), HELD_OUT)
         self.chunks = text.Partition(training, settings.batch_size, settings.seq_len)
         ts.random.seed(settings.seed)
-        self.model = new_model(settings, self.vocabulary)
+        self.mode = layer_mode(settings.mode)
+        self.model = new_model(settings, self.vocabulary, self.mode)
         self.optimiser = optim.Adam(self.model.parameters(), lr=settings.lr)
         self.state: Any = self.model.initial_state(settings.batch_size)
 
@@ -271,15 +275,21 @@ def train(run: Run, quiet: bool) -> bool:
         start = saved = time.perf_counter()
         earlier = progress.seconds  # spent before the program was started this time
         training_seconds, characters = 0.0, 0
-        with tqdm(
-            total=1.0,
-            initial=share,
-            disable=True if quiet else None,  # None: a bar on a terminal, none in a file or a pipe
-            leave=False,
-            delay=0.1,  # there is nothing to show before the first step
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {desc}, {remaining} left",
-        ) as bar:
+        with (
+            apart_from_the_bar() as stderr,
+            tqdm(
+                total=1.0,
+                file=stderr,
+                initial=share,
+                disable=True
+                if quiet
+                else None,  # None: a bar on a terminal, none in a file or a pipe
+                leave=False,
+                delay=0.1,  # there is nothing to show before the first step
+                dynamic_ncols=True,
+                bar_format="{percentage:3.0f}%|{bar}| {desc}, {remaining} left",
+            ) as bar,
+        ):
             while share < 1 and not interrupted():
                 before = time.perf_counter()
                 loss = run.train_step(learning_rate(run.settings.lr, limit.share(progress, 1)))
@@ -346,10 +356,37 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def new_model(settings: Settings, vocabulary: text.Vocabulary) -> text.LanguageModel:
+@contextlib.contextmanager
+def apart_from_the_bar() -> Iterator[TextIO]:
+    """What others write to standard error inside (that something is compiled, say) stands above the
+    bar, which is written to the stream itself.
+    """
+    stderr = sys.stderr
+    with contextlib.redirect_stderr(DummyTqdmFile(stderr)):
+        yield stderr
+
+
+def new_model(
+    settings: Settings, vocabulary: text.Vocabulary, mode: str | None = None
+) -> text.LanguageModel:
     return text.LanguageModel(
-        len(vocabulary), settings.hidden, settings.layers, settings.cell, dropout=settings.dropout
-    )
+        len(vocabulary), settings.hidden, settings.layers, settings.cell,
+        dropout=settings.dropout, mode=mode,
+    )  # fmt: skip
+
+
+def layer_mode(mode: str) -> str:
+    """The library's word for a --mode, the same from the first step to the last.
+
+    Left to themselves layers would be compiled after some steps, and a run that is cut in two would
+    not be the same to the bit.
+    """
+    if mode not in MODES:
+        raise ValueError(f"the mode {mode!r} is none of {', '.join(MODES)}")
+    if mode == "unrolled":
+        return "unroll"
+    awake.wake()  # the kernels of all else, too, from the first step on
+    return "compiled" if mode == "compiled" or awake.kernels is not None else "unroll"
 
 
 def read_text(source: str) -> str:
@@ -478,7 +515,8 @@ def describe(run: Run) -> str:
     parameters = sum(parameter.size for parameter in run.model.parameters())
     held_out = len(run.validation) - 1
     return (
-        f"{settings.network}, {parameters:,d} parameters, in {run.out}\n"
+        f"{settings.network}, {parameters:,d} parameters, "
+        f"{'compiled' if run.mode == 'compiled' else 'unrolled'}, in {run.out}\n"
         f"text {settings.text}: {run.characters:,d} characters, {len(run.vocabulary)} different; "
         f"the last {held_out:,d} ({HELD_OUT:.0%}) are for validation\n"
         f"{settings.batch_size} tracks × {settings.seq_len} steps a chunk, "
@@ -597,6 +635,13 @@ def training_parser() -> argparse.ArgumentParser:
     share = number(lambda x: 0 <= x < 1, "a number from 0 to below 1")
     add("--dropout", type=share, help=f"share of units dropped in training [{default.dropout}]")
     add("--seed", type=whole(0), help=f"of all random numbers [{default.seed}]")
+    add(
+        "--mode",
+        choices=MODES,
+        help="of the recurrent layers; auto: compiled, unless numba is broken or switched off "
+        f"[{default.mode}]",
+    )
+    add("--threads", type=whole(1), help="of compiled code [one a core]")
     add("--out", type=Path, help=f"the run's folder [{DEFAULT_OUT}, or -2, -3 … behind it]")
     add("--resume", action="store_true", help="go on with the run in --out, or the latest one")
     add("--quiet", action="store_true", help="print nothing but the result")
@@ -653,6 +698,8 @@ def start(args: argparse.Namespace) -> Run:
 
 def train_command(arguments: list[str]) -> int:
     args = training_parser().parse_args(arguments)
+    if args.threads is not None:
+        ts.set_num_threads(args.threads)
     run = start(args)
     if not args.quiet:
         say(describe(run))

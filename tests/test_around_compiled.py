@@ -10,6 +10,7 @@ import pytest
 
 import tinyseq as ts
 from tinyseq import nn
+from tinyseq.compiler import buffers, runtime
 from tinyseq.errors import AnomalyError
 from tinyseq.nn import recurrent
 
@@ -120,6 +121,36 @@ def test_a_single_step_runs_unrolled_unless_told_otherwise(monkeypatch):
     for mode, steps, op in ((None, 1, "concat"), (None, 2, "piece"), ("compiled", 1, "piece")):
         y, _ = nn.RNN(3, 4, mode=mode)(X[:steps])
         assert y.node.op.name == op
+
+
+def test_memory_that_a_view_still_needs_is_not_handed_out_again():
+    pool = buffers.Pool()
+    array = pool.take((6, 4), np.float32)
+    assert array.ctypes.data % 64 == 0
+    address, view = array.ctypes.data, array[1:].reshape(4, 5).T
+    del array
+    other = pool.take((6, 4), np.float32)
+    assert not np.may_share_memory(view, other)
+    del view
+    assert pool.take((6, 4), np.float32).ctypes.data == address
+    assert pool.take((6, 4), np.float32).ctypes.data == address  # nobody kept the one before
+
+
+def test_memory_is_seven_numbers_a_unit_of_an_lstm(monkeypatch):
+    """h, c, three gates, the candidate and tanh(c), and in the end the gradient of x."""
+    T, B, D, H = 20, 256, 1, 8
+
+    def held(T, requires_grad):
+        monkeypatch.setattr(runtime, "pool", buffers.Pool())
+        layer = nn.LSTM(D, H, mode="compiled")
+        x = ts.tensor(np.ones((T, B, D), np.float32), requires_grad=requires_grad)
+        y, _ = layer(x)
+        y.sum().backward()
+        return runtime.pool.nbytes()
+
+    for requires_grad in (False, True):
+        grown = held(2 * T, requires_grad) - held(T, requires_grad)
+        assert grown == 4 * T * B * (7 * H + D * requires_grad)
 
 
 def test_importing_the_library_loads_no_compiler():

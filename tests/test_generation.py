@@ -58,7 +58,7 @@ class Noisy(Leaky):
     """It draws in evaluation too."""
 
     def noise(self, x, state):
-        return np.random.default_rng(4).random((len(x), *state[0].shape)).astype(x.dtype)
+        return ts.random.generator().random((len(x), *state[0].shape)).astype(x.dtype)
 
     def forward(self, x, state, noise):
         return (super().forward(x, state)[0] * noise,)

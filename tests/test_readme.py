@@ -16,7 +16,7 @@ def blocks(language):
     return re.findall(FORMATS.format(language), README, re.DOTALL | re.MULTILINE)
 
 
-def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
+def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     pytest.importorskip("graphviz")
     pytest.importorskip("onnx")
     monkeypatch.chdir(tmp_path)
@@ -26,6 +26,11 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     for block in code:
         exec(compile(block, "README.md", "exec"), names)
     assert (tmp_path / "lstm.svg").read_text(encoding="utf-8").count("LSTMCell") == 6
+    printed = capsys.readouterr().out
+    shown = blocks("text")
+    assert shown
+    for part in "".join(shown).split("…\n"):  # what lies between two ellipses was printed so
+        assert part.strip("\n") in printed
 
 
 def test_viz_lines_run(tmp_path, monkeypatch):

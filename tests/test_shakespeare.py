@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import importlib.util
+import io
 import math
 import os
 import shlex
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,9 @@ import pooch
 import pytest
 import safetensors.numpy
 
+import tinyseq as ts
 from tinyseq import checkpoint
+from tinyseq.compiler import runtime
 from tinyseq.text import corpus
 
 PROGRAM = Path(__file__).parent.parent / "demos" / "shakespeare.py"
@@ -31,7 +35,8 @@ sys.modules["demo_shakespeare"] = demo  # where dataclasses look their annotatio
 spec.loader.exec_module(demo)
 
 LINES = "ROMEO:\nBut, soft! what light through yonder window breaks?\n\nJULIET:\nAy me!\n\n"
-SMALL = ["--hidden", "12", "--seq-len", "8", "--batch-size", "6"]
+SMALL = ["--hidden", "12", "--seq-len", "8", "--batch-size", "6", "--mode", "unrolled"]
+PATIENCE = 300  # seconds until a program counts as hanging: the machine may be busy
 
 
 @pytest.fixture
@@ -179,7 +184,7 @@ def test_a_run_that_reads_the_text_twice_starts_its_tracks_over(tmp_path, monkey
     options = ["--steps", 20, "--quiet"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(str(short), whole, *options) == 0
-    settings = demo.Settings(text=str(short), hidden=12, seq_len=8, batch_size=6)
+    settings = demo.Settings(text=str(short), hidden=12, seq_len=8, batch_size=6, mode="unrolled")
     passes = len(demo.Run(settings, demo.Limit(steps=20), whole).chunks)
     assert 2 <= passes <= 8
     with monkeypatch.context() as patch:
@@ -260,7 +265,7 @@ def test_ctrl_c_from_outside(lines, tmp_path):
                 if "before training" in line:
                     break
             process.send_signal(signal.SIGINT)
-            rest, errors = process.communicate(timeout=30)
+            rest, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == 130
@@ -278,7 +283,7 @@ def test_a_terminal_gets_a_progress_bar(lines, tmp_path):
     shown = b""
     with start(*arguments, stderr=follower) as process:
         os.close(follower)
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=PATIENCE)
     with contextlib.suppress(OSError):  # how Linux says that the other end is closed
         while block := os.read(leader, 4096):
             shown += block
@@ -290,6 +295,99 @@ def test_a_terminal_gets_a_progress_bar(lines, tmp_path):
     assert "left" in bar
     assert "█" in bar or "#" in bar
     assert "\r" not in printed  # the lines stay clean when only they go to a file
+
+
+# -- --mode and --threads -------------------------------------------------------------------------
+
+COMPILED = [*SMALL, "--cell", "rnn", "--mode", "compiled"]
+
+
+def interrupt_the_compiler(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the first step of training is compiled."""
+    train_step, sent = demo.Run.train_step, []
+
+    @contextlib.contextmanager
+    def said(name: str, function: str) -> Iterator[None]:
+        if sent == ["training"]:  # not in the validation before
+            for _ in range(times):
+                sent.append("Ctrl-C")
+                os.kill(os.getpid(), signal.SIGINT)
+        yield
+
+    def noted(self: object, lr: float) -> float:
+        sent.append("training")
+        return train_step(self, lr)
+
+    monkeypatch.setattr(runtime, "_loaded", {})  # what the tests before compiled
+    monkeypatch.setattr(runtime, "said", said)
+    monkeypatch.setattr(demo.Run, "train_step", noted)
+
+
+def test_a_compiled_run_goes_on_from_exactly_there_in_another_process(
+    lines, tmp_path, monkeypatch, capsys
+):
+    """And Ctrl-C while its first step is compiled ends it after that step."""
+    options = ["--text", lines, *COMPILED, "--dropout", 0.3, "--steps", 12]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(*options, "--out", whole) == 0
+    assert "2×12 RNN, 1,500 parameters, compiled, in" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        interrupt_the_compiler(1, patch)
+        assert run(*options, "--out", parts) == 130
+    assert "saved at step 1." in capsys.readouterr().out
+    process = start("--resume", "--out", parts)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, "")
+
+    a, b = (checkpoint.load(out / "last.safetensors") for out in (whole, parts))
+    for name in ("model", "optimiser", "state", "random"):
+        np.testing.assert_equal(b[name], a[name])
+    assert b["progress"]["validations"] == a["progress"]["validations"]
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_compiler(lines, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    interrupt_the_compiler(2, monkeypatch)
+    assert run("--text", lines, *COMPILED, "--out", out, "--steps", 3) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 0
+
+
+def test_without_numba_a_run_is_unrolled_unless_it_must_not_be(monkeypatch):
+    assert demo.layer_mode("unrolled") == "unroll"
+    monkeypatch.setattr(demo.awake, "kernels", None)
+    monkeypatch.setattr(demo.awake, "_failed", True)
+    assert demo.layer_mode("auto") == "unroll"
+    assert demo.layer_mode("compiled") == "compiled"  # and says what is wrong
+    monkeypatch.setattr(demo.awake, "kernels", "there")
+    assert demo.layer_mode("auto") == "compiled"
+    with pytest.raises(ValueError, match="the mode 'fast' is none of auto, unrolled, compiled"):
+        demo.layer_mode("fast")
+
+
+def test_the_number_of_threads_is_handed_on(lines, tmp_path):
+    before = ts.get_num_threads()
+    try:
+        assert train(lines, tmp_path / "out", "--steps", 1, "--quiet", "--threads", 3) == 0
+        assert ts.get_num_threads() == 3
+    finally:
+        ts.set_num_threads(before)
+
+
+def test_what_others_say_stands_above_the_bar(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with (
+        demo.apart_from_the_bar() as stderr,
+        demo.tqdm(total=3, file=stderr, mininterval=0, ncols=40) as bar,
+    ):
+        bar.update(1)
+        print("tinyseq: compiling", file=sys.stderr, flush=True)
+        bar.update(1)
+    assert sys.stderr is terminal
+    shown = [line.split("\r")[-1].rstrip() for line in terminal.getvalue().split("\n")]
+    assert "tinyseq: compiling" in shown
+    assert not any("compiling" in line and "%" in line for line in shown)
 
 
 # -- sample ---------------------------------------------------------------------------------------
@@ -519,6 +617,8 @@ def test_a_disk_that_fails_in_the_middle(lines, tmp_path, monkeypatch, capsys):
         "--dropout x",
         "--seed -1",
         "--cell transformer",
+        "--mode fast",
+        "--threads 0",
         "--hiden 12",
         "sample",
         "sample --checkpoint c --temperature -1",
@@ -548,7 +648,7 @@ def test_a_network_too_large_for_the_memory(lines, tmp_path, monkeypatch, capsys
 
 def test_a_run_that_diverges(lines, tmp_path):
     process = start("--text", lines, *SMALL, "--out", tmp_path / "o", "--lr", "3e38", "--steps", 9)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert errors.startswith("error: ")
     assert "Lower the learning rate" in errors
@@ -567,7 +667,7 @@ def test_a_reader_that_is_gone(trained):
         os.close(reader)
         process = start(*arguments, stdout=writer)
         os.close(writer)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert errors == ""
         assert process.returncode == 0
 
@@ -579,7 +679,7 @@ def test_a_run_goes_on_when_its_reader_goes(lines, tmp_path):
         try:
             assert "2×12 LSTM" in process.stdout.readline()
             process.stdout.close()
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE)
             errors = process.stderr.read()
         finally:
             process.kill()
@@ -597,7 +697,7 @@ def test_what_is_said_is_in_the_file_at_once(lines, tmp_path):
         )
     with process:
         try:
-            end = time.monotonic() + 30
+            end = time.monotonic() + PATIENCE
             while "before training: validation" not in log.read_text("utf-8"):
                 assert time.monotonic() < end
                 time.sleep(0.05)
@@ -615,7 +715,7 @@ def test_a_full_disk_under_the_output(trained, lines, tmp_path):
     ):
         with open("/dev/full", "w") as file:
             process = start(*arguments, stdout=file)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert errors == "error: cannot print: No space left on device\n"
         assert process.returncode == 1
     assert not run_folder.exists()
@@ -646,7 +746,7 @@ def test_errors_that_cannot_be_told(trained):
     ):
         with open("/dev/full", "w") as file:
             process = start(*arguments, stderr=file)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == code
 
 
@@ -658,7 +758,7 @@ def test_closed_streams(closed, lines, tmp_path):
         [sys.executable, str(PROGRAM), "--text", lines, *SMALL, "--out", str(out), "--steps", "10"]
     )
     process = subprocess.run(
-        f"{command} {closed}", shell=True, capture_output=True, env=BUFFERED, timeout=60
+        f"{command} {closed}", shell=True, capture_output=True, env=BUFFERED, timeout=PATIENCE
     )
     assert process.returncode == 0
     assert (b"10 steps in" in process.stdout) == (closed == "2>&-")
@@ -679,12 +779,13 @@ class Interrupting:
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also in a job that a shell put behind
 sys.modules.pop({module!r}, None)
 sys.meta_path.insert(0, Interrupting())
 sys.argv = ["shakespeare.py", "--help"]
 runpy.run_path({str(PROGRAM)!r}, run_name="__main__")
 """
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE)
     assert (process.returncode, process.stdout, process.stderr) == (130, b"", b"")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq.kernels import memory
+from tinyseq.kernels.memory import over, raw
 
 _KEPT = 512  # takes that an array may go unused before it is let go
 
@@ -17,11 +17,12 @@ _KEPT = 512  # takes that an array may go unused before it is let go
 class Pool:
     """Hands out arrays and keeps them; one that only the pool still holds is handed out again.
 
-    Nobody gives an array back: Python counts who holds its memory, as every view of it does.
+    Nobody gives an array back: Python counts who holds its bytes, which are the base of the array
+    that was handed out and of every view of it. The pool itself holds no array over them.
     """
 
     def __init__(self) -> None:
-        self._arrays: dict[Any, list[list[Any]]] = {}  # [memory, when it was last handed out]
+        self._arrays: dict[Any, list[list[Any]]] = {}  # [bytes, when they were last handed out]
         self._takes = 0
         self._lock = threading.Lock()
         self._alone = 0
@@ -42,10 +43,10 @@ class Pool:
             for entry in entries:
                 if self._holders(entry) == self._alone:
                     entry[1] = self._takes
-                    return memory.within(entry[0], shape, dtype)
-            raw = memory.owner(shape, dtype)
-            entries.append([raw, self._takes])
-            return memory.within(raw, shape, dtype)
+                    return over(entry[0], shape, dtype)
+            entry = [raw(shape, dtype), self._takes]
+            entries.append(entry)
+            return over(entry[0], shape, dtype)
 
     def _sweep(self) -> None:
         for key, entries in list(self._arrays.items()):

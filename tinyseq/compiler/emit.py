@@ -92,6 +92,7 @@ def emit(plan: Plan) -> Source:
         "from numpy import float32, float64, inf, int64, isfinite, nan\n\n"
         "from tinyseq.kernels.activations import *\n"
         "from tinyseq.kernels.gemm import in_panels, matmul, matmuls, outers\n"
+        "from tinyseq.kernels.threads import begin, end\n"
     )
     text = head + "".join(f"\n\n{f.source}" for f in (forward, backward) if f is not None)
     return Source(forward, backward, text)
@@ -170,11 +171,11 @@ def _function(
         else ["for s0 in range(0, T, chunk):", "    s1 = min(s0 + chunk, T)"]
     )
     chunks.append("    lo, hi = (T - s1, T - s0) if reverse else (s0, s1)")
-    names = ["part", "first", "last", "T", "reverse", "chunk", *(k[0] for k in arguments)]
+    names = ["team", "part", "first", "last", "T", "reverse", "chunk", *(k[0] for k in arguments)]
     shapes = "\n".join(f"    {a.name} {shape_of(a)}" for a in arguments.values())
     doc = f'    """For the sequences first … last − 1, with\n\n{shapes}\n    """'
-    lines = [f"def {name}({', '.join(names)}):", doc, *indented(chunks)]
-    text = "\n".join([*lines, *indented(indented(body)), ""])
+    lines = [f"def {name}({', '.join(names)}):", doc, "    begin(team, part)", *indented(chunks)]
+    text = "\n".join([*lines, *indented(indented(body)), "    end(team, part)", ""])
     return Function(name, text, list(arguments.values()))
 
 

@@ -23,9 +23,11 @@ from tinyseq.compiler.scan import lookup
 from tinyseq.compiler.split import kind
 from tinyseq.errors import CompileError
 from tinyseq.kernels import gemm
+from tinyseq.kernels.threads import ALONE
 from tinyseq.nn.layers import Embedding
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import Recurrent, Stacked
+from tinyseq.nn.training import evaluation
 from tinyseq.tensor import Tensor
 
 _LARGEST_TABLE = 2**22  # numbers, 16 MB of float32
@@ -149,7 +151,7 @@ class _Loop(Compiled):
         ]
         text = f'''
 
-def generate(begin, end, symbol, temperature, draws, written, cumulative, {", ".join(names)}):
+def generate(team, begin, end, symbol, temperature, draws, written, cumulative, {", ".join(names)}):
     """Into ``written``: the symbols begin … end − 1 of a text, that go on after ``symbol``.
 
 {chr(10).join(tables)}
@@ -158,7 +160,7 @@ def generate(begin, end, symbol, temperature, draws, written, cumulative, {", ".
     could not be drawn, as the logits were not finite.
     """
     for n in range(begin, end):
-        forward(0, 0, 1, 1, n % 2, 1, {", ".join(given)})
+        forward(team, 0, 0, 1, 1, n % 2, 1, {", ".join(given)})
         symbol = pick(logits[1 - n % 2, 0], temperature, draws[n], cumulative)
         if symbol < 0:
             return n
@@ -185,11 +187,13 @@ def _look_up(model: Any, logits: Tensor, state: Any) -> tuple[Any, list[Tensor]]
     step.follow(model, states)
     dtype = model.embedding.weight.dtype
     for cell, own in zip(step.cells, states, strict=True):
-        x = Tensor(np.zeros((1, 1, cell.input_size), dtype)) if hasattr(cell, "noise") else None
-        if x is not None and cell.noise(x, own) is not None:
-            raise CompileError(
-                f"{_CANNOT}{type(cell).__name__} draws random numbers in evaluation."
-            )
+        if hasattr(cell, "noise"):
+            with evaluation(model):  # what it draws here is not missing where it runs unrolled
+                noise = cell.noise(Tensor(np.zeros((1, 1, cell.input_size), dtype)), own)
+            if noise is not None:
+                raise CompileError(
+                    f"{_CANNOT}{type(cell).__name__} draws random numbers in evaluation."
+                )
     x = Tensor(np.zeros((1, 1, D), dtype))
     inputs = [x, logits[-1], *(part for own in states for part in own)]
     known = lookup(step, x, tuple(inputs[1:]), None, None)
@@ -239,12 +243,12 @@ def write(
     given = (float(temperature), draws, written, cumulative, *bound)
     if not getattr(generate, "signatures", True):
         with said(program.name, "generate"):
-            generate(1, 1, first, *given)  # compiles, or loads: nothing to write yet
+            generate(ALONE, 1, 1, first, *given)  # compiles, or loads: nothing to write yet
     step = max(2, int(_ONE_CALL / loop.work))
     n = 1
     while n < len(written):
         end = min(n + step, len(written))
-        done = generate(n, end, written[n - 1], *given)
+        done = generate(ALONE, n, end, written[n - 1], *given)
         if done < end:
             return int(done)
         n = end

@@ -23,7 +23,7 @@ from tinyseq.compiler.program import Equation, Program, Value
 from tinyseq.compiler.split import Plan, kind, listed, split
 from tinyseq.kernels import gemm
 from tinyseq.kernels.jit import folder, jit
-from tinyseq.kernels.threads import get_num_threads, parallel
+from tinyseq.kernels.threads import ALONE, get_num_threads, shared
 
 _WORTH_SHARING = 2e7  # operations below which waking a second thread costs more than it brings
 _ROWS = 256  # of a chunk, for each thread: its numbers are to stay in the second-level cache
@@ -205,12 +205,14 @@ class Run:
         T, reverse, chunk, cuts = self.T, self.reverse, self.chunk, self.cuts
         if function.name not in self.compiled.there and hasattr(run, "signatures"):
             with said(self.compiled.program.name, function.name):
-                run(0, 0, 0, T, reverse, chunk, *arrays)  # compiles (or loads): no rows to run yet
+                run(
+                    ALONE, 0, 0, 0, T, reverse, chunk, *arrays
+                )  # compiles (or loads): no rows to run yet
             self.compiled.there.add(function.name)
         if self.parts == 1:
-            run(0, 0, self.B, T, reverse, chunk, *arrays)
+            run(ALONE, 0, 0, self.B, T, reverse, chunk, *arrays)
         else:
-            parallel(lambda i: run(i, *cuts[i], T, reverse, chunk, *arrays), self.parts)
+            shared(lambda i, team: run(team, i, *cuts[i], T, reverse, chunk, *arrays), self.parts)
 
     def bind(self, a: Argument) -> np.ndarray:
         """The array for an argument: what is there, or new memory for it."""

@@ -27,7 +27,7 @@ from numba.extending import intrinsic, overload
 
 from tinyseq.kernels.jit import EXACT, jit
 from tinyseq.kernels.memory import aligned
-from tinyseq.kernels.threads import get_num_threads, parallel
+from tinyseq.kernels.threads import begin, end, get_num_threads, shared
 
 _PLAIN = bool(numba.core.config.DISABLE_JIT)  # no compiler: NumPy stands in for the tile
 
@@ -459,14 +459,6 @@ if not _PLAIN:
                 m += n
 
     @jit(EXACT)
-    def _sum_of_outers(a, g, out, packed, tiles, depth):  # type: ignore[no-untyped-def]
-        """out += aᵀ g for a (1, K, M) and g (1, K, N), blocked over K."""
-        for k0 in range(0, a.shape[1], depth):
-            k1 = min(a.shape[1], k0 + depth)
-            in_panels(g[:, k0:k1], packed)
-            outers(a[:, k0:k1], packed, out, tiles)
-
-    @jit(EXACT)
     def _pack(w, panels):  # type: ignore[no-untyped-def]
         K, N = w.shape
         columns = panels.shape[2]
@@ -514,16 +506,6 @@ else:
         panels = packed[: count * len(rows) * columns].reshape(count, len(rows), columns)
         out += rows.T @ _whole(panels, out.shape[1])
 
-    def _sum_of_outers(
-        a: np.ndarray,
-        g: np.ndarray,
-        out: np.ndarray,
-        packed: np.ndarray,
-        tiles: np.ndarray,
-        depth: int,
-    ) -> None:
-        out += a[0].T @ g[0]
-
     def _pack(w: np.ndarray, panels: np.ndarray) -> None:
         K, N = w.shape
         padded = np.zeros((K, panels.shape[0] * panels.shape[2]), w.dtype)
@@ -562,65 +544,79 @@ def _held(name: str, size: int, dtype: Any) -> np.ndarray:
     return held[:size]  # type: ignore[no-any-return]
 
 
-def _weight_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out = a b on this thread, b packed as a whole."""
-    columns = width(b.dtype)
-    shape = (math.ceil(b.shape[1] / columns), b.shape[0], columns)
-    panels = _held("panels", math.prod(shape), b.dtype).reshape(shape)
+@jit(EXACT)
+def _weight_part(team, part, a, b, out, panels):  # type: ignore[no-untyped-def]
+    """out = a b, b packed as a whole."""
+    begin(team, part)
     _pack(b, panels)
     matmul(a, panels, out)
+    end(team, part)
 
 
-def _outer_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out = aᵀ b on this thread, for tall a (K, M) and b (K, N)."""
-    (K, M), N = a.shape, b.shape[1]
-    columns, depth = width(b.dtype), min(K, _TALL)
-    turned = -N % columns > -M % columns  # fewer columns of zeros the other way around
-    if turned:
-        a, b, M, N = b, a, N, M
-    result = _held("outer", M * N, b.dtype).reshape(M, N) if turned else out
-    result[...] = 0
-    packed = _held("panels", panels_size(depth, N, b.dtype), b.dtype)
-    tiles = _held("tiles", tiles_size(depth, M), b.dtype)
-    _sum_of_outers(a[None], b[None], result, packed, tiles, depth)
-    if turned:
-        out[...] = result.T
+@jit(EXACT)
+def _outer_part(team, part, a, g, out, packed, tiles, depth):  # type: ignore[no-untyped-def]
+    """out = aᵀ g for a (1, K, M) and g (1, K, N), blocked over K."""
+    begin(team, part)
+    out[:] = 0
+    for k0 in range(0, a.shape[1], depth):
+        k1 = min(a.shape[1], k0 + depth)
+        in_panels(g[:, k0:k1], packed)
+        outers(a[:, k0:k1], packed, out, tiles)
+    end(team, part)
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a b for a (M, K) and b (K, N), float32 or float64 alike, of any strides, on all threads."""
     ready(a.dtype)
     (M, K), N = a.shape, b.shape[1]
-    out = np.empty((M, N), a.dtype)
-    if out.size == 0 or K == 0:
-        out[...] = 0
-        return out
-    tall = K > M and K > N and a.strides[0] < a.strides[1]  # a sum over many rows, aᵀ b
+    if M == 0 or N == 0 or K == 0:
+        return np.zeros((M, N), a.dtype)
     threads = get_num_threads() if 2.0 * M * K * N > _WORTH_SHARING else 1
-    if tall:
-        # Each thread takes some of the rows: it packs them, and no other does
-        cuts = [K * i // threads for i in range(threads + 1)]
-        sums = [out, *(np.empty_like(out) for _ in range(threads - 1))]
-        parallel(
-            lambda i: _outer_product(a.T[cuts[i] : cuts[i + 1]], b[cuts[i] : cuts[i + 1]], sums[i]),
-            threads,
-        )
-        for other in sums[1:]:
-            out += other
-    elif M >= N:
-        cuts = [M * i // threads for i in range(threads + 1)]
-        parallel(
-            lambda i: _weight_product(a[cuts[i] : cuts[i + 1]], b, out[cuts[i] : cuts[i + 1]]),
-            threads,
-        )
+    if K > M and K > N and a.strides[0] < a.strides[1]:  # a sum over many rows
+        return _sum_over_rows(a.T, b, min(threads, K))
+    out = np.empty((M, N), a.dtype)
+    columns = width(a.dtype)
+    whole = slice(None)
+    if M >= N:
+        rows = _cuts(M, threads)
+        cuts = [(part, whole) for part in rows]
     else:
-        columns = width(a.dtype)
-        groups = math.ceil(N / columns)
-        cuts = [min(N, groups * i // threads * columns) for i in range(threads + 1)]
-        parallel(
-            lambda i: _weight_product(
-                a, b[:, cuts[i] : cuts[i + 1]], out[:, cuts[i] : cuts[i + 1]]
-            ),
-            threads,
-        )
+        groups = _cuts(math.ceil(N / columns), threads)
+        cuts = [(whole, slice(g.start * columns, min(N, g.stop * columns))) for g in groups]
+    panels = []
+    for i, (_, cut) in enumerate(cuts):
+        n = math.ceil(len(range(N)[cut]) / columns)
+        panels.append(_held(f"panels_{i}", n * K * columns, a.dtype).reshape(n, K, columns))
+    shared(
+        lambda i, team: _weight_part(
+            team, i, a[cuts[i][0]], b[:, cuts[i][1]], out[cuts[i]], panels[i]
+        ),
+        threads,
+    )
     return out
+
+
+def _sum_over_rows(a: np.ndarray, g: np.ndarray, threads: int) -> np.ndarray:
+    """aᵀ g for tall a (K, M) and g (K, N): each thread takes some of the rows."""
+    (K, M), N = a.shape, g.shape[1]
+    columns = width(a.dtype)
+    turned = -N % columns > -M % columns  # fewer columns of zeros the other way around
+    if turned:
+        a, g, M, N = g, a, N, M
+    cuts, depth = _cuts(K, threads), min(K, _TALL)
+    sums = [np.empty((M, N), a.dtype) for _ in cuts]
+    packed = [_held(f"packed_{i}", panels_size(depth, N, a.dtype), a.dtype) for i in range(threads)]
+    tiles = [_held(f"tiles_{i}", tiles_size(depth, M), a.dtype) for i in range(threads)]
+    shared(
+        lambda i, team: _outer_part(
+            team, i, a[None, cuts[i]], g[None, cuts[i]], sums[i], packed[i], tiles[i], depth
+        ),
+        threads,
+    )
+    for other in sums[1:]:
+        sums[0] += other
+    return sums[0].T if turned else sums[0]
+
+
+def _cuts(n: int, parts: int) -> list[slice]:
+    return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]

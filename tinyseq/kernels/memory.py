@@ -18,14 +18,14 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     times a matrix then takes up to 1.6 times as long. `numpy.empty` begins a large array 16 bytes
     into a line, always.
     """
-    return within(owner(shape, dtype), shape, dtype)
+    return over(raw(shape, dtype), shape, dtype)
 
 
-def owner(shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """Memory for such an array: whose owner NumPy takes it to be, and all views of it."""
+def raw(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Bytes enough for such an array, wherever they begin."""
     return np.empty(math.prod(shape) * np.dtype(dtype).itemsize + _LINE, np.uint8)
 
 
-def within(raw: np.ndarray, shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """The array in the memory that `owner` gave for it."""
+def over(raw: np.ndarray, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An array that begins at a line, in these bytes; they are the base of all its views, too."""
     return np.ndarray(shape, dtype, raw, -raw.ctypes.data % _LINE)  # type: ignore[arg-type]

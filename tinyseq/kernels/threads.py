@@ -3,9 +3,11 @@
 `parallel` runs a task in as many parts as it is cut into, the first on the calling thread. Between
 tasks a helper watches for the next one for a millisecond, letting any other thread that wants its
 core go first, and then sleeps: waking a thread takes longer (75 µs, where it was measured) than
-many a product. When the team is busy, because another thread of the program runs a kernel or a part
-has parts of its own, the caller does all parts itself: eight layers at once in eight threads have
-eight threads and one helper, not sixteen.
+many a product. So does waiting for the GIL while another thread has it: in `shared` the compiled
+functions themselves say that they `begin` and `end`, at which moments nobody holds it. When the
+team is busy, because another thread of the program runs a kernel or a part has parts of its own,
+the caller does all parts itself: eight layers at once in eight threads have eight threads and one
+helper, not sixteen.
 """
 
 from __future__ import annotations
@@ -62,6 +64,18 @@ else:  # Windows
         return 0
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _write(typingctx, address, value):  # type: ignore[no-untyped-def]
+    """Put a number at an address, behind all that was written before."""
+
+    def write(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        builder.store_atomic(args[1], pointer, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), write
+
+
 @jit(EXACT)
 def _watch(address: int, seen: int, looks: int) -> bool:
     """Whether the number at the address became another one while it was looked at."""
@@ -75,6 +89,36 @@ def _watch(address: int, seen: int, looks: int) -> bool:
 
 
 _PLAIN = bool(numba.core.config.DISABLE_JIT)
+ALONE = np.zeros(1, np.int64)  # the team of a compiled function that is run in one part
+
+if not _PLAIN:
+
+    @jit(EXACT)
+    def begin(team, part):  # type: ignore[no-untyped-def]
+        """The first thing that a part of a `shared` task does: part 0 calls the others."""
+        if team.size > 1 and part == 0:
+            _write(team.ctypes.data, team[0] + 1)
+
+    @jit(EXACT)
+    def end(team, part):  # type: ignore[no-untyped-def]
+        """The last thing that a part does: part 0 waits for the others, they for the next task,
+        a moment.
+        """
+        if team.size > 1:
+            now = _read(team.ctypes.data)
+            if part > 0:
+                _write(team.ctypes.data + part * 8 * _LINE, now)
+                _watch(team.ctypes.data, now, _WATCH)
+            else:
+                for i in range(_LINE, team.size, _LINE):
+                    _watch(team.ctypes.data + 8 * i, now - 1, _WATCH)
+
+else:
+
+    def begin(team: np.ndarray, part: int) -> None:
+        """Without a compiler nothing is shared out."""
+
+    end = begin
 
 
 class _Team:
@@ -113,6 +157,8 @@ class _Team:
                 self._asleep[i] = True
                 if self._counts[0] == task or self._asleep.pop(i, None) is None:
                     self._go[i].acquire()
+                if self._counts[0] == task:  # woken ahead of a task that is about to begin
+                    continue
             task = int(self._counts[0])
             if self._task is None:  # the team was replaced by one of another size
                 return
@@ -129,11 +175,32 @@ class _Team:
         for part in range(first, self._parts, self.helpers + 1):
             self._task(part)
 
-    def _start(self) -> None:
-        self._counts[0] += 1
+    def _wake(self) -> None:
         for i in range(self.helpers):
             if self._asleep.pop(i, None):
                 self._go[i].release()
+
+    def _start(self) -> None:
+        self._counts[0] += 1
+        self._wake()
+
+    def run_shared(self, task: Callable[[int, np.ndarray], None], parts: int) -> None:
+        """As `run`, for a task that begins and ends by itself; no more parts than threads."""
+        counts = self._counts
+        self._task, self._parts = lambda part: task(part, counts), parts
+        self._wake()
+        before = int(counts[0])
+        try:
+            task(0, counts)
+        finally:
+            if counts[0] != before:  # it did begin
+                for i in range(self.helpers):
+                    while counts[(1 + i) * _LINE] != before + 1:
+                        self._wake()  # it may have gone to sleep just before the task began
+                        self._seen((1 + i) * _LINE, before)
+            failed, self._failed = self._failed, []
+        if failed:
+            raise failed[0]
 
     def run(self, task: Callable[[int], None], parts: int) -> None:
         """Part 0 here, the others on the helpers; `free` is held by the caller."""
@@ -195,21 +262,39 @@ def parallel(task: Callable[[int], None], parts: int) -> None:
     Each part has to release the GIL (a compiled kernel does), or nothing is gained. An error in a
     part is raised here, after all parts have ended.
     """
+    team = _taken() if parts > 1 and get_num_threads() > 1 else None
+    if team is None:
+        for part in range(parts):
+            task(part)
+        return
+    try:
+        team.run(task, parts)
+    finally:
+        team.free.release()
+
+
+def shared(task: Callable[[int, np.ndarray], None], parts: int) -> None:
+    """As `parallel`, for a task whose one compiled call begins with ``begin(team, part)`` and ends
+    with ``end(team, part)``: task(part, team). With ``team=ALONE`` both do nothing.
+    """
+    team = _taken() if 1 < parts <= get_num_threads() and not _PLAIN else None
+    if team is None:
+        for part in range(parts):
+            task(part, ALONE)
+        return
+    try:
+        team.run_shared(task, parts)
+    finally:
+        team.free.release()
+
+
+def _taken() -> _Team | None:
+    """The team, if nobody else has it: to be set free again."""
     global _team
-    if parts > 1 and get_num_threads() > 1:
-        with _starting:
-            if _team is None:
-                _team = _Team(get_num_threads() - 1)
-            team = _team
-            taken = team.free.acquire(blocking=False)
-        if taken:
-            try:
-                return team.run(task, parts)
-            finally:
-                team.free.release()
-    for part in range(parts):
-        task(part)
-    return None
+    with _starting:
+        if _team is None:
+            _team = _Team(get_num_threads() - 1)
+        return _team if _team.free.acquire(blocking=False) else None
 
 
 def in_slices(n: int, task: Callable[[slice], object]) -> None:

@@ -175,8 +175,8 @@ class Recurrent(Module):
     sequence in all, where that can be done (and unrolled where not, saying once why); a call with a
     single step always runs unrolled, and so does every call inside `detect_anomaly`, which names
     the step. Values and gradients, also of gradients, are the same in all modes, but for rounding.
-    Gradients flow to x, the parameters and the initial state. Raises `ShapeError` for an x that is not (T, B, D), an
-    empty sequence, or lengths that do not fit.
+    Gradients flow to x, the parameters and the initial state. Raises `ShapeError` for an x that is
+    not (T, B, D), an empty sequence, or lengths that do not fit.
     """
 
     def __init__(self, cell: Module, reverse: bool = False, mode: str | None = None) -> None:

@@ -31,9 +31,10 @@ class LanguageModel(nn.Module):
         cell: ``"rnn"``, ``"gru"`` or ``"lstm"``.
         embedding_size: D of the embedding; H when left out.
         dropout: share of the units set to zero between the layers and before the head, in training.
+        mode: of the recurrent layers, as in `nn.Recurrent`.
 
     Raises:
-        ValueError: an unknown cell, a size below one, a dropout outside of 0 … 1.
+        ValueError: an unknown cell or mode, a size below one, a dropout outside of 0 … 1.
     """
 
     def __init__(
@@ -45,12 +46,15 @@ class LanguageModel(nn.Module):
         *,
         embedding_size: int | None = None,
         dropout: float = 0.0,
+        mode: str | None = None,
     ) -> None:
         if cell not in CELLS:
             raise ValueError(f"cell={cell!r} is unknown. Use one of {', '.join(map(repr, CELLS))}.")
         embedding_size = hidden_size if embedding_size is None else embedding_size
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.recurrent = CELLS[cell](embedding_size, hidden_size, num_layers, dropout=dropout)
+        self.recurrent = CELLS[cell](
+            embedding_size, hidden_size, num_layers, dropout=dropout, mode=mode
+        )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, vocabulary_size)
 
