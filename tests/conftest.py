@@ -1,6 +1,8 @@
 """Hypothesis profiles: `dev` for every day, `ci` (the default), `deep` for the patient.
 
-``HYPOTHESIS_PROFILE=deep pytest`` runs 2 000 examples a property.
+``HYPOTHESIS_PROFILE=deep pytest`` runs 2 000 examples a property. ``pytest --compiled`` compiles
+every layer whose mode is None from its first step on; tests that are about unrolled graphs as such
+carry the mark ``unrolled``, with the reason.
 """
 
 import os
@@ -23,6 +25,22 @@ settings.register_profile("dev", max_examples=10, **_COMMON)
 settings.register_profile("ci", max_examples=25, **_COMMON)
 settings.register_profile("deep", max_examples=2000, **_COMMON | {"derandomize": False})
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--compiled", action="store_true", help="compile layers from their first step")
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "unrolled(reason): about the graph of single steps, with --compiled too"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _compiled_from_the_first_step(request, monkeypatch):
+    if request.config.getoption("--compiled") and not request.node.get_closest_marker("unrolled"):
+        monkeypatch.setattr("tinyseq.nn.recurrent.COMPILED_FROM", 0)
 
 
 @pytest.fixture(autouse=True)
