@@ -338,7 +338,8 @@ def _matmul_joint(b: Tensor, uses: list[Use]) -> Tensor:
         g = concat(*(use.g for use in uses), axis=0)
         return matmul(_turned(a), g)
     terms = [matmul(_turned(use.inputs[0]), use.g) for use in uses]
-    return _add_up([sum_to(term, shape=b.shape) for term in terms])
+    alike = [t if t.shape == b.shape else sum_to(t, shape=b.shape) for t in terms]
+    return _add_up(alike)
 
 
 def _turned(x: Tensor) -> Tensor:
