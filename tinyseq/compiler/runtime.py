@@ -320,7 +320,8 @@ def load(name: str, text: str) -> dict[str, Callable[..., None]]:
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         module = f"{name}_{digest}"
         path = folder()
-        file = f"<tinyseq {module}>" if path is None else str(_written(path / f"{module}.py", text))
+        kept = None if path is None else _written(path / f"{module}.py", text)
+        file = f"<tinyseq {module}>" if kept is None else str(kept)
         lines = text.splitlines(keepends=True)
         linecache.cache[file] = (len(text), None, lines, file)
         # A module that can be imported by its name: what numba keeps on disk is found by that
@@ -332,19 +333,26 @@ def load(name: str, text: str) -> dict[str, Callable[..., None]]:
             for k, f in vars(emitted).items()
             if getattr(f, "__module__", "") == emitted.__name__
         }
-        keep = path is not None
-        _loaded[text] = {k: jit(keep=keep)(f) for k, f in own.items()}
+        _loaded[text] = {k: jit(keep=kept is not None)(f) for k, f in own.items()}
         vars(emitted).update(_loaded[text])  # they may call each other
         return _loaded[text]
 
 
-def _written(path: Path, text: str) -> Path:
-    """The file, there as a whole or not at all; one that is there already is left alone."""
-    if not path.exists():
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            f.write(text)
-        os.replace(temporary, path)
+def _written(path: Path, text: str) -> Path | None:
+    """The file, there as a whole or not at all; `None` when the folder is lost, or the disk full.
+
+    One of that length that is there already is left alone: numba looks at when it was written.
+    """
+    contents = text.encode()
+    try:
+        if not path.exists() or path.stat().st_size != len(contents):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            with os.fdopen(handle, "wb") as f:
+                f.write(contents)
+            os.replace(temporary, path)
+    except OSError:
+        return None
     return path
 
 

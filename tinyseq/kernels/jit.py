@@ -9,6 +9,7 @@ costs the compile time at every start, and one warning.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -70,6 +71,27 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
+def _never_fail(cache: Any) -> None:
+    """What a full disk or a power cut left of a file is no reason to fail: it is written anew, if
+    that can be done.
+    """
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_or_none(*args: Any) -> Any:
+        try:
+            return load(*args)
+        except Exception:  # whatever pickle makes of it
+            with contextlib.suppress(OSError):
+                cache.flush()
+            return None
+
+    def save_or_not(*args: Any) -> None:
+        with contextlib.suppress(OSError):
+            save(*args)
+
+    cache.load_overload, cache.save_overload = load_or_none, save_or_not
+
+
 def jit(
     fastmath: Iterable[str] = SUMS, inline: bool = False, keep: bool = True
 ) -> Callable[[F], F]:
@@ -95,6 +117,7 @@ def jit(
             config.CACHE_DIR = str(path)
             try:
                 compiled.enable_caching()
+                _never_fail(compiled._cache)
             finally:
                 config.CACHE_DIR = outer
         return compiled
