@@ -476,11 +476,6 @@ ERRORS = [
     (lambda: nn.RNN(3, 4, nonlinearity="cos"), ValueError, r"'cos' is unknown"),
     (lambda: nn.GRU(3, 4, variant="v3"), ValueError, r"'v3' is unknown. Use one of reset_after"),
     (lambda: nn.Recurrent(nn.RNNCell(3, 4), mode="fast"), ValueError, r"mode='fast' is unknown"),
-    (
-        lambda: nn.Recurrent(nn.RNNCell(3, 4), mode="compiled"),
-        NotImplementedError,
-        r"not there yet",
-    ),
     (lambda: nn.Stacked(), ValueError, r"at least one layer"),
     (lambda: nn.Dropout(1.0), ValueError, r"p=1.0 must be at least 0 and less than 1"),
     (lambda: nn.Linear(5, 2)(X), ShapeError, r"D=3 features.*in_features=5"),

@@ -29,7 +29,8 @@ def leaves(case):
 
 
 def test_every_op_has_a_strategy():
-    assert set(REGISTRY) == set(OPS)
+    of_the_compiler = {"scan", "piece", "joined"}  # there once it was used: see test_compiler.py
+    assert set(REGISTRY) - of_the_compiler == set(OPS)
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

@@ -202,11 +202,6 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
         return squeeze(wide, -2 if b.ndim > 1 else -1)
     if b.ndim == 1:
         return squeeze(matmul(a, raw.reshape(b, shape=(b.size, 1))), -1)
-    if a.ndim > 2 and b.ndim == 2 and a.shape[-1] == b.shape[0]:
-        # One large product instead of a batch of small ones, here and in the gradient of b.
-        rows = math.prod(a.shape[:-1])
-        flat = raw.matmul(raw.reshape(a, shape=(rows, a.shape[-1])), b)
-        return raw.reshape(flat, shape=(*a.shape[:-1], b.shape[1]))
     return raw.matmul(a, b)
 
 

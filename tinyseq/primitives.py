@@ -332,13 +332,20 @@ def _matmul_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor | No
 
 def _matmul_joint(b: Tensor, uses: list[Use]) -> Tensor:
     """Σ aᵀ g over the uses: for a shared weight, one product of the rows of all steps."""
-    stacked = len(uses) > 1 and recording.tape is None  # a compiled step stacks over time anyway
-    if stacked and b.ndim == 2 and builtins.all(use.g.ndim == 2 for use in uses):
-        a = concat(*(use.inputs[0] for use in uses), axis=0)
-        g = concat(*(use.g for use in uses), axis=0)
-        return matmul(_turned(a), g)
-    terms = [matmul(_turned(use.inputs[0]), use.g) for use in uses]
-    return _add_up([sum_to(term, shape=b.shape) for term in terms])
+    pairs = [(use.inputs[0], use.g) for use in uses]
+    if b.ndim == 2:  # a batch of matrices times one is a matrix of all their rows
+        pairs = [(_as_rows(a), _as_rows(g)) for a, g in pairs]
+        if len(pairs) > 1 and recording.tape is None:  # a compiled step stacks over time anyway
+            a, g = (concat(*parts, axis=0) for parts in zip(*pairs, strict=True))
+            return matmul(_turned(a), g)
+    terms = [matmul(_turned(a), g) for a, g in pairs]
+    alike = [t if t.shape == b.shape else sum_to(t, shape=b.shape) for t in terms]
+    return _add_up(alike)
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    rows = math.prod(x.shape[:-1])
+    return x if x.ndim == 2 else reshape(x, shape=(rows, x.shape[-1]))
 
 
 def _turned(x: Tensor) -> Tensor:
@@ -363,6 +370,14 @@ def _add_up(terms: list[Tensor]) -> Tensor:
 )
 def matmul(a: np.ndarray, b: np.ndarray) -> Any:
     """y[..., i, j] = Σₖ a[..., i, k] · b[..., k, j]."""
+    if a.ndim > 2 and b.ndim == 2 and a.shape[-1] == b.shape[0]:
+        # One large product instead of a batch of small ones
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+        return _matrix_product(rows, b).reshape(*a.shape[:-1], b.shape[1])
+    return _matrix_product(a, b)
+
+
+def _matrix_product(a: np.ndarray, b: np.ndarray) -> Any:
     kernels = awake.kernels
     if kernels is not None and a.ndim == b.ndim == 2 and a.dtype == b.dtype in FLOATS:
         (M, K), (k, N) = a.shape, b.shape

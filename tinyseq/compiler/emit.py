@@ -40,6 +40,7 @@ class Argument(NamedTuple):
     name: str
     role: str
     value: Value
+    anew: bool  # whether each run brings an array of its own
 
 
 @dataclass
@@ -245,7 +246,7 @@ class _Writer:
         self.before = {v: i for i, v in enumerate(self.program.before)}
         self.carried = {v: i for i, v in enumerate(self.program.seeds[1:])}
         self.after: dict[Value, int] = {}
-        made = {e.output for e in equations}
+        self.made = made = {e.output for e in equations}
         stored = {v: r for v, r in known.items() if r in ("steps", "chunk") and v in made}
         ends = [t.value for t in targets if t.value is not None]
         needed = leading_to([*stored, *ends])
@@ -359,7 +360,11 @@ class _Writer:
         name = name or value.name
         key = (name, role)
         if key not in self.arguments:
-            self.arguments[key] = Argument(name, role, value)
+            anew = role in ("flat", "sums", "weight")
+            if role == "steps":
+                anew = value.kind in ("x", "noise", "seed")
+                anew |= self.name in ("backward", "behind") and value in self.made  # a gradient
+            self.arguments[key] = Argument(name, role, value, anew)
         return name
 
     def element(self, v: Value, j: _Index) -> str:

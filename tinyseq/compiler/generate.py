@@ -230,12 +230,12 @@ def write(
     row = np.zeros((1, 1), weight.dtype)
     arrays |= {e.output: np.broadcast_to(row, (1, 1, e.output.width)) for e in loop.products}
     run = Run(loop, arrays, reverse=True)  # the state goes to 1: the first symbol has number 1
-    run.prepare()
+    prepared = run.prepare()
     tables = {program.x: weight}
     tables |= {e.output: gemm.product(weight, arrays[e.inputs[1]]) for e in loop.products}
     bound = [
-        tables[a.value].reshape(V, 1, -1) if a.value in tables else run.bind(a)
-        for a in loop.source.forward.arguments
+        tables[a.value].reshape(V, 1, -1) if a.value in tables else array
+        for a, array in zip(loop.source.forward.arguments, prepared, strict=True)
     ]
     generate = loop.functions["generate"]
     cumulative = np.empty(program.before[0].width)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,14 @@ from tinyseq.compiler.program import Equation, Program, Value
 from tinyseq.compiler.split import Plan, kind, listed, split
 from tinyseq.kernels import gemm
 from tinyseq.kernels.jit import folder, jit
+from tinyseq.kernels.memory import aligned, over, raw
 from tinyseq.kernels.threads import ALONE, get_num_threads, shared
 
 _WORTH_SHARING = 2e7  # operations below which waking a second thread costs more than it brings
 _ROWS = 256  # of a chunk, for each thread: its numbers are to stay in the second-level cache
+_MOST = 4  # memories of other sizes that a program keeps
+_LISTED = [object()]
+_ALONE = sys.getrefcount(_LISTED[0])  # of something that a list holds, and nobody else
 _SILENT = 2.0  # seconds of compiling before it is said
 
 
@@ -45,97 +50,195 @@ class Compiled:
         self.work = sum(2.0 * e.inputs[0].width * e.output.width for e in products)
         self.work += 30.0 * sum(e.output.width for e in self.plan.forward)
 
+        self.constants = {v: v.data for v in program.constants if v.data is not None and not v.row}
+        self._memories: list[Memory] = []
+        self._lock = threading.Lock()
+
     def emitted(self) -> Source:
         return emit(self.plan)
 
+    def memory(self, T: int, B: int, reverse: int, parts: int) -> Memory:
+        """Memory of this size that nobody works in."""
+        size = (T, B, reverse, parts)
+        with self._lock:
+            for n in range(len(self._memories)):
+                if sys.getrefcount(self._memories[n]) == _ALONE and self._memories[n].returned():
+                    m = self._memories[n]
+                    if (m.T, m.B, m.reverse, m.parts) == size:
+                        self._memories.append(self._memories.pop(n))  # the last used one is last
+                        return m
+            self._memories = [m for m in self._memories if not m.returned()][-_MOST:] + [
+                m for m in self._memories if m.returned()
+            ][-_MOST:]
+            self._memories.append(Memory(self, *size))
+            return self._memories[-1]
 
-class Run:
-    """One sequence through a compiled program: forward now, backward perhaps later.
 
-    Memory for T steps and B sequences, in numbers: `forward` holds the states, (T + 1) B W each,
-    and what is saved, T B W each; `backward` takes a T B W for each factor of a weight's gradient.
+class Memory:
+    """What a compiled program works in, for sequences of one size: used again, as fresh memory
+    costs page faults and time in Python, at every step of a training.
+
+    In numbers: the states, (T + 1) B W each, and what is saved, T B W each, from `Run.forward` on;
+    in `Run.backward` besides a chunk of each factor of a weight's gradient.
     """
 
-    def __init__(
-        self,
-        compiled: Compiled,
-        inputs: Mapping[Value, np.ndarray],
-        reverse: bool,
-    ) -> None:
-        self.compiled = compiled
+    def __init__(self, compiled: Compiled, T: int, B: int, reverse: int, parts: int) -> None:
+        self.compiled, self.T, self.B, self.reverse, self.parts = compiled, T, B, reverse, parts
         program = compiled.program
-        self.values: dict[Value, np.ndarray] = dict(inputs)
-        self.T, self.B = self.values[program.x].shape[:2]
-        self.reverse = int(reverse)
         self.dtype = program.dtype
-        self.buffers: dict[tuple[str, str], np.ndarray] = {}  # by name and role
-        enough = self.T * self.B * compiled.work > _WORTH_SHARING
-        self.parts = max(1, min(get_num_threads(), self.B)) if enough else 1
-        cuts = [self.B * i // self.parts for i in range(self.parts + 1)]
+        cuts = [B * i // parts for i in range(parts + 1)]
         self.cuts = list(itertools.pairwise(cuts))
-        self.chunk = max(1, min(self.T, _ROWS * self.parts // self.B))
+        self.chunk = max(1, min(T, _ROWS * parts // B))
         #: Which state the output y is, if it is one: its memory then is that of the outputs
         assert program.y is not None
         self.own = program.states.index(program.y) if program.y in program.states else None
-        self.tails = self._tails()
-        self.outputs = self._outputs()
-
-    # -- the two directions -----------------------------------------------------------------------
-
-    def prepare(self) -> np.ndarray:
-        """Memory for the states and the outputs, with the initial state in place."""
-        compiled, program = self.compiled, self.compiled.program
-        for v in program.constants:
-            if v.data is not None and not v.row:
-                self.values[v] = v.data
-        for e in compiled.plan.constant:
-            self.constant(e)
-        flat = pool.take((self.size,), self.dtype)
+        self.tails = self._tails(program.y.width)
+        self.outputs = self._outputs(program.y)
+        self.size = max(stop for _, stop, _ in self.outputs)
+        if self.own is not None:
+            self.size = max(self.size, (T + 1) * B * program.y.width)
+        self.raw = raw((self.size,), self.dtype)
+        self.buffers: dict[tuple[str, str], np.ndarray] = {}  # by name and role
+        flat = self.flat()
         for i, v in enumerate(program.before):
             if i == self.own:
-                states = flat[: (self.T + 1) * self.B * v.width].reshape(self.T + 1, self.B, -1)
+                states = flat[: (T + 1) * B * v.width].reshape(T + 1, B, -1)
             else:
-                states = pool.take((self.T + 1, self.B, v.width), self.dtype)
-            states[self.T if self.reverse else 0] = self.values[v].reshape(self.B, -1)
+                states = aligned((T + 1, B, v.width), self.dtype)
             self.buffers[v.name, "state"] = states
         if self.own is None:
-            assert program.y is not None
-            n = self.T * self.B * program.y.width
-            self.buffers["y", "steps"] = flat[:n].reshape(self.T, self.B, -1)
-        return flat
+            n = T * B * program.y.width
+            self.buffers["y", "steps"] = flat[:n].reshape(T, B, -1)
+        for seed in program.seeds[1:]:
+            self.buffers[seed.name, "carried"] = aligned((2, B, seed.width), self.dtype)
+        self.arguments: dict[str, list[Any]] = {}
+        for f in (compiled.source.forward, compiled.source.backward):
+            if f is not None:
+                self.arguments[f.name] = [self._bind(a) for a in f.arguments]
+        del flat, states
+        self._held = sys.getrefcount(self.raw)
+
+    def flat(self) -> np.ndarray:
+        """All outputs in one flat array: see `outputs`."""
+        return over(self.raw, (self.size,), self.dtype)
+
+    def returned(self) -> bool:
+        """Whether nobody outside holds the outputs, or a view of them."""
+        return sys.getrefcount(self.raw) == self._held
+
+    def _tails(self, width: int) -> dict[int, tuple[int, int]]:
+        """Behind y: the last states that are not part of it."""
+        at = (self.T + (self.own is not None)) * self.B * width
+        out = {}
+        for i, v in enumerate(self.compiled.program.states):
+            if i != self.own:
+                out[i] = (at, at + self.B * v.width)
+                at += self.B * v.width
+        return out
+
+    def _outputs(self, y: Value) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Where in the flat array y and each last state lie: (start, stop, shape)."""
+        row = self.B * y.width
+        start = 0 if self.own is None or self.reverse else row
+        out = [(start, start + self.T * row, (self.T, self.B, *y.shape[1:]))]
+        for i, v in enumerate(self.compiled.program.states):
+            shape = (self.B, *v.shape[1:])
+            if i == self.own:
+                at = 0 if self.reverse else self.T * row
+                out.append((at, at + row, shape))
+            else:
+                out.append((*self.tails[i], shape))
+        return out
+
+    def _bind(self, a: Argument) -> np.ndarray | None:
+        """Memory for an argument; `None` for one that each run brings."""
+        if a.anew:
+            return None
+        key = (a.name, a.role)
+        if key not in self.buffers:
+            self.buffers[key] = aligned(*self._shape(a))
+        return self.buffers[key]
+
+    def _shape(self, a: Argument) -> tuple[tuple[int, ...], Any]:
+        v, parts = a.value, self.parts
+        if a.role == "panels":
+            columns = gemm.width(self.dtype)
+            return (math.ceil(v.shape[1] / columns), v.shape[0], columns), self.dtype
+        if a.role in ("packed", "tiles"):
+            rows, outer = self.chunk * math.ceil(self.B / parts), self.compiled.plan.outer
+            if a.role == "packed":
+                size = max(gemm.panels_size(rows, o.right.width, self.dtype) for o in outer)
+            else:
+                size = gemm.tiles_size(rows, max(o.left.width for o in outer))
+            return (parts, -size % -16 + size), self.dtype
+        return {
+            "steps": (self.T, self.B, v.width),
+            "chunk": (self.chunk, self.B, v.width),
+            "rows": (self.B, v.width),
+            "scratch": (parts, v.width),
+        }[a.role], v.dtype
+
+
+class Run:
+    """One sequence through a compiled program: forward now, backward perhaps later."""
+
+    def __init__(
+        self, compiled: Compiled, inputs: Mapping[Value, np.ndarray], reverse: bool
+    ) -> None:
+        self.compiled = compiled
+        self.values: dict[Value, np.ndarray] = {**inputs, **compiled.constants}
+        T, B = self.values[compiled.program.x].shape[:2]
+        enough = T * B * compiled.work > _WORTH_SHARING
+        parts = max(1, min(get_num_threads(), B)) if enough else 1
+        self.memory = compiled.memory(T, B, int(reverse), parts)
 
     def forward(self) -> np.ndarray:
-        """All outputs in one flat array: see `outputs`."""
-        compiled, program = self.compiled, self.compiled.program
-        flat = self.prepare()
-        self.call(compiled.source.forward)
-        for i, (start, stop) in self.tails.items():
-            last = self.buffers[program.before[i].name, "state"][0 if self.reverse else self.T]
-            flat[start:stop] = last.reshape(-1)
+        """All outputs in one flat array: see `Memory.outputs`."""
+        memory = self.memory
+        arguments = self.prepare()
+        self.call(self.compiled.source.forward, arguments)
+        for n, a in enumerate(self.compiled.source.forward.arguments):
+            if a.anew:
+                arguments[n] = None  # not held for longer than it is wanted
+        flat = memory.flat()
+        for i, (start, stop) in memory.tails.items():
+            states = memory.buffers[self.compiled.program.before[i].name, "state"]
+            flat[start:stop] = states[0 if memory.reverse else memory.T].reshape(-1)
         return flat
+
+    def prepare(self) -> list[Any]:
+        """The arguments of the forward function, with the initial state in place."""
+        memory, program = self.memory, self.compiled.program
+        for e in self.compiled.plan.constant:
+            self.constant(e)
+        first = memory.T if memory.reverse else 0
+        for v in program.before:
+            memory.buffers[v.name, "state"][first] = self.values[v].reshape(memory.B, -1)
+        return self.arguments(self.compiled.source.forward)
 
     def backward(self, g: np.ndarray) -> dict[Value, np.ndarray]:
         """The gradient of each wanted input, from that of the flat outputs."""
-        compiled, program = self.compiled, self.compiled.program
-        plan, source = compiled.plan, compiled.source
+        memory, program = self.memory, self.compiled.program
+        plan, source = self.compiled.plan, self.compiled.source
         if source.backward is None:  # nothing of what is wanted was used
             return {}
-        keep = dict(self.buffers)  # what forward left; the rest is this call's own
-        start, stop, _ = self.outputs[0]
-        self.buffers[program.seeds[0].name, "steps"] = g[start:stop].reshape(self.T, self.B, -1)
+        start, stop, _ = memory.outputs[0]
+        self.values[program.seeds[0]] = g[start:stop].reshape(memory.T, memory.B, -1)
         for i, seed in enumerate(program.seeds[1:]):
-            carried = pool.take((2, self.B, seed.width), self.dtype)
-            tail = self.tails.get(i)
-            carried[0] = 0 if tail is None else g[slice(*tail)].reshape(self.B, -1)
-            self.buffers[seed.name, "carried"] = carried
-        self.call(source.backward)
-        for a in source.backward.arguments:
-            if a.role in ("sums", "weight"):
-                sums = self.buffers[a.name, a.role]
-                total = sums[0].copy() if self.parts == 1 else np.add(sums[0], sums[1])
-                for part in range(2, self.parts):
-                    total += sums[part]
-                self.values[a.value] = total.reshape(a.value.shape)
+            carried, tail = memory.buffers[seed.name, "carried"], memory.tails.get(i)
+            carried[0] = 0 if tail is None else g[slice(*tail)].reshape(memory.B, -1)
+        arguments = self.arguments(source.backward)
+        self.call(source.backward, arguments)
+        of_x: dict[str, np.ndarray] = {}
+        for n, a in enumerate(source.backward.arguments):
+            if a.anew:
+                made, arguments[n] = arguments[n], None  # not held for longer than it is wanted
+                if a.role in ("sums", "weight"):
+                    made = made.base if len(made) == 1 else _sum(made)
+                    made = made if made.shape == a.value.shape else made.reshape(a.value.shape)
+                    self.values[a.value] = made
+                else:
+                    of_x[a.name] = made
         for e in plan.final:
             self.constant(e)
         gradients = {}
@@ -143,115 +246,60 @@ class Run:
             made = program.gradients.get(v)
             if v.kind == "state":
                 seed = program.seeds[1 + program.before.index(v)]
-                carried = self.buffers[seed.name, "carried"]
-                gradients[v] = carried[self.T % 2].reshape(self.values[v].shape).copy()
+                carried = memory.buffers[seed.name, "carried"]
+                gradients[v] = carried[memory.T % 2].reshape(self.values[v].shape).copy()
             elif made is not None and made.row:
-                name = x_gradient(made)
-                gradients[v] = self.buffers[name, "steps"].reshape(self.values[v].shape)
+                gradients[v] = of_x[x_gradient(made)].reshape(self.values[v].shape)
             elif made is not None:
                 gradients[v] = self.values[made]
-        self.buffers = keep
         return gradients
 
-    # -- outputs ----------------------------------------------------------------------------------
-
-    @property
-    def size(self) -> int:
-        ends = [stop for _, stop, _ in self.outputs]
-        whole = (self.T + 1) * self.B * self.compiled.program.y.width  # type: ignore[union-attr]
-        return max(*ends, whole if self.own is not None else 0)
-
-    def _outputs(self) -> list[tuple[int, int, tuple[int, ...]]]:
-        """Where in the flat array y and each last state lie: (start, stop, shape)."""
-        program = self.compiled.program
-        assert program.y is not None
-        row = self.B * program.y.width
-        start = 0 if self.own is None or self.reverse else row
-        shaped = (self.B, *program.y.shape[1:])
-        out = [(start, start + self.T * row, (self.T, *shaped))]
-        tails = self.tails
-        for i, v in enumerate(program.states):
-            shape = (self.B, *v.shape[1:])
-            if i == self.own:
-                at = 0 if self.reverse else self.T * row
-                out.append((at, at + row, shape))
-            else:
-                out.append((*tails[i], shape))
+    def arguments(self, function: Function) -> list[Any]:
+        """What an emitted function takes: memory, and what is this run's own."""
+        memory, values = self.memory, self.values
+        out = memory.arguments[function.name]
+        for n, a in enumerate(function.arguments):
+            if a.role == "panels":
+                gemm.pack(values[a.value], out[n])
+            elif a.role == "flat":
+                out[n] = np.asarray(values[a.value], order="C")
+            elif a.role in ("sums", "weight"):
+                whole = a.value.shape if a.role == "weight" else (a.value.width,)
+                if memory.parts == 1:  # the sum itself, in an array of its own
+                    out[n] = np.zeros(whole, memory.dtype)[None]
+                else:
+                    out[n] = pool.take((memory.parts, *whole), memory.dtype)
+                    out[n][...] = 0
+            elif a.anew and a.name == a.value.name and a.value.kind != "made":
+                out[n] = values[a.value].reshape(memory.T, memory.B, -1)
+            elif a.anew:
+                out[n] = pool.take((memory.T, memory.B, a.value.width), memory.dtype)
         return out
-
-    def _tails(self) -> dict[int, tuple[int, int]]:
-        """Behind y: the last states that are not part of it."""
-        program = self.compiled.program
-        assert program.y is not None
-        at = (self.T + (self.own is not None)) * self.B * program.y.width
-        out = {}
-        for i, v in enumerate(program.states):
-            if i != self.own:
-                out[i] = (at, at + self.B * v.width)
-                at += self.B * v.width
-        return out
-
-    # -- running it -------------------------------------------------------------------------------
 
     def constant(self, e: Equation) -> None:
         arrays = [self.values[x] for x in e.inputs]
         out = np.asarray(e.op.forward(*arrays, **e.attrs))
         self.values[e.output] = out if out.dtype == e.output.dtype else out.astype(e.output.dtype)
 
-    def call(self, function: Function) -> None:
+    def call(self, function: Function, arrays: list[Any]) -> None:
         """Run an emitted function, its rows shared out over the threads."""
-        arrays = [self.bind(a) for a in function.arguments]
-        run = self.compiled.functions[function.name]
-        T, reverse, chunk, cuts = self.T, self.reverse, self.chunk, self.cuts
+        run, memory = self.compiled.functions[function.name], self.memory
+        sizes, cuts = (memory.T, memory.reverse, memory.chunk), memory.cuts
         if function.name not in self.compiled.there and hasattr(run, "signatures"):
             with said(self.compiled.program.name, function.name):
-                run(
-                    ALONE, 0, 0, 0, T, reverse, chunk, *arrays
-                )  # compiles (or loads): no rows to run yet
+                run(ALONE, 0, 0, 0, *sizes, *arrays)  # compiles, or loads: no rows to run yet
             self.compiled.there.add(function.name)
-        if self.parts == 1:
-            run(ALONE, 0, 0, self.B, T, reverse, chunk, *arrays)
+        if memory.parts == 1:
+            run(ALONE, 0, 0, memory.B, *sizes, *arrays)
         else:
-            shared(lambda i, team: run(team, i, *cuts[i], T, reverse, chunk, *arrays), self.parts)
+            shared(lambda i, team: run(team, i, *cuts[i], *sizes, *arrays), memory.parts)
 
-    def bind(self, a: Argument) -> np.ndarray:
-        """The array for an argument: what is there, or new memory for it."""
-        v = a.value
-        if a.role == "flat":
-            return np.asarray(self.values[v], order="C")
-        if v.kind in ("x", "noise"):
-            return self.values[v].reshape(self.T, self.B, -1)
-        key = (a.name, a.role)
-        if key not in self.buffers:
-            self.buffers[key] = self.memory(a)
-        return self.buffers[key]
 
-    def memory(self, a: Argument) -> np.ndarray:
-        v, parts = a.value, self.parts
-        if a.role == "panels":
-            w = self.values[v]
-            columns = gemm.width(self.dtype)
-            count = math.ceil(w.shape[1] / columns)
-            return gemm.pack(w, pool.take((count, w.shape[0], columns), self.dtype))
-        if a.role in ("packed", "tiles"):
-            rows, outer = self.chunk * math.ceil(self.B / parts), self.compiled.plan.outer
-            if a.role == "packed":
-                size = max(gemm.panels_size(rows, o.right.width, self.dtype) for o in outer)
-            else:
-                size = gemm.tiles_size(rows, max(o.left.width for o in outer))
-            return pool.take((parts, size), self.dtype)
-        if a.role in ("sums", "weight"):
-            whole = v.shape if a.role == "weight" else (v.width,)
-            sums = pool.take((parts, *whole), self.dtype)
-            sums[...] = 0
-            return sums
-        shape = {
-            "steps": (self.T, self.B, v.width),
-            "chunk": (self.chunk, self.B, v.width),
-            "rows": (self.B, v.width),
-            "scratch": (parts, v.width),
-        }[a.role]
-        return pool.take(shape, v.dtype)
+def _sum(parts: np.ndarray) -> np.ndarray:
+    total: np.ndarray = np.add(parts[0], parts[1])
+    for part in parts[2:]:
+        total += part
+    return total
 
 
 # -- source and functions -------------------------------------------------------------------------

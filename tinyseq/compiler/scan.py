@@ -85,7 +85,7 @@ def scan(
     run = Run(compiled, arrays, reverse)
     call = _Call(run, cell, list(values), running, noise, len(state))
     flat = _scan(*inputs, call=call)
-    y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.outputs)
+    y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.memory.outputs)
     return y, tuple(after)
 
 
@@ -108,19 +108,20 @@ class _Call:
     def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The same y and last state, step by step."""
         x, *state = inputs[: 1 + self.states]
-        reverse = bool(self.run.reverse)
+        reverse = bool(self.run.memory.reverse)
         with within(self.path), recorded(True):
             return unroll(self.cell, x, tuple(state), reverse, self.running, noise=self.noise)
 
     def again(self, inputs: Sequence[Tensor]) -> Tensor:
         """The same flat outputs, unrolled and recorded: for gradients of gradients."""
-        run, own = self.run, self.run.own
+        memory = self.run.memory
+        own = memory.own
         y, after = self.unrolled(inputs)
         parts = [ops.reshape(y, -1)]
         if own is not None:
             before = ops.reshape(inputs[1 + own], -1)
-            parts = [*parts, before] if run.reverse else [before, *parts]
-        parts += [ops.reshape(after[i], -1) for i in run.tails]
+            parts = [*parts, before] if memory.reverse else [before, *parts]
+        parts += [ops.reshape(after[i], -1) for i in memory.tails]
         return ops.concat(parts)
 
 
@@ -226,7 +227,7 @@ def _replayed(node: Node, inputs: tuple[Tensor, ...]) -> dict[Any, Tensor]:
     if call.running is not None and (masked := inputs[0].node) is not None:
         inputs = (masked.inputs[1], *inputs[1:])  # `unroll` masks x itself
     y, after = call.unrolled(inputs)
-    return dict(zip(call.run.outputs, (y, *after), strict=True))
+    return dict(zip(call.run.memory.outputs, (y, *after), strict=True))
 
 
 def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:
