@@ -51,7 +51,7 @@ class Compiled:
         self.work += 30.0 * sum(e.output.width for e in self.plan.forward)
 
         self.constants = {v: v.data for v in program.constants if v.data is not None and not v.row}
-        self._memories: list[Memory] = []
+        self.memories: list[Memory] = []
         self._lock = threading.Lock()
 
     def emitted(self) -> Source:
@@ -61,17 +61,17 @@ class Compiled:
         """Memory of this size that nobody works in."""
         size = (T, B, reverse, parts)
         with self._lock:
-            for n in range(len(self._memories)):
-                if sys.getrefcount(self._memories[n]) == _ALONE and self._memories[n].returned():
-                    m = self._memories[n]
+            for n in range(len(self.memories)):
+                if sys.getrefcount(self.memories[n]) == _ALONE and self.memories[n].returned():
+                    m = self.memories[n]
                     if (m.T, m.B, m.reverse, m.parts) == size:
-                        self._memories.append(self._memories.pop(n))  # the last used one is last
+                        self.memories.append(self.memories.pop(n))  # the last used one is last
                         return m
-            self._memories = [m for m in self._memories if not m.returned()][-_MOST:] + [
-                m for m in self._memories if m.returned()
+            self.memories = [m for m in self.memories if not m.returned()][-_MOST:] + [
+                m for m in self.memories if m.returned()
             ][-_MOST:]
-            self._memories.append(Memory(self, *size))
-            return self._memories[-1]
+            self.memories.append(Memory(self, *size))
+            return self.memories[-1]
 
 
 class Memory:
@@ -125,6 +125,11 @@ class Memory:
     def returned(self) -> bool:
         """Whether nobody outside holds the outputs, or a view of them."""
         return sys.getrefcount(self.raw) == self._held
+
+    def nbytes(self) -> int:
+        """How much it is, in bytes."""
+        arrays = {id(a): a for a in self.buffers.values() if a.base is not self.raw}
+        return int(self.raw.nbytes + sum(a.nbytes for a in arrays.values()))
 
     def _tails(self, width: int) -> dict[int, tuple[int, int]]:
         """Behind y: the last states that are not part of it."""
