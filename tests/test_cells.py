@@ -392,6 +392,7 @@ class Recorder(nn.Module):
         return (ts.tensor(np.ones_like(state[0].numpy())),)
 
 
+@pytest.mark.unrolled("its cell notes what it is called with")
 def test_variational_dropout_drops_the_same_units_at_every_step():
     cell = Recorder()
     layer = nn.Recurrent(nn.VariationalDropout(cell, 0.25, 0.5, rng=np.random.default_rng(0)))
@@ -466,6 +467,7 @@ def test_zoneout_under_dropout_keeps_the_whole_state():
         assert (after.numpy() == before.numpy()).mean() == pytest.approx(0.9, abs=0.03)
 
 
+@pytest.mark.unrolled("its cell notes what it is called with")
 def test_zoneout_draws_anew_at_every_step():
     cell = Recorder()
     layer = nn.Recurrent(nn.Zoneout(cell, 0.5, rng=np.random.default_rng(0)))
@@ -494,6 +496,7 @@ def test_the_same_seed_gives_the_same_bits(name):
     assert ts.random.get_state() == before  # evaluation draws nothing
 
 
+@pytest.mark.unrolled("float64 inputs of float32 parameters run unrolled")
 def test_an_rng_of_its_own():
     def run():
         rng = np.random.default_rng(5)
@@ -521,6 +524,7 @@ def test_a_cell_of_your_own_may_draw():
         np.testing.assert_array_equal(y.numpy()[:, 0, 0], [6, 6, 5, 3])
 
 
+@pytest.mark.unrolled("about the paths of single steps")
 def test_paths_and_names_show_the_wrappers():
     layer = nn.Stacked(nn.Zoneout(nn.LSTMCell(2, 3), 0.5))
     names = [n for n, _ in layer.named_parameters()]

@@ -424,6 +424,7 @@ def test_the_walk_is_in_order_and_meets_each_value_once():
     ]
 
 
+@pytest.mark.unrolled("about the paths of single steps")
 def test_scopes_name_module_and_step():
     y, _ = ts.nn.LSTM(2, 3)(ts.tensor(np.ones((2, 1, 2))))
     scopes = {t.node.scope for t in graph.topological(y) if t.node}
@@ -459,6 +460,7 @@ print("freed")
     assert run.stdout.strip() == "freed", run.stderr
 
 
+@pytest.mark.unrolled("float64 inputs of float32 parameters run unrolled")
 def test_nothing_is_left_for_the_garbage_collector():
     """No cycles: a recording goes away with its last reference, at once."""
 

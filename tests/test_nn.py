@@ -172,6 +172,7 @@ def test_products_computed_ahead_are_of_the_right_weight_when_nothing_is_recorde
         np.testing.assert_allclose(y.numpy(), step_by_step.numpy(), atol=1e-12)
 
 
+@pytest.mark.unrolled("about products computed ahead in the unrolled graph")
 def test_the_gradient_of_a_step_that_was_computed_ahead_is_refused():
     kept = []
 

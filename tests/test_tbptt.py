@@ -213,7 +213,7 @@ def test_forgetting_to_detach_says_so(kind):
     layer.zero_grad()
     with pytest.raises(
         GraphError,
-        match=r"of shape \(2, 3\) was freed .* carried on from an earlier chunk, it was not cut "
+        match=r"of shape \(.*\) was freed .* carried on from an earlier chunk, it was not cut "
         r"off: detach\(\) the state before the next chunk, nn.detach\(state\) .*nn.tbptt",
     ):
         y.sum().backward()

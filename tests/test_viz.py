@@ -375,6 +375,7 @@ def test_deep_frames_are_folded():
     assert not [pair for pair in edges(by_step) if pair[0] == pair[1]]
 
 
+@pytest.mark.unrolled("float64 inputs of float32 parameters run unrolled")
 def test_what_is_too_large_is_refused_with_the_remedy():
     x = ts.tensor(1.0, requires_grad=True)
     for _ in range(3000):

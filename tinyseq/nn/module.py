@@ -88,16 +88,14 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below it, each once, with dotted names (its own is the prefix)."""
-        seen: set[int] = set()
+        return self._below(prefix, set())
 
-        def visit(module: Module, name: str) -> Iterator[tuple[str, Module]]:
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
-                for part, child in module._children():
-                    yield from visit(child, f"{name}.{part}" if name else part)
-
-        return visit(self, prefix)
+    def _below(self, name: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+        if id(self) not in seen:
+            seen.add(id(self))
+            yield name, self
+            for part, child in self._children():
+                yield from child._below(f"{name}.{part}" if name else part, seen)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Parameters and constants, each once, with dotted names such as ``layers.0.cell.w_x``."""
