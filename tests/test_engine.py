@@ -540,3 +540,21 @@ def test_import_is_light():
     code = f"import sys, tinyseq; print([m for m in ({heavy}) if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_tensor_is_looked_at_for_as_long_as_somebody_holds_its_array():
+    """Writing once into ``.data`` must not cost a pass over the memory at every later use."""
+    w = ts.tensor(np.ones((3, 3)), requires_grad=True)
+    w.data[...] = 2
+    (w * w).sum().backward()
+    assert w._watch.checksum is None  # nobody holds it any more
+    view = w.data[1]
+    y = (w * w).sum()
+    view[0] = 9  # a view of it is enough to write
+    with pytest.raises(ts.errors.GraphError, match="changed in place"):
+        y.backward()
+    part = ts.tensor(np.ones((2, 3)))[0]  # an array that is a view: who holds another is not seen
+    other = part.data[1:]
+    part.version()
+    assert part._watch.owner.checksum is not None
+    del other

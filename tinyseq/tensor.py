@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Number
@@ -35,12 +36,23 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data.cast("B")) if array.size else 0
 
 
+def _ours() -> int:
+    """What Python counts for an array that a tensor and its watch hold, and nobody else."""
+    tensor, watch = [np.empty(1)], []
+    watch.append(tensor[0])
+    return sys.getrefcount(tensor[0])
+
+
+_OURS = _ours()
+
+
 class _Watch:
     """Counts how often an array's contents were seen to change.
 
     Nobody can tell when NumPy writes into an array, so contents are compared, by checksum. That
     costs a pass over the memory and is therefore done only for arrays that user code got hold of
-    (`Tensor.data`). A view is watched with its ``owner``; one that is made when the owner's array
+    (`Tensor.data`), for as long as it does: who holds neither the array nor a view of it cannot
+    write into it. A view is watched with its ``owner``; one that is made when the owner's array
     is out already looks at its own part alone, so that reading a long sequence step by step stays
     linear.
     """
@@ -72,6 +84,10 @@ class _Watch:
             if checksum != looked_at.checksum:
                 looked_at.checksum = checksum
                 looked_at.count += 1
+            # Views count as holding an array that is no view itself
+            alone = owner.array.base is None and sys.getrefcount(owner.array) <= _OURS
+            if looked_at is owner and alone:
+                owner.checksum = None
         return looked_at.count + owner.writes
 
 
