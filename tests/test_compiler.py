@@ -252,7 +252,7 @@ REFUSED = {
     drops: r"draws random numbers.* noise\(x, state\)",
     norms_the_batch: r"batch size, as a mean over the batch",
     normalises_the_batch: r"max of \(B, 4\) mixes the sequences .* reduce the last axis",
-    compares_sequences: r"\(2, 2\) for two sequences.*Keep axis 0 the batch",
+    compares_sequences: r"\(2, 2\) for 2 sequences.*Keep axis 0 the batch",
     turns_the_batch: r"slices of the last axis, x\[:, 2:5\]",
     attends: r"getitem makes a tensor of shape \(B, 4, 1\).*parts of the last axis as slices",
     cumulates: r"cumsum has no form .* element-wise ops",

@@ -32,6 +32,7 @@ _ROWS = 256  # of a chunk, for each thread: its numbers are to stay in the secon
 _MOST = 4  # memories of other sizes that a program keeps
 _LISTED = [object()]
 _ALONE = sys.getrefcount(_LISTED[0])  # of something that a list holds, and nobody else
+_LARGE = 1 << 14  # numbers: memory that layers share, where it holds nothing between two calls
 _SILENT = 2.0  # seconds of compiling before it is said
 
 
@@ -112,9 +113,11 @@ class Memory:
         for seed in program.seeds[1:]:
             self.buffers[seed.name, "carried"] = aligned((2, B, seed.width), self.dtype)
         self.arguments: dict[str, list[Any]] = {}
+        self.borrowed: dict[str, list[tuple[int, Any]]] = {}  # large, and for one call alone
         for f in (compiled.source.forward, compiled.source.backward):
             if f is not None:
-                self.arguments[f.name] = [self._bind(a) for a in f.arguments]
+                self.borrowed[f.name] = []
+                self.arguments[f.name] = [self._bind(f, n) for n in range(len(f.arguments))]
         del flat, states
         self._held = sys.getrefcount(self.raw)
 
@@ -155,13 +158,18 @@ class Memory:
                 out.append((*self.tails[i], shape))
         return out
 
-    def _bind(self, a: Argument) -> np.ndarray | None:
-        """Memory for an argument; `None` for one that each run brings."""
+    def _bind(self, f: Function, n: int) -> np.ndarray | None:
+        """Memory for an argument; `None` for one that each run brings, or borrows."""
+        a = f.arguments[n]
+        key = (a.name, a.role)
         if a.anew:
             return None
-        key = (a.name, a.role)
         if key not in self.buffers:
-            self.buffers[key] = aligned(*self._shape(a))
+            shape, dtype = self._shape(a)
+            if a.role != "steps" and math.prod(shape) > _LARGE:
+                self.borrowed[f.name].append((n, (shape, dtype)))
+                return None
+            self.buffers[key] = aligned(shape, dtype)
         return self.buffers[key]
 
     def _shape(self, a: Argument) -> tuple[tuple[int, ...], Any]:
@@ -205,6 +213,8 @@ class Run:
         for n, a in enumerate(self.compiled.source.forward.arguments):
             if a.anew:
                 arguments[n] = None  # not held for longer than it is wanted
+        for n, _ in memory.borrowed[self.compiled.source.forward.name]:
+            arguments[n] = None
         flat = memory.flat()
         for i, (start, stop) in memory.tails.items():
             states = memory.buffers[self.compiled.program.before[i].name, "state"]
@@ -244,6 +254,8 @@ class Run:
                     self.values[a.value] = made
                 else:
                     of_x[a.name] = made
+        for n, _ in memory.borrowed[source.backward.name]:
+            arguments[n] = None
         for e in plan.final:
             self.constant(e)
         gradients = {}
@@ -263,6 +275,8 @@ class Run:
         """What an emitted function takes: memory, and what is this run's own."""
         memory, values = self.memory, self.values
         out = memory.arguments[function.name]
+        for n, kind_of in memory.borrowed[function.name]:
+            out[n] = pool.take(*kind_of)
         for n, a in enumerate(function.arguments):
             if a.role == "panels":
                 gemm.pack(values[a.value], out[n])

@@ -1,7 +1,7 @@
 """The first pass: run the step once, and its gradient, and read what was recorded.
 
 The step is the cell itself, on real arrays. Its gradient is `grad` of that recording, recorded in
-turn: there is no second set of rules. It is done twice, with two sequences and with three: what
+turn: there is no second set of rules. It is done twice, with a few sequences and with many: what
 differs is the batch size, and nothing else may.
 """
 
@@ -27,6 +27,7 @@ from tinyseq.tensor import Tensor
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
 _LAYERS = _CELLS / "recurrent.py"
+_BATCHES = (2, 67)  # so far apart that a step which looks at the batch size is likely to show it
 #: Names that the emitted source has for itself
 RESERVED = [
     "t",
@@ -103,7 +104,7 @@ def trace(
     """
     before = random.get_state()
     try:
-        runs = [_run(step, n, x, state, noise, named, dtype) for n in (2, 3)]
+        runs = [_run(step, n, x, state, noise, named, dtype) for n in _BATCHES]
         if random.get_state() != before:
             raise CompileError(
                 "the step draws random numbers, and would draw the same ones at every step. Draw "
@@ -265,8 +266,8 @@ class _Reader:
         two, three, program = self.two, self.three, self.program_
         if len(two.tape) != len(three.tape) or two.forward != three.forward:
             raise CompileError(
-                "the step does something else for two sequences than for three. Let it do the same "
-                "for every batch size."
+                "the step does something else for a few sequences than for many. Let it do the "
+                "same for every batch size."
             )
         names = [f"d_{n}" for n in ("y", *(v.name for v in program.before))]
         for i, (n, a, b) in enumerate(zip(names, two.seeds, three.seeds, strict=True)):
@@ -371,11 +372,12 @@ class _Reader:
         wrong = len(a.shape) != len(b.shape)
         out = []
         for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)):
-            wrong |= m != n and ((m, n) != (2, 3) or i > 1)
+            wrong |= m != n and ((m, n) != _BATCHES or i > 1)
             out.append(m if m == n else BATCH)
         if wrong or out.count(BATCH) > 1:
             raise CompileError(
-                f"{line}: {describe(a.shape)} for two sequences, {describe(b.shape)} for three: "
+                f"{line}: {describe(a.shape)} for {_BATCHES[0]} sequences, {describe(b.shape)} "
+                f"for {_BATCHES[1]}: "
                 "rows of the batch are mixed with something else. Keep axis 0 the batch."
             )
         return tuple(out)
@@ -384,7 +386,7 @@ class _Reader:
         if isinstance(a, bool) or isinstance(b, bool):
             same = a == b
         elif isinstance(a, int | np.integer) and isinstance(b, int | np.integer):
-            if a != b and (int(a), int(b)) == (2, 3):
+            if a != b and (int(a), int(b)) == _BATCHES:
                 return BATCH
             same = a == b
         elif isinstance(a, slice) and isinstance(b, slice):
@@ -398,7 +400,7 @@ class _Reader:
             same = a is b or bool(a == b)
         if not same:
             raise CompileError(
-                f"{line}: {op} has other arguments for two sequences than for three. Arguments "
+                f"{line}: {op} has other arguments for a few sequences than for many. Arguments "
                 "that hang on values or on the batch size have no place in a compiled step."
             )
         return a
