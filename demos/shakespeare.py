@@ -696,8 +696,16 @@ def start(args: argparse.Namespace) -> Run:
     return run
 
 
+def parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The arguments; a wrong one ends the program with 2, even where nothing can be printed."""
+    try:
+        return parser.parse_args(arguments)
+    except OSError:  # of what argparse printed: early versions of Python 3.11 let it pass
+        raise SystemExit(2) from None
+
+
 def train_command(arguments: list[str]) -> int:
-    args = training_parser().parse_args(arguments)
+    args = parsed(training_parser(), arguments)
     if args.threads is not None:
         ts.set_num_threads(args.threads)
     run = start(args)
@@ -733,7 +741,7 @@ def sample_command(arguments: list[str]) -> int:
         help="below 1: more careful, above: more daring, 0: always the likeliest [%(default)s]",
     )
     parser.add_argument("--seed", type=whole(0), help="for the same text every time")
-    args = parser.parse_args(arguments)
+    args = parsed(parser, arguments)
 
     saved = load_checkpoint(args.checkpoint)
     with contents_of(args.checkpoint):
