@@ -2,5 +2,6 @@
 
 `jit` is how a function is compiled and kept on disk; `gemm` multiplies matrices, `activations` are
 the scalar functions of a compiled loop, `losses` and `updates` are fused passes over arrays,
-`threads` shares out the work. Nothing here is imported before a compiled layer is first run.
+`sampling` draws a symbol, `threads` shares out the work, `memory` begins where a cache line does.
+Nothing here is imported before a compiled layer is first run.
 """
