@@ -365,11 +365,11 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
     array = np.asarray(indices)
     if array.ndim != 1:
-        raise ValueError(f"{name} have shape {array.shape}, expected one dimension, (N,)")
+        raise ValueError(f"{name} of shape {array.shape}: expected one dimension, (N,)")
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} are whole numbers of symbols, not {array.dtype}")
+        raise TypeError(f"{name} of {array.dtype}: expected the whole numbers of symbols")
     return array.astype(np.int64, copy=False)
 
 
