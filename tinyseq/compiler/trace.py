@@ -66,7 +66,6 @@ class _Entry(NamedTuple):
     inputs: tuple[Tensor, ...]
     attrs: dict[str, Any]
     output: Tensor
-    scope: tuple[str, ...]
     line: str
 
 
@@ -146,7 +145,7 @@ def _run(
 
     def note(op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], output: Tensor) -> None:
         line = _line(sys._getframe(1)) if forward is None else "in its gradient"
-        tape.append(_Entry(op, inputs, attrs, output, recording.scope, line))
+        tape.append(_Entry(op, inputs, attrs, output, line))
 
     hooks = {t: t.hooks for t in named.values() if t.hooks}
     with np.errstate(all="ignore"), graph.recorded(True), graph.within(()):
@@ -361,7 +360,7 @@ class _Reader:
         shape = self.shape(a.output, b.output, line)
         name = self.unique(a.op.name, numbered=True)
         output = Value(name, shape, a.output.dtype, "made")
-        output.made = Equation(a.op, inputs, attrs, output, a.scope, line)
+        output.made = Equation(a.op, inputs, attrs, output, line)
         self.values[identity(a.output)] = output
         self.partner[identity(a.output)] = identity(b.output)
         return output.made
