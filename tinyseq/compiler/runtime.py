@@ -175,12 +175,12 @@ class Memory:
     def _shape(self, a: Argument) -> tuple[tuple[int, ...], Any]:
         v, parts = a.value, self.parts
         if a.role == "panels":
-            columns = gemm.width(self.dtype)
-            return (math.ceil(v.shape[1] / columns), v.shape[0], columns), self.dtype
+            return gemm.panels_shape(v.shape[0], v.shape[1], self.dtype), self.dtype
         if a.role in ("packed", "tiles"):
             rows, outer = self.chunk * math.ceil(self.B / parts), self.compiled.plan.outer
             if a.role == "packed":
-                size = max(gemm.panels_size(rows, o.right.width, self.dtype) for o in outer)
+                widest = max(o.right.width for o in outer)
+                size = math.prod(gemm.panels_shape(rows, widest, self.dtype))
             else:
                 size = gemm.tiles_size(rows, max(o.left.width for o in outer))
             return (parts, -size % -16 + size), self.dtype
