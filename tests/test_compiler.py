@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from types import CodeType
 
 import numpy as np
 import pytest
@@ -123,6 +124,33 @@ def test_the_emitted_source_is_the_one_that_was_read(name):
     if os.environ.get("REGENERATE"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
+
+
+def emitted(cell):
+    """The names of an emitted source: (all that its functions use, those from outside of them)."""
+    module = compile(nn.Recurrent(cell.astype(np.float32)).source(), "emitted", "exec")
+    functions = [code for code in module.co_consts if isinstance(code, CodeType)]
+    outside = {name for code in functions for name in code.co_names}
+    return outside | {name for code in functions for name in code.co_varnames}, outside
+
+
+class Crowded(Grammar):
+    def forward(self, x, state):
+        h, c = super().forward(x, state)
+        for name in self.names:
+            h = h * getattr(self, name)
+        return h, c
+
+
+def test_a_parameter_may_be_called_as_anything_in_the_source():
+    make = COMPILED["grammar"][0]
+    names, outside = emitted(make())
+    assert {"tanh", "matmul", "float32", "range", "packed", "w_panels", "total"} <= names
+    cell = Crowded(3, 7, [], [("tanh", 0, 0)] * 2)
+    cell.names = sorted(name for name in names if not hasattr(cell, name))
+    for name in cell.names:
+        setattr(cell, name, nn.Parameter(np.ones(7)))
+    assert emitted(cell)[1] == outside
 
 
 # -- what cannot be compiled ----------------------------------------------------------------------

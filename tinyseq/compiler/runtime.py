@@ -244,7 +244,7 @@ class Run:
         for a, made in zip(source.backward.arguments, arguments, strict=True):
             if a.role in ("sums", "weight"):
                 whole = made.base if len(made) == 1 else _sum(made)
-                same = whole.shape == a.value.shape  # a view would be copied: it is not its own
+                same = whole.shape == a.value.shape  # a view would be copied to become a `.grad`
                 self.values[a.value] = whole if same else whole.reshape(a.value.shape)
             elif a.anew:
                 of_x[a.name] = made

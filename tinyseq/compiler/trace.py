@@ -21,18 +21,20 @@ from tinyseq.backprop import grad
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
 from tinyseq.errors import CompileError, describe
 from tinyseq.graph import identity, recording
-from tinyseq.op import Op, primitive
+from tinyseq.op import REGISTRY, Op, primitive
 from tinyseq.tensor import Tensor
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
 _LAYERS = _CELLS / "recurrent.py"
 _BATCHES = (2, 67)  # so far apart that a step which looks at the batch size is likely to show it
-#: Names that the emitted source has for itself
-RESERVED = (
-    "t T s s0 s1 lo hi i j part parts first last reverse chunk team begin end tiles before after "
-    "now following total largest y d_x"
+#: Names that the emitted source has for itself, besides those of the ops
+_RESERVED = (
+    "t T s s0 s1 lo hi i j part parts first last reverse chunk team begin end packed tiles before "
+    "after now following total largest y d_x "
+    "range min max bool float32 float64 int64 inf nan isfinite in_panels matmul matmuls outers"
 )
+_SUFFIXES = ("_panels", "_kept")  # of names that it makes from others
 Step = Callable[[Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Tensor, ...]]]
 
 
@@ -212,7 +214,8 @@ class _Reader:
         many: _Run,
     ) -> None:
         self.few, self.many, self.dtype = few, many, dtype
-        self.taken: set[str] = set(RESERVED.split())
+        called = (op.emit.split("(")[0] for op in REGISTRY.values() if op.emit)
+        self.taken: set[str] = {*_RESERVED.split(), *called}
         self.counts: dict[str, int] = {}
         self.values: dict[int, Value] = {}  # by the identity of the tensor of the first run
         self.partner: dict[int, int] = {}  # and of the same one in the second
@@ -247,7 +250,6 @@ class _Reader:
         names = [f"d_{n}" for n in ("y", *(v.name for v in program.before))]
         for i, (n, a, b) in enumerate(zip(names, few.seeds, many.seeds, strict=True)):
             program.seeds.append(self.input(a, b, n, "seed", i))
-            self.taken.add(f"{program.seeds[-1].name}_kept")
         for i, entries in enumerate(zip(few.tape, many.tape, strict=True)):
             equation = self.equation(*entries)
             (program.forward if i < few.forward else program.backward).append(equation)
@@ -386,7 +388,7 @@ class _Reader:
         name = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "value"
         if name[0].isdigit() or keyword.iskeyword(name):
             name = f"_{name}"
-        if not numbered and name not in self.taken:
+        if not (numbered or name in self.taken or name.endswith(_SUFFIXES)):
             self.taken.add(name)
             return name
         while True:
