@@ -26,7 +26,7 @@ from compiler_cells import (
 )
 
 import tinyseq as ts
-from tinyseq import awake, nn
+from tinyseq import awake, errors, nn
 from tinyseq.compiler import runtime
 from tinyseq.errors import CompileError, ShapeError
 from tinyseq.kernels import jit, threads
@@ -303,7 +303,7 @@ WITHOUT_A_LINE = {drops, carries_on_in_float64, grows, counts}
 def at_once(monkeypatch):
     """Layers in mode None compile from their first step, and say again what they said before."""
     monkeypatch.setattr(recurrent, "COMPILED_FROM", 0)
-    monkeypatch.setattr(recurrent, "_said", set())
+    monkeypatch.setattr(errors, "_said", set())
 
 
 @pytest.mark.parametrize("step", REFUSED, ids=lambda f: f.__name__)
@@ -325,6 +325,7 @@ def test_what_cannot_be_compiled_says_why_and_runs_unrolled(step, at_once):
     if step is not draws:
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert len(said) == 1
+    assert said[0].filename == __file__
     if step not in WITHOUT_A_LINE:
         lines, first = inspect.getsourcelines(step)
         places = {f"test_compiler.py:{first + n}: " for n in range(len(lines))}

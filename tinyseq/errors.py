@@ -4,7 +4,11 @@ it.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -55,6 +59,23 @@ def readable(what: str) -> None:
             "then hangs on that value. Choose between values with ops.where, which computes both "
             "sides, and bring numbers in from outside as attributes of the cell."
         )
+
+
+_LIBRARY = str(Path(__file__).parent) + os.sep
+_said: set[str] = set()  # by `warn_unrolled`
+
+
+def warn_unrolled(reason: CompileError) -> None:
+    """Warn, once for each reason, that what cannot be compiled runs unrolled: at the line that
+    called the library, however many layers lie between.
+    """
+    if str(reason) in _said:
+        return
+    _said.add(str(reason))
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARY):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=level)
 
 
 def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,
