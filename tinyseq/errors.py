@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,23 @@ def readable(what: str) -> None:
             "then hangs on that value. Choose between values with ops.where, which computes both "
             "sides, and bring numbers in from outside as attributes of the cell."
         )
+
+
+def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What keeps the given arrays from taking the place of the expected ones, by name: each that is
+    missing, unknown or misshapen.
+    """
+    wrong = [
+        f"missing {prefix}{name} {describe(a.shape)}"
+        for name, a in expected.items()
+        if name not in given
+    ]
+    wrong += [f"unknown {prefix}{name}" for name in given if name not in expected]
+    return wrong + [
+        f"{prefix}{name} has shape {describe(given[name].shape)}, expected {describe(a.shape)}"
+        for name, a in expected.items()
+        if name in given and given[name].shape != a.shape
+    ]
 
 
 _LIBRARY = str(Path(__file__).parent) + os.sep
