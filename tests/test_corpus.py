@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from tinyseq import text
-from tinyseq.text import corpus
 
 
 @functools.cache
@@ -84,7 +83,7 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch, read, packag
             raise importlib.metadata.PackageNotFoundError(name)
         return found
 
-    monkeypatch.setattr(corpus.importlib.metadata, "files", files)
+    monkeypatch.setattr(importlib.metadata, "files", files)
     with pytest.raises(
         ModuleNotFoundError,
         match=rf"in the package {package}, which is not installed: pip install 'tinyseq\[demo\]'",
