@@ -1,5 +1,6 @@
 """Text in, text out: characters as numbers, chunks to train on, a model of them, its samples."""
 
+from tinyseq.text.batches import Batches, Buckets, padded
 from tinyseq.text.corpus import (
     Speech,
     names,
@@ -9,18 +10,23 @@ from tinyseq.text.corpus import (
     tiny_shakespeare,
 )
 from tinyseq.text.language_model import LanguageModel, sample, score
-from tinyseq.text.partition import Partition, split
+from tinyseq.text.partition import Partition, RandomOffsets, Windows, split
 from tinyseq.text.tokenize import Characters, Words, sentences
 from tinyseq.text.vocabulary import Vocabulary
 
 __all__ = [
+    "Batches",
+    "Buckets",
     "Characters",
     "LanguageModel",
     "Partition",
+    "RandomOffsets",
     "Speech",
     "Vocabulary",
+    "Windows",
     "Words",
     "names",
+    "padded",
     "pronunciations",
     "sample",
     "score",
