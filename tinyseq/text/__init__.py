@@ -10,6 +10,7 @@ from tinyseq.text.corpus import (
     tiny_shakespeare,
 )
 from tinyseq.text.language_model import LanguageModel, sample, score
+from tinyseq.text.ngram import NGram
 from tinyseq.text.partition import Partition, RandomOffsets, Windows, split
 from tinyseq.text.tokenize import Characters, Words, sentences
 from tinyseq.text.vocabulary import Vocabulary
@@ -19,6 +20,7 @@ __all__ = [
     "Buckets",
     "Characters",
     "LanguageModel",
+    "NGram",
     "Partition",
     "RandomOffsets",
     "Speech",
