@@ -278,6 +278,8 @@ def judged(
     """
     shown = set(names.pairs(names.training))
     new = [(name, kind) for name, kind in drawn if (name, kind) not in shown]
+    if not new:
+        return {"new": 0.0, "as_asked": 0.0, "in_census": 0.0}
     guesses = reader.guess([name for name, _ in new])
     return {
         "new": len(new) / len(drawn),
