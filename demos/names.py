@@ -325,17 +325,18 @@ def demo(run: common.Run) -> None:
         "of that kind in the whole census. Nats: per letter of the names held out\n"
         f"  {'':12}  nats    new  as asked   real"
     )
-    made = {}
+    drawn, made = {}, {}
     for name, maker in ((best, ngrams[best]), ("network", writer)):
-        drawn = [(it, k) for k in range(len(kinds)) for it in maker.write(k, DRAWN, run.rng) if it]
-        made[name] = m = judged(drawn, names, reader, [set(its) for its in census.values()])
+        written = [(it, k) for k in range(len(kinds)) for it in maker.write(k, DRAWN, run.rng)]
+        drawn[name] = [(it, k) for it, k in written if it]
+        made[name] = m = judged(drawn[name], names, reader, [set(its) for its in census.values()])
         run.say(
             f"  {name:12} {nats[name]:5.3f} {m['new']:6.1%}    {m['as_asked']:6.1%} "
             f"{m['in_census']:6.1%}"
         )
     run.say("\nNew names, made up by the network:")
     for k, kind in enumerate(kinds):
-        new = [it for it, its in drawn if its == k and it not in names.known]
+        new = [it for it, its in drawn["network"] if its == k and it not in names.known]
         run.say(f"  {kind:7} {', '.join(it.capitalize() for it in new[:9])}")
     run.write_figure(draw(told, kinds, surprising(reader, names)))
     run.write_numbers({"names": len(names.known), "told_right": told, "nats": nats, "made": made})

@@ -96,14 +96,14 @@ def test_it_learns_and_leaves_its_files(smaller, tmp_path, capsys, monkeypatch):
         assert f"{100 * model['per']:8.2f}{100 * model['wer']:8.2f}" in printed.out
     assert numbers["models"]["with attention"]["per"] < 0.3
     assert "Toshniwal and Livescu, 2016" in printed.out
-    assert "goal: reached" in printed.out
+    assert "at most 50% PER: reached" in printed.out
     assert "abba" in printed.out
 
 
 def test_a_few_steps_on_what_it_cannot_learn_from(smaller, tmp_path, capsys):
     assert demo.main(["--steps", "2", "--seed", "1", "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
-    assert "goal: missed" in printed
+    assert "at most 10% PER: missed" in printed
     assert "Cut short by --steps 2" in printed
 
 
