@@ -2,11 +2,12 @@
 
     python demos/names.py
 
-Many-to-one: a network reads a name letter by letter, and its last state says whether that is a
-woman's first name, a man's, or a last name. One-to-many, the other way round: all that goes in is
-the kind of name, as the state that the network starts from; it writes a letter, reads it, and
-writes the next. Both stand beside n-gram models, one for each kind, which count what followed the
-last n − 1 letters: for the first task by Bayes' rule, for the second as what to draw from.
+Many-to-one: a network reads a name letter by letter, from both ends, and what it remembers at the
+last letter says whether that is a woman's first name, a man's, or a last name. One-to-many, the
+other way round: all that goes in is the kind of name, as the state that a network starts from; it
+writes a letter, reads it, and writes the next. Both stand beside n-gram models, one for each kind,
+which count what followed the last n − 1 letters: for the first task by Bayes' rule, for the second
+as what to draw from.
 
 The names are those of the United States' census of 1990 (the PyPI package names), of the last names
 the commonest 5,000, so that no kind outweighs the others by far. A fifth of all is held out. Some
@@ -264,9 +265,9 @@ def draw(told: dict[str, float], kinds: Sequence[str], thoughts: dict[str, np.nd
         axes.stackplot(range(len(name)), p.T, labels=kinds, alpha=0.8)
         axes.set_xticks(range(len(name)), list(name.capitalize()))
         axes.set(xlim=(0, len(name) - 1), ylim=(0, 1), ylabel="P(kind)")
-    panels[rows[0]].set_title("what the network thinks after each letter", fontsize="medium")
     if thoughts:
-        panels[rows[0]].legend(loc="lower left")
+        axes.set_xlabel("what the network takes it for, read up to here")
+        panels[rows[0]].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(kinds))
     return figure
 
 

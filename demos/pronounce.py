@@ -293,8 +293,8 @@ def demo(run: common.Run) -> None:
     ]
     run.say(table([*PUBLISHED, *ours]))
     run.say(
-        "  All without the stress of vowels, against the nearest of several pronunciations; but the\n"
-        "  published ones share another split, of an older version of the dictionary."
+        "  All without the stress of vowels, against the nearest of several pronunciations; but\n"
+        "  those published share another split, of an older version of the dictionary."
     )
     attending, best = spellers["with attention"], results["with attention"]
     run.say(f"  The goal, at most {GOAL:.0%} PER: {'reached' if best.per() <= GOAL else 'missed'}.")
