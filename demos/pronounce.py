@@ -238,12 +238,17 @@ def draw(
 
 
 def silent(result: Result, count: int = 2) -> list[str]:
-    """Words that are right, if any are, and of which many letters are not to be heard."""
+    """Words that are right, if any are, and of which many letters are not to be heard; no two that
+    start alike, for these may be forms of one word.
+    """
 
     def rank(word: str) -> tuple[bool, int]:
         return result.wrong[word] > 0, len(result.written[word]) - len(word)
 
-    return sorted((word for word in result.wrong if result.written[word]), key=rank)[:count]
+    chosen: dict[str, str] = {}
+    for word in sorted((word for word in result.wrong if result.written[word]), key=rank):
+        chosen.setdefault(word[:4], word)
+    return list(chosen.values())[:count]
 
 
 # -- the demo -------------------------------------------------------------------------------------

@@ -49,6 +49,9 @@ def test_errors_are_counted_against_the_nearest_pronunciation():
     assert result.by_length(least=1) == [(1, 1.0), (4, 0.0), (7, pytest.approx(2 / 3))]
     assert result.by_length(least=2) == []
     assert demo.silent(result) == ["read", "through"]  # "a" has nothing to be drawn
+    assert demo.silent(result, count=1) == ["read"]
+    forms = demo.Result({"reads": ("R",), "reader": ("R",)}, {"reads": 0, "reader": 0}, {})
+    assert demo.silent(forms) == ["reader"]  # with more letters that are not heard
 
 
 SOUNDS = dict(zip("abdek", ["AA", "B", "D", "EH", "K"], strict=True))
