@@ -13,15 +13,19 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from tinyseq import text
+
 DEMOS = Path(common.__file__).parent
 
 # Demo, and what it has to print and to measure. A demo that comes to the folder gets a line here.
 PRINTS_AND_MEASURES: dict[str, tuple[list[str], list[str]]] = {
+    "characters": (["dictionary", "one direction", "two directions"], ["scores", "parameters"]),
     "memory": (["adding: mean squared error", "echo state"], ["scores", "gradient_by_lag"]),
 }
 
 # What makes it smaller than --steps alone does.
 SMALLER: dict[str, dict[str, object]] = {
+    "characters": {"HELD_OUT": 1, "speeches": lambda: text.speeches()[::150]},
     "memory": {"LAGS": (4, 8), "FAR": 12, "TRAINED_LAG": 8, "ECHO_FITTED": 200},
 }
 
