@@ -13,10 +13,21 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from tinyseq import text
+
 DEMOS = Path(common.__file__).parent
 
-# Demo, and what it has to print and measure. A demo that comes to the folder gets a line here.
-PRINTS_AND_MEASURES: dict[str, tuple[list[str], list[str]]] = {}
+# Demo, and what it has to print and to measure. A demo that comes to the folder gets a line here.
+PRINTS_AND_MEASURES: dict[str, tuple[list[str], list[str]]] = {
+    "characters": (["dictionary", "one direction", "two directions"], ["scores", "parameters"]),
+    "memory": (["adding: mean squared error", "echo state"], ["scores", "gradient_by_lag"]),
+}
+
+# What makes it smaller than --steps alone does.
+SMALLER: dict[str, dict[str, object]] = {
+    "characters": {"HELD_OUT": 1, "speeches": lambda: text.speeches()[::150]},
+    "memory": {"LAGS": (4, 8), "FAR": 12, "TRAINED_LAG": 8, "ECHO_FITTED": 200},
+}
 
 
 @pytest.mark.parametrize("name", PRINTS_AND_MEASURES)
@@ -24,6 +35,8 @@ def test_a_demo_runs_for_a_few_steps(name, tmp_path, capsys, monkeypatch):
     # As many steps are not worth compiling anything for.
     monkeypatch.setattr("tinyseq.nn.recurrent.COMPILED_FROM", 10**9)
     demo = importlib.import_module(name)
+    for constant, value in SMALLER.get(name, {}).items():
+        monkeypatch.setattr(demo, constant, value)
     prints, measures = PRINTS_AND_MEASURES[name]
     assert demo.main(["--steps", "2", "--seed", "1", "--out", str(tmp_path / name)]) == 0
     printed = capsys.readouterr()
