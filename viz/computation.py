@@ -15,6 +15,7 @@ from tinyseq.tensor import Tensor
 
 from .columns import Columns
 from .expanded import count_compiled, expanded
+from .flow import Flow
 from .reading import count_steps, place, read
 from .running import Run, find_lookups, modules_of
 
@@ -22,9 +23,16 @@ Params = nn.Module | Mapping[str, nn.Module | Tensor]
 
 
 def recall(
-    tensors: Sequence[Tensor], params: Params | None, choose: Callable[[int], Columns]
+    tensors: Sequence[Tensor],
+    params: Params | None,
+    choose: Callable[[int], Columns],
+    flow: str | None = None,
+    scale: tuple[float, float] | None = None,
 ) -> Run:
-    """The recording that the tensors were made by. Raises `GraphError` where there is none."""
+    """The recording that the tensors were made by. Raises `GraphError` where there is none.
+
+    What flowed is found by going through every step, those of compiled layers run again.
+    """
     if not tensors or all(t.node is None for t in tensors):
         raise GraphError(
             "nothing was recorded for this tensor: nothing it was made from requires a gradient, "
@@ -33,7 +41,7 @@ def recall(
     order = graph.topological(*tensors)
     steps = max(count_compiled(order), count_steps(order, at_least=0))
     columns = choose(steps or count_steps(order))
-    roots = expanded(tensors, columns.shown)
+    roots = expanded(tensors, None if flow else columns.shown)
     if roots[0] is not tensors[0]:
         order = graph.topological(*roots)
     names, modules = _named(params)
@@ -56,7 +64,10 @@ def recall(
         index = None if op.node is None else op.node.attrs.get("index")
         if isinstance(index, np.ndarray) and index.shape[:1] == (columns.steps,):
             find_lookups(line, Tensor(index), 0)  # tokens, looked up in an embedding
-    return Run(line, columns, modules, names)
+    ran = Run(line, columns, modules, names)
+    if flow is not None:
+        ran.flow = Flow(flow, roots[0], order, line, scale)
+    return ran
 
 
 def _time_axis(x: Tensor, steps: int) -> int | None:
