@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyseq import nn, viz  # type: ignore[attr-defined]
+from tinyseq import nn, viz
 
 from .figures import figure
 

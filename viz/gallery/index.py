@@ -14,8 +14,8 @@ from pathlib import Path
 from tinyseq import random
 from tinyseq.checkpoint import write_atomically
 
-from . import gated, language, recurrent  # noqa: F401  (each adds its figures)
 from .. import RenderError
+from . import gated, language, recurrent  # noqa: F401  (each adds its figures)
 from .figures import FIGURES, PREAMBLE, Figure, all_figures, as_html
 from .notes import NOTES
 
@@ -53,7 +53,8 @@ def _figure(figure: Figure, pictures: Mapping[str, bytes]) -> str:
     return (
         f'<figure id="{figure.key}"><h3>{escape(figure.title)}</h3>'
         f"<figcaption>{escape(figure.says)}</figcaption>{shown}"
-        f"<details open><summary>The code</summary><pre>{escape(figure.code)}</pre></details></figure>"
+        f"<details open><summary>The code</summary><pre>{escape(figure.code)}</pre></details>"
+        "</figure>"
     )
 
 
@@ -76,7 +77,9 @@ def make(out: str | os.PathLike[str], keys: Sequence[str] = ()) -> Path:
     """
     unknown = [key for key in keys if key not in FIGURES]
     if unknown:
-        raise KeyError(f"no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+        raise KeyError(
+            f"no figure {', '.join(unknown)}; there are {', '.join(f.key for f in all_figures())}"
+        )
     figures = [figure for figure in all_figures() if not keys or figure.key in keys]
     pictures = {}
     before = random.get_state()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tinyseq as ts
-from tinyseq import functional, graph, nn, op, ops, text, viz  # type: ignore[attr-defined]
+from tinyseq import functional, graph, nn, op, ops, text, viz
 
 from .figures import figure
 
@@ -20,25 +20,16 @@ def training() -> Any:
     """x⟨1⟩ is a vector of zeros and x⟨t⟩ = y⟨t−1⟩, the word before; ŷ⟨t⟩ is the probability of
     every word in that place, and L⟨t⟩ = −log of that of the right one.
     """
-    words = "Cats average 15 hours of sleep a day <EOS>".split()
+    words = ["Cats", "average", "15", "hours", "of", "sleep", "a", "day", "<EOS>"]
     vocabulary = text.Vocabulary.from_counts(words)
+    V = len(vocabulary)
     y = vocabulary.encode(words)[:, None]  # (T, B)
-    x = functional.one_hot(y, len(vocabulary)).numpy()
-    x = np.concatenate([np.zeros_like(x[:1]), x[:-1]])
-
-    class Model(nn.Module):
-        def __init__(self, V: int) -> None:
-            self.rnn = nn.RNN(V, 16)
-            self.head = nn.Linear(16, V)
-
-        def forward(self, x: ts.Tensor) -> ts.Tensor:
-            a, _ = self.rnn(x)
-            scores: ts.Tensor = self.head(a)
-            return scores
-
-    model = Model(len(vocabulary))
-    loss = functional.cross_entropy(model(ts.tensor(x)), y, reduction="sum")
-    return viz.draw_unrolled(loss, params=model, names=notes)
+    before = functional.one_hot(y[:-1], V)
+    x = ops.concat([np.zeros((1, 1, V), np.float32), before])
+    rnn, head = nn.RNN(V, 16), nn.Linear(16, V)
+    a, _ = rnn(x)
+    loss = functional.cross_entropy(head(a), y, reduction="sum")
+    return viz.draw_unrolled(loss, params={"rnn": rnn, "head": head}, names=notes)
 
 
 @figure(SECTION, "Sampling")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tinyseq as ts
-from tinyseq import functional, graph, nn, ops, text, viz  # type: ignore[attr-defined]
+from tinyseq import functional, graph, nn, ops, text, viz
 
 from .figures import figure
 
@@ -20,19 +20,12 @@ def unrolled() -> Any:
     """Each word of a sentence, as a one-hot vector, changes the state a⟨t⟩, from which ŷ⟨t⟩ is
     read: is the word part of a name? The same weights serve at every step.
     """
-    words = "Harry Potter and Hermione Granger invented a new spell".split()
+    words = ["Harry", "Potter", "and", "Hermione", "Granger", "invented", "a", "new", "spell"]
     x = functional.one_hot(np.arange(len(words))[:, None], len(words))  # (T, B, V)
-
-    class Tagger(nn.Module):
-        def __init__(self) -> None:
-            self.rnn = nn.RNN(len(words), 5)
-            self.head = nn.Linear(5, 1)
-
-        def forward(self, x: ts.Tensor) -> ts.Tensor:
-            a, _ = self.rnn(x)
-            return ops.sigmoid(self.head(a))
-
-    return viz.draw_unrolled(Tagger(), x=x, names=notes)
+    rnn, head = nn.RNN(len(words), 5), nn.Linear(5, 1)
+    a, _ = rnn(x)
+    y = ops.sigmoid(head(a))
+    return viz.draw_unrolled(y, params={"rnn": rnn, "head": head}, names=notes)
 
 
 @figure(SECTION, "The same network, rolled up")
@@ -73,29 +66,48 @@ def stacked_weights() -> Any:
 SECTION = "Forwards and backwards through time"
 
 
-class Tagger(nn.Module):
-    """x⟨t⟩ → a⟨t⟩ → ŷ⟨t⟩, a score for yes or no at every step."""
-
-    def __init__(self, D: int = 3, H: int = 5) -> None:
-        self.rnn = nn.RNN(D, H)
-        self.head = nn.Linear(H, 1)
-
-    def forward(self, x: ts.Tensor) -> ts.Tensor:
-        a, _ = self.rnn(x)
-        scores: ts.Tensor = self.head(a)
-        return scores
-
-
 @figure(SECTION, "The forward pass, and the loss of every step")
 def forward_pass() -> Any:
     """L⟨t⟩ = −y⟨t⟩ log ŷ⟨t⟩ − (1 − y⟨t⟩) log (1 − ŷ⟨t⟩) is computed at every step, and L is their
     sum.
     """
-    tagger = Tagger()
+    rnn, head = nn.RNN(3, 5), nn.Linear(5, 1)
     x = ts.tensor(np.random.default_rng(0).normal(size=(4, 1, 3)), np.float32)
     y = np.array([1, 1, 0, 1], np.float32).reshape(4, 1, 1)
-    loss = functional.binary_cross_entropy_with_logits(tagger(x), y, reduction="sum")
-    return viz.draw_unrolled(loss, params=tagger, names=notes)
+    a, _ = rnn(x)
+    loss = functional.binary_cross_entropy_with_logits(head(a), y, reduction="sum")
+    return viz.draw_unrolled(loss, params={"rnn": rnn, "head": head}, names=notes)
+
+
+@figure(SECTION, "The backward pass")
+def backward_pass() -> Any:
+    """Back-propagation through time goes against every arrow. Here is how much comes back along
+    each, ‖∂L/∂a⟨t⟩‖, the sum of what all later losses send. The numbers are in the tooltips.
+    """
+    rnn, head = nn.RNN(3, 5), nn.Linear(5, 1)
+    data = np.random.default_rng(0).normal(size=(4, 1, 3))
+    x = ts.tensor(data, np.float32, requires_grad=True)
+    y = np.array([1, 1, 0, 1], np.float32).reshape(4, 1, 1)
+    a, _ = rnn(x)
+    loss = functional.binary_cross_entropy_with_logits(head(a), y, reduction="sum")
+    return viz.draw_unrolled(loss, params={"rnn": rnn, "head": head}, names=notes, flow="gradient")
+
+
+@figure(SECTION, "A gradient that vanishes, and one that does not")
+def vanishing() -> Any:
+    """The last of 30 steps asks what the first one said. Through a plain network next to nothing
+    of the gradient arrives there; along the LSTM's c, whose forget gates are open, it does.
+    """
+    pictures = []
+    for layer in (nn.RNN(3, 8), nn.LSTM(3, 8, forget_bias=3.0)):
+        data = np.random.default_rng(0).normal(size=(30, 1, 3))
+        x = ts.tensor(data, np.float32, requires_grad=True)
+        y, _ = layer(x)
+        loss = (y[-1] ** 2).sum()
+        pictures.append(
+            viz.draw_unrolled(loss, params=layer, flow="gradient", scale=(1e-4, 1), names=notes)
+        )
+    return pictures
 
 
 # -- shapes ---------------------------------------------------------------------------------------
@@ -148,27 +160,23 @@ def one_to_many() -> Any:
 def many_to_one() -> Any:
     """The stars of a film review: every word is read, and only the last state is asked."""
 
-    class Critic(nn.Module):
-        def __init__(self) -> None:
-            self.embedding = nn.Embedding(7, 3)
-            self.rnn = nn.RNN(3, 5)
-            self.head = nn.Linear(5, 5)
-
-        def forward(self, words: np.ndarray) -> ts.Tensor:
-            a, _ = self.rnn(self.embedding(words))
-            stars: ts.Tensor = self.head(a[-1])
-            return stars
-
-    review = "there is nothing to like".split()
-    words = text.Vocabulary.from_counts(review).encode(review)[:, None]  # (T, B)
-    return viz.draw_unrolled(Critic(), x=words, names=notes)
+    review = ["there", "is", "nothing", "to", "like"]
+    vocabulary = text.Vocabulary.from_counts(review)
+    embedding = nn.Embedding(len(vocabulary), 3)
+    rnn, head = nn.RNN(3, 5), nn.Linear(5, 5)
+    a, _ = rnn(embedding(vocabulary.encode(review)[:, None]))
+    stars = head(a[-1])
+    modules = {"embedding": embedding, "rnn": rnn, "head": head}
+    return viz.draw_unrolled(stars, params=modules, names=notes)
 
 
 @figure(SECTION, "Many to many, of equal length")
 def many_to_many() -> Any:
     """A yes or no for each input, as in finding names: ŷ⟨t⟩ at every step."""
-    x = np.random.default_rng(0).normal(size=(5, 1, 3))
-    return viz.draw_unrolled(Tagger().double(), x=x, names=notes)
+    x = ts.tensor(np.random.default_rng(0).normal(size=(5, 1, 3)), np.float32)
+    rnn, head = nn.GRU(3, 5), nn.Linear(5, 2)
+    a, _ = rnn(x)
+    return viz.draw_unrolled(head(a), params={"rnn": rnn, "head": head}, names=notes)
 
 
 @figure(SECTION, "Many to many, of different length: encoder and decoder")
@@ -214,17 +222,9 @@ def bidirectional() -> Any:
     understood from what follows.
     """
 
-    class Both(nn.Module):
-        def __init__(self) -> None:
-            self.rnn = nn.RNN(3, 4, bidirectional=True)
-            self.head = nn.Linear(8, 1)
-
-        def forward(self, x: ts.Tensor) -> ts.Tensor:
-            a, _ = self.rnn(x)
-            scores: ts.Tensor = self.head(a)
-            return scores
-
-    return viz.draw_unrolled(Both(), x=np.ones((4, 1, 3), np.float32), names=notes)
+    rnn, head = nn.RNN(3, 4, bidirectional=True), nn.Linear(8, 1)
+    a, _ = rnn(ts.tensor(np.ones((4, 1, 3)), np.float32))
+    return viz.draw_unrolled(head(a), params={"rnn": rnn, "head": head}, names=notes)
 
 
 @figure(SECTION, "Deep")
@@ -242,8 +242,7 @@ def deep_dense() -> Any:
     class Hybrid(nn.Module):
         def __init__(self) -> None:
             self.rnn = nn.RNN(3, 5, num_layers=2)
-            self.dense = nn.Linear(5, 5)
-            self.head = nn.Linear(5, 2)
+            self.dense, self.head = nn.Linear(5, 5), nn.Linear(5, 2)
 
         def forward(self, x: ts.Tensor) -> ts.Tensor:
             a, _ = self.rnn(x)
