@@ -33,10 +33,12 @@ class RenderError(RuntimeError):
 class Picture:
     """A graph as DOT text, rendered when asked. A notebook shows it as SVG by itself.
 
-    ``dot``: the DOT text; it needs no renderer.
+    ``dot``: the DOT text; it needs no renderer. ``note``: what was left out, where the whole would
+    have been too large to be read.
     """
 
     dot: str
+    note: str = ""
 
     def svg(self) -> str:
         """The picture as SVG text. Raises `RenderError` when there is no renderer."""
