@@ -141,9 +141,7 @@ def _collect(sheet: Sheet, names: Callable[[Tensor], str]) -> Iterable[tuple[str
         yield f"p{n}", Series(visible(sheet.name_of(tensor)), [Part(tensor)], whole=True)
 
 
-def _of_row(
-    sheet: Sheet, row: Row, names: Callable[[Tensor], str]
-) -> Iterable[tuple[str, Series]]:
+def _of_row(sheet: Sheet, row: Row, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
     """The ops of each step, by their place in it; of a layer on all steps what it makes."""
     i, steps = sheet.row_number[row], sheet.columns.shown
     if not row.recurrent:
@@ -156,15 +154,20 @@ def _of_row(
     slots = {slot.position: slot.name for slot in row.slots}
     for k in range(max(len(box.ops) for box in row.boxes.values())):
         ops = [row.boxes[t].ops for t in steps]
-        name = slots.get(k) or next((n for made in ops if k < len(made) and (n := names(made[k]))), "")
-        yield f"r{i}_{k}", Series(
-            visible(sheet.names.get(name, name)),
-            [Part(made[k]) if k < len(made) else None for made in ops],
+        name = slots.get(k) or next(
+            (n for made in ops if k < len(made) and (n := names(made[k]))), ""
         )
-    for n, slot in enumerate(row.slots):
+        yield (
+            f"r{i}_{k}",
+            Series(
+                visible(sheet.names.get(name, name)),
+                [Part(made[k]) if k < len(made) else None for made in ops],
+            ),
+        )
+    for j, slot in enumerate(row.slots):
         if slot.start is not None:
             name = sheet.called(slot.name, sheet.start_number(row))
-            yield f"r{i}s{n}start", Series(visible(name), [Part(slot.start.tensor)], whole=True)
+            yield f"r{i}s{j}start", Series(visible(name), [Part(slot.start.tensor)], whole=True)
 
 
 def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> list[Part | None]:
@@ -179,7 +182,9 @@ def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> li
         tensor, axis = source.tensor, None
         if source.step is not None and (shared or tensor is sheet.ran.x):
             axes = (sheet.ran.time_axis, 0, 1)
-            fitting = (a for a in axes if a < tensor.ndim and tensor.shape[a] == sheet.columns.steps)
+            fitting = (
+                a for a in axes if a < tensor.ndim and tensor.shape[a] == sheet.columns.steps
+            )
             axis = next(fitting, None)
         parts.append(Part(tensor) if axis is None else Part(tensor, axis, source.step))
     return parts

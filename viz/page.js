@@ -1,30 +1,24 @@
 "use strict";
-// What the page does. `data` holds the numbers (see page.py); each <template> holds a picture, whose
-// boxes and arrows have the ids that draw_unrolled documents: r0t3 is row 0 at step 3, and so on.
+// What the page does. `data` holds the numbers (page.py writes them). Each <template> holds a picture,
+// whose boxes and arrows say in data-… what they stand for (marks.py): keys of `data.series`, a step.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 const LEVELS = ["layer", "cell", "op"];
-const DECADES = { gradient: 6, value: 2 }; // from the widest arrow to the faintest
-const NORM = 0; // of each value: norm, least, mean, greatest
-const pictures = [...document.querySelectorAll("template")].map((template) => ({
-  template,
-  level: template.dataset.level,
-  columns: template.dataset.columns.split(" ").map(Number),
-  from: +template.dataset.from,
-  to: +template.dataset.to,
+const DECADES = 4; // from the widest arrow to the faintest
+const STATISTICS = ["norm", "least", "mean", "greatest"];
+const STEPS = Array.from({ length: data.last - data.first + 1 }, (_, i) => data.first + i);
+const [stage, tip, slider, chart, from, to, shown] =
+  ["stage", "tip", "step", "chart", "from", "to", "shown"].map((id) => document.getElementById(id));
+const pictures = [...document.querySelectorAll("template")].map(({ content, dataset }) => ({
+  content, level: dataset.level, columns: dataset.columns.split(" ").map(Number),
+  first: +dataset.first, last: +dataset.last,
 }));
-const [stage, tip, slider, chart] = ["stage", "tip", "step", "chart"].map(byId);
-const [from, to, shown] = ["from", "to", "shown"].map(byId);
 
-let level = "cell", step = data.first;
-let picture = null; // the one on the stage
-let parts = []; // its boxes and arrows: {g, id, ...} as `parse` tells them
-let view = null; // what part of it is seen, {x, y, w, h}
-
-function byId(id) {
-  return document.getElementById(id);
-}
+let level, step; // what is looked at
+let picture; // the one on the stage
+let parts = []; // its boxes and arrows
+let view; // what is seen of it: {x, y, w, h} in its own points
 
 function element(name, attributes = {}, text = "") {
   const made = document.createElementNS(SVG, name);
@@ -36,18 +30,17 @@ function element(name, attributes = {}, text = "") {
 // -- numbers ----------------------------------------------------------------------------------------
 
 function write(number) {
-  if (number === null || number === undefined) return "–";
-  if (typeof number === "string" || number === 0) return String(number);
+  if (number === null) return "–";
   const size = Math.abs(number);
-  const text = size >= 0.001 && size < 10000 ? String(number) : number.toExponential();
-  return text.replace("-", "−").replace("e-", "e−").replace("e+", "e");
+  const plain = typeof number === "string" || size === 0 || (size >= 0.001 && size < 10000);
+  return (plain ? String(number) : number.toExponential()).replaceAll("-", "−").replace("e+", "e");
 }
 
-// One of the four numbers of a value at a step: of itself, or of the chosen gradient to it.
-function number(key, at, kind = shown.value, statistic = NORM) {
-  const series = data.series[key];
-  const listed = series && (kind === "value" ? series.value : series.gradient[from.value]);
-  return listed?.[statistic]?.[series.whole ? 0 : at - data.first] ?? null;
+// One of the statistics of a value at a step: of itself, or of the chosen gradient.
+function measured(key, at, kind = shown.value, statistic = 0) {
+  const { value, gradient, whole } = data.series[key];
+  const listed = kind === "value" ? value : gradient[from.value];
+  return listed?.[statistic]?.[whole ? 0 : at - data.first] ?? null;
 }
 
 function nameOf(key, at) {
@@ -55,221 +48,120 @@ function nameOf(key, at) {
   return whole ? name : `${name || "result"}⟨${at}⟩`;
 }
 
-function end() {
-  return data.ends[from.value];
-}
+const isNumber = (size) => typeof size === "number" && size > 0;
+const end = () => data.ends[from.value];
+const derivative = (what) => `∂${end().name.startsWith("Σ") ? `(${end().name})` : end().name}/∂${what}`;
 
-function gradientName(what) {
-  return `‖∂${end().name.replace(/^Σ.*/, "($&)")}/∂${what}‖`;
-}
-
-// What the widest arrow stands for.
+// What the widest arrow stands for: the largest norm that an arrow can show.
 function largest() {
-  const kind = shown.value;
-  const known = Object.entries(data.series).filter(([key]) => /^(r\d+_|x|y)/.test(key));
-  const lists = known.map(([, s]) => (kind === "value" ? s.value : s.gradient[from.value])?.[NORM] ?? []);
-  return Math.max(0, ...lists.flat().filter((n) => typeof n === "number" && Number.isFinite(n)));
+  const told = Object.entries(data.series).filter(([key]) => /^(r\d+_|x|y)/.test(key));
+  const kept = told.map(([, s]) => (shown.value === "value" ? s.value : s.gradient[from.value])?.[0]);
+  return Math.max(0, ...kept.flatMap((sizes) => sizes ?? []).filter(isNumber));
 }
 
 function strength(size, most) {
-  if (typeof size === "string") return size === "inf" ? 1 : 0;
-  if (!size || !most) return 0;
-  return Math.min(1, Math.max(0, 1 + Math.log10(size / most) / DECADES[shown.value]));
-}
-
-// -- what a box or an arrow stands for --------------------------------------------------------------
-
-// The step of a column: a picture of the middle serves many steps, its columns move with the slider.
-function stepOf(column) {
-  if (picture.level === "layer") return step;
-  const middle = picture.level === "op" ? picture.columns[0] : picture.columns[2];
-  const moves = picture.to > picture.from && Math.abs(column - middle) <= 2 &&
-    (picture.level === "op" ? picture.columns.length === 1 : picture.from === middle);
-  return moves ? column + step - middle : column;
-}
-
-function parse(id) {
-  const found = /^(?:r(\d+)t(\d+)(?:_(\d+))?|(x)(\d+)|(y\d+)(?:t(\d+))?|(loss)(\d*)|(p\d+)|r(\d+)gap(\d+)|(r(\d+)s(\d+)(start|end))|(r\d+))$/.exec(id);
-  if (!found) return null;
-  const [, row, column, op, x, xAt, y, yAt, loss, lossAt, p, gapRow, gap, state, stateRow, slot, side, band] = found;
-  if (row !== undefined) return { kind: op === undefined ? "cell" : "op", row: +row, at: stepOf(+column), op };
-  if (x) return { kind: "x", at: stepOf(+xAt), key: "x" };
-  if (y) return { kind: "y", at: yAt === undefined ? step : stepOf(+yAt), key: y, each: yAt !== undefined };
-  if (loss) return { kind: "loss", at: lossAt ? stepOf(+lossAt) : null, key: lossAt ? null : "loss" };
-  if (p) return { kind: "parameter", key: p };
-  if (gapRow !== undefined) return { kind: "gap", row: +gapRow, steps: gapSteps(+gap) };
-  if (state) return { kind: side, row: +stateRow, slot: +slot, key: state };
-  return { kind: "band", row: +band.slice(1), key: band, at: step };
-}
-
-// The first and last step that a gap stands for.
-function gapSteps(gap) {
-  const before = gap === 0 ? 0 : stepOf(picture.columns[gap - 1]);
-  const after = gap < picture.columns.length ? stepOf(picture.columns[gap]) : data.steps + 1;
-  return [before + 1, after - 1];
-}
-
-// The values that a box holds or an arrow carries, as [key, step].
-function carried(part) {
-  if (!part.head) {
-    if (part.kind === "cell") return data.rows[part.row].slots.map((op) => [`r${part.row}_${op}`, part.at]);
-    if (part.kind === "op") return [[`r${part.row}_${part.op}`, part.at]];
-    if (part.kind === "end") return [[`r${part.row}_${data.rows[part.row].slots[part.slot]}`, lastOf(part.row)]];
-    return part.key && data.series[part.key] ? [[part.key, part.at]] : [];
-  }
-  const [tail, head] = [parse(part.tail), parse(part.head)];
-  if (!tail || !head) return [];
-  if (part.slot !== undefined) return carriedState(part, tail, head);
-  if (tail.kind === "cell") {
-    const { exits, slots } = data.rows[tail.row];
-    return [[`r${tail.row}_${exits[0] ?? slots[0]}`, tail.at]];
-  }
-  if (tail.kind === "band") return [[tail.key, head.at ?? step]];
-  return carried(tail);
-}
-
-function carriedState({ slot }, tail, head) {
-  const row = tail.row ?? head.row;
-  const { slots, way } = data.rows[row];
-  let at = step;
-  if (picture.level === "layer") return [[`r${row}_${slots[slot]}`, at]];
-  if (tail.at !== undefined) at = tail.at;
-  else if (head.at !== undefined) at = head.at - way;
-  else if (head.kind === "end") at = lastOf(row);
-  if (tail.kind === "start" || at < 1 || at > data.steps) return carried({ kind: "start", key: `r${row}s${slot}start` });
-  return [[`r${row}_${slots[slot]}`, at]];
-}
-
-function lastOf(row) {
-  return data.rows[row].way > 0 ? data.steps : 1;
+  if (!isNumber(size)) return size === "inf" ? 1 : 0;
+  return Math.min(1, Math.max(0, 1 + Math.log10(size / most) / DECADES));
 }
 
 // -- the picture ------------------------------------------------------------------------------------
 
+// The step of a column. One picture serves many steps: the columns in its middle go with the slider.
+function stepOf(column) {
+  if (picture.level === "layer") return step;
+  const [middle, around] = picture.level === "op" ? [picture.columns[0], 1] : [picture.columns[2], 2];
+  const moves = picture.middle && Math.abs(column - middle) <= around;
+  return moves ? column + step - middle : column;
+}
+
 function show() {
-  const serves = (p) => p.level === level && p.from <= step && step <= p.to;
-  const next = pictures.find(serves);
+  const next = pictures.find((p) => p.level === level && p.first <= step && step <= p.last);
+  next.middle = next.first === next.columns[next.level === "op" ? 0 : 2];
   if (next !== picture) {
-    const sameLevel = picture?.level === next.level;
+    const whole = picture?.level !== next.level;
     picture = next;
-    const svg = next.template.content.firstElementChild.cloneNode(true);
-    const box = svg.viewBox.baseVal;
-    svg.whole = { x: box.x, y: box.y, w: box.width, h: box.height };
+    const svg = next.content.querySelector("svg").cloneNode(true);
     svg.removeAttribute("width");
     svg.removeAttribute("height");
     stage.replaceChildren(svg);
-    if (!sameLevel || !view) view = { ...svg.whole };
-    prepare(svg);
+    for (const text of svg.querySelectorAll("text")) text.dataset.written = text.textContent;
+    parts = [...svg.querySelectorAll("[data-keys], [data-tail], [data-after]")].map(prepared);
+    if (whole) zoom(0);
+    else look();
   }
-  relabel();
+  for (const text of stage.querySelectorAll("text[data-written]")) {
+    text.textContent = text.dataset.written.replace(/⟨(\d+)⟩/g, (_, n) => `⟨${stepOf(+n)}⟩`);
+  }
+  for (const part of parts) if (!part.head) label(part);
   paint();
-  draw();
 }
 
-function prepare(svg) {
-  parts = [];
-  for (const a of svg.querySelectorAll("a")) { // its tooltip is told by ours
-    const told = a.getAttribute("xlink:title");
-    a.closest(".node, .edge, .cluster").dataset.told = told ?? "";
-    a.removeAttribute("xlink:title");
-  }
-  for (const text of svg.querySelectorAll("text")) text.dataset.written = text.textContent;
-  for (const g of svg.querySelectorAll(".node, .edge, .cluster")) {
-    const part = { g, id: g.id };
-    if (g.classList.contains("edge")) {
-      [part.tail, part.head] = g.id.split("--");
-      const state = [...g.classList].find((name) => /^s\d+$/.test(name));
-      if (state) part.slot = +state.slice(1);
-      const path = g.querySelector("path");
-      path?.after(element("path", { class: "hit", d: path.getAttribute("d") }));
-    } else if (!parse(g.id)) {
-      continue; // small print
-    }
-    parts.push(part);
-    g.part = part;
-  }
+function prepared(g) {
+  const { keys, column, row, tail, head, title, after } = g.dataset;
+  const part = { g, id: g.id, tail, head, row, title, column: column && +column, gap: after !== undefined };
+  part.keys = keys?.split(" ").filter(Boolean) ?? [];
+  part.cell = !head && /^r\d+t\d+$/.test(g.id);
+  const path = head && g.querySelector("path");
+  path?.after(element("path", { class: "hit", d: path.getAttribute("d") })); // easier to point at
+  g.about = part;
+  return part;
 }
 
-// Write the numbers of this step, and say aloud what each part is.
-function relabel() {
-  const svg = stage.firstElementChild;
-  for (const text of svg.querySelectorAll("text[data-written]")) {
-    const renumber = (_, n) => `⟨${stepOf(+n)}⟩`;
-    text.textContent = text.dataset.written.replace(/⟨(\d+)⟩/g, renumber);
-  }
-  for (const part of parts) {
-    if (part.head) continue;
-    Object.assign(part, parse(part.id));
-    if (part.kind === "gap") {
-      const n = part.steps[1] - part.steps[0] + 1;
-      part.g.querySelector("text").textContent = `… ${n} step${n === 1 ? "" : "s"} …`;
-    }
-    const opens = opensTo(part);
-    part.g.tabIndex = 0;
-    part.g.classList.toggle("opens", Boolean(opens));
-    part.g.setAttribute("role", opens ? "button" : "img");
-    part.g.setAttribute("aria-label", titleOf(part) + (opens ? `, opens its ${opens === "cell" ? "steps" : "operations"}` : ""));
-    part.g.classList.toggle("looked", part.kind === "cell" && part.at === step && level === "cell");
-  }
-}
+const at = (part) => (part.column === undefined ? step : stepOf(part.column));
+const left = ({ g }) => [stepOf(+g.dataset.after) + 1, stepOf(+g.dataset.before) - 1];
+const within = (part, t) => left(part)[0] <= t && t <= left(part)[1];
 
-function opensTo(part) {
-  if (part.kind !== "cell" || level === "op") return null;
-  return level === "layer" ? "cell" : "op";
-}
-
+// What a part says of itself, aloud and in print.
 function titleOf(part) {
-  if (part.head) return carried(part).map((value) => nameOf(...value)).join(", ");
-  if (part.kind === "cell" || part.kind === "band") {
-    const row = data.rows[part.row];
-    return `${row.title} (${row.where})` + (part.kind === "cell" ? ` at step ${part.at}` : "");
-  }
-  if (part.kind === "op") {
-    const name = data.series[`r${part.row}_${part.op}`]?.name;
-    return `${data.rows[part.row].ops[part.op] ?? "op"}${name ? `: ${name}⟨${part.at}⟩` : ""}`;
-  }
-  if (part.kind === "gap") return `steps ${part.steps[0]} to ${part.steps[1]}, not shown here`;
-  if (part.kind === "loss" && part.at !== null) return `the part of step ${part.at} in the loss`;
-  return carried(part).map((value) => nameOf(...value)).join(", ");
+  if (part.gap) return `steps ${left(part).join(" to ")}, not shown here`;
+  const named = part.keys.map((key) => nameOf(key, at(part))).join(", ");
+  if (part.cell) return `${part.title}, step ${at(part)}`;
+  if (part.id.startsWith("loss") && part.column) return `the part of step ${at(part)} in the loss`;
+  return part.title && part.title !== named ? `${part.title}: ${named}` : named;
+}
+
+function label(part) {
+  const { g } = part;
+  const action = { layer: "opens its steps", cell: "opens its operations", op: "goes back" };
+  const opens = part.cell && action[level];
+  g.tabIndex = 0;
+  g.classList.toggle("opens", Boolean(opens));
+  g.classList.toggle("looked", part.cell && level === "cell" && at(part) === step);
+  g.setAttribute("role", opens ? "button" : "img");
+  g.setAttribute("aria-label", titleOf(part) + (opens ? `: ${opens}` : ""));
+  if (!part.gap) return;
+  const count = left(part)[1] - left(part)[0] + 1;
+  g.querySelector("text").textContent = `… ${count} step${count === 1 ? "" : "s"} …`;
 }
 
 // -- the path of a gradient -------------------------------------------------------------------------
 
-// From which boxes the path starts (the loss) or at which it ends (the input): where their step is
-// not shown, at what stands for it.
-function boxes(fits, at, through) {
-  const all = picture.level === "layer";
-  const found = parts.filter((p) => !p.head && fits(p) && (at === null || all || p.at === at || !("at" in p)));
-  const gaps = parts.filter((p) => p.kind === "gap" && (at === null || (p.steps[0] <= at && at <= p.steps[1])));
-  return new Set([...found, ...(through || !found.length ? gaps : [])].map((p) => p.id));
+// The boxes where a path starts or ends. Where their step is not shown, those that stand for it; and
+// these, too, for what belongs to every step.
+function ends(fits, t, everywhere) {
+  const here = (p) => picture.level === "layer" || t === null || p.column === undefined || at(p) === t;
+  const found = parts.filter((p) => !p.head && fits(p) && here(p));
+  const gaps = parts.filter((p) => p.gap && (t === null || within(p, t)));
+  return (everywhere ? [...found, ...gaps] : found.length ? found : gaps).map((p) => p.id);
 }
 
-function reach(start, arrows, [near, far]) {
-  const found = new Set(start), left = [...start];
-  const next = new Map();
-  for (const arrow of arrows) next.set(arrow[near], [...(next.get(arrow[near]) ?? []), arrow[far]]);
-  while (left.length) {
-    for (const id of next.get(left.pop()) ?? []) {
-      if (!found.has(id)) left.push(id);
-      found.add(id);
-    }
+function reach(starts, near, far) {
+  const found = new Set(starts);
+  for (const id of found) { // a set takes in what is added on the way
+    for (const part of parts) if (part[near] === id) found.add(part[far]);
   }
   return found;
 }
 
 function onPath() {
-  const arrows = parts.filter((p) => p.head);
-  const { step: at } = end();
-  const isLoss = data.series.loss
-    ? (p) => p.kind === "loss" && (at === null) === (p.at === null || p.at === undefined)
-    : (p) => p.kind === "y";
-  let starts = boxes(isLoss, at, at === null);
-  if (!starts.size) starts = boxes((p) => p.kind === "loss" || p.kind === "y", null, true);
-  const above = reach(starts, arrows, ["head", "tail"]);
+  const t = end().step;
+  const each = (p) => (data.loss ? /^loss\d+$/ : /^y\d+t\d+$/).test(p.id);
+  const whole = (p) => (data.loss ? p.id === "loss" : /^y/.test(p.id));
+  const above = reach(ends(t === null ? whole : each, t, t === null), "head", "tail");
   if (to.value === "all") return above;
-  const [key, target] = to.value.split(" ");
-  const ends = boxes((p) => p.key === key, target ? +target : null, !target && key[0] === "p");
-  const below = reach(ends, arrows, ["tail", "head"]);
+  const [key, wanted] = to.value.split(" ");
+  const starts = ends((p) => p.keys.includes(key), wanted ? +wanted : null, key.startsWith("p"));
+  const below = reach(starts, "tail", "head");
   return new Set([...above].filter((id) => below.has(id)));
 }
 
@@ -280,192 +172,155 @@ function paint() {
     const on = part.head ? path.has(part.tail) && path.has(part.head) : path.has(part.id);
     part.g.classList.toggle("on", on);
     part.g.classList.toggle("off", !on);
-    if (!part.head || !on) continue;
-    const [value] = carried(part);
-    const size = value ? number(...value) : null;
+    if (!on || !part.head) continue;
+    const size = part.keys.length ? measured(part.keys[0], at(part)) : null;
     part.g.style.setProperty("--strength", size === null ? 0.5 : strength(size, most).toFixed(3));
-    if (part.slot !== undefined && size !== null) writeFlow(part, size);
+    if (size !== null && part.g.classList.contains("state")) writeFlow(part, size);
   }
-  const named = shown.value === "value" ? "‖value‖" : gradientName("·");
-  const scale = `${named} up to ${write(most)}, ${DECADES[shown.value]} decades`;
-  stage.setAttribute("aria-label", `Graph. Width and strength of the arrows: ${scale}`);
   tell();
   plot();
 }
 
-// The norm in small print on the state's arrow: below it for h, above its name for c.
-function writeFlow(part, size) {
-  const path = part.g.querySelector("path");
-  const length = path.getTotalLength();
-  const middle = path.getPointAtLength(length / 2), tip = path.getPointAtLength(length);
-  const across = picture.level === "cell" || Math.abs(middle.y - tip.y) < 2;
-  const { x } = across ? middle : path.getPointAtLength(length * 0.15);
-  const y = across ? middle.y : path.getPointAtLength(length * 0.15).y;
-  part.g.append(element("text", { class: "flow", x, y: y + (part.slot ? -19 : 11) }, write(size)));
+// The norm in small print by the state's arrow: below it for h, above its name for the others.
+function writeFlow({ g }, size) {
+  const name = g.querySelector("text"), path = g.querySelector("path");
+  const { x, y } = path.getPointAtLength(path.getTotalLength() / (picture.level === "op" ? 1.02 : 2));
+  const place = name ? { x: +name.getAttribute("x"), y: +name.getAttribute("y") + 5 } : { x, y };
+  place.y += g.classList.contains("s0") ? 12 : -19;
+  g.append(element("text", { class: "flow", ...place }, write(size)));
 }
 
-// What is chosen, in words.
 function tell() {
-  const [key, at] = to.value.split(" ");
-  let text = `Step ${step} of ${data.steps}. `;
-  if (to.value === "all") {
-    text += `All that ${end().name} is made from.`;
-  } else {
-    const what = nameOf(key, +at);
-    const size = number(key, +at, "gradient");
-    text += size === null
-      ? `No gradient was recorded for ${what}: it does not require one.`
-      : `${gradientName(what)} = ${write(size)}`;
-    if (size === 0) text += `: ${end().name} does not depend on ${what}, or the gradient has vanished.`;
+  const [key, t] = to.value.split(" ");
+  let text = `Everything that ${end().name} is made from.`;
+  if (to.value !== "all") {
+    const what = nameOf(key, t), size = measured(key, +t, "gradient");
+    text = `‖${derivative(what)}‖ = ${write(size)}`;
+    if (size === null) text = `No gradient was recorded for ${what}: it does not require one.`;
+    if (size === 0) text += `: ${end().name} does not depend on ${what}, or nothing is left of it.`;
   }
-  byId("status").textContent = text;
+  document.getElementById("status").textContent = text;
 }
 
-// -- the chart: how the gradient fades over time ----------------------------------------------------
+// -- the chart: the gradient of each row's state over time ------------------------------------------
 
 function plot() {
-  const kind = shown.value, width = chart.clientWidth || 600, height = chart.clientHeight || 96;
-  const [left, right, top, bottom] = [52, 82, 16, height - 6];
-  const lines = Object.entries(data.rows).filter(([, row]) => row.way).map(([i, row]) => ({
-    row, sizes: range().map((t) => number(`r${i}_${row.slots[0] ?? 0}`, t)),
-  }));
-  const logs = lines.flatMap((l) => l.sizes).filter((n) => n > 0 && Number.isFinite(n)).map(Math.log10);
-  chart.replaceChildren();
-  if (!logs.length) return;
-  const [high, low] = [Math.ceil(Math.max(...logs)), Math.floor(Math.max(Math.min(...logs), Math.max(...logs) - 30))];
-  const x = (t) => left + ((t - data.first) / Math.max(1, data.last - data.first)) * (width - left - right);
-  const y = (log) => bottom - ((log - low) / Math.max(1, high - low)) * (bottom - top);
-  const title = kind === "value" ? "‖h⟨t⟩‖" : gradientName("h⟨t⟩");
-  chart.append(element("text", { x: left, y: 10 }, `${title}, by step t (log scale)`));
-  for (const log of new Set([low, high])) {
-    chart.append(element("line", { class: "axis", x1: left, x2: width - right, y1: y(log), y2: y(log) }));
-    const power = [...String(log)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("");
-    chart.append(element("text", { x: left - 6, y: y(log) + 4, "text-anchor": "end" }, `10${power}`));
-  }
-  const colours = ["var(--h)", "var(--c)", "var(--s3)", "var(--s4)"];
-  lines.forEach(({ row, sizes }, n) => {
-    const look = { stroke: colours[n % 4], "stroke-dasharray": ["none", "7 3", "2 3", "9 3 2 3"][n % 4] };
-    let points = [];
-    const flush = () => {
-      if (points.length === 1) points.push(points[0].replace(/^[^,]+/, (at) => String(+at + 2)));
-      if (points.length) chart.append(element("polyline", { points: points.join(" "), ...look }));
-      points = [];
-    };
-    range().forEach((t, i) => {
-      if (sizes[i] > 0 && Number.isFinite(sizes[i])) points.push(`${x(t)},${y(Math.max(low, Math.log10(sizes[i])))}`);
-      else flush();
-    });
-    flush();
-    if (lines.length > 1) {
-      const at = left + 220 + 130 * n;
-      if (at + 120 > width) return;
-      chart.append(element("polyline", { points: `${at},6 ${at + 22},6`, ...look }));
-      chart.append(element("text", { x: at + 28, y: 10 }, `${row.title} ${row.way > 0 ? "→" : "←"} row ${n + 1}`));
-    }
+  const width = chart.clientWidth || 600, height = chart.clientHeight || 96;
+  const [x0, x1, y0, y1] = [52, width - 82, height - 6, 20];
+  const lines = data.rows.filter((row) => row.way).map((row) => {
+    return { title: row.title, sizes: STEPS.map((t) => measured(row.key, t)) };
   });
-  chart.append(element("line", { class: "now", x1: x(step), x2: x(step), y1: top, y2: bottom }));
-  chart.setAttribute("aria-label", `${title} at step ${step}: ` + lines.map((l) => write(l.sizes[step - data.first])).join(", "));
-}
-
-function range() {
-  return Array.from({ length: data.last - data.first + 1 }, (_, i) => data.first + i);
+  const logs = lines.flatMap(({ sizes }) => sizes.filter(isNumber).map(Math.log10));
+  chart.replaceChildren();
+  const title = shown.value === "value" ? "‖h⟨t⟩‖" : `‖${derivative("h⟨t⟩")}‖`;
+  if (!logs.length) return;
+  const high = Math.ceil(Math.max(...logs)), low = Math.min(high - 1, Math.floor(Math.min(...logs)));
+  const x = (t) => x0 + ((t - data.first) / Math.max(1, data.last - data.first)) * (x1 - x0);
+  const y = (log) => y0 - ((log - low) / (high - low)) * (y0 - y1);
+  chart.append(element("text", { x: x0, y: 10 }, `${title} by step t`));
+  for (const log of [low, high]) {
+    const power = [...String(log)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("");
+    chart.append(element("line", { class: "axis", x1: x0, x2: x1, y1: y(log), y2: y(log) }));
+    chart.append(element("text", { x: x0 - 6, y: y(log) + 4, "text-anchor": "end" }, `10${power}`));
+  }
+  lines.forEach(({ title: called, sizes }, n) => {
+    const look = { class: `line n${n % 4}` };
+    let d = "", known = false;
+    sizes.forEach((size, i) => {
+      if (isNumber(size)) d += `${known ? "L" : "M"}${x(STEPS[i])} ${y(Math.log10(size))}`;
+      if (isNumber(size) && !known) d += "h0.01"; // a point on its own is seen, too
+      known = isNumber(size);
+    });
+    chart.append(element("path", { d, ...look }));
+    const legend = x0 + 170 + 150 * n;
+    if (lines.length === 1 || legend + 130 > width) return;
+    chart.append(element("path", { d: `M${legend} 6h22`, ...look }));
+    chart.append(element("text", { x: legend + 28, y: 10 }, `row ${n + 1}: ${called}`));
+  });
+  chart.append(element("line", { class: "now", x1: x(step), x2: x(step), y1, y2: y0 }));
+  const here = lines.map(({ sizes }) => write(sizes[step - data.first])).join(", ");
+  chart.setAttribute("aria-label", `${title} over the steps; at step ${step}: ${here}`);
 }
 
 // -- what is told of a thing that is pointed at -----------------------------------------------------
 
-function tellAbout(g, x, y) {
-  const part = g.part;
-  tip.replaceChildren();
+function tellAbout(part, x, y) {
   const heading = document.createElement("strong");
-  heading.textContent = titleOf(part) || part.g.dataset.told;
-  tip.append(heading);
-  for (const [key, at] of carried(part)) tip.append(table(key, at));
+  heading.textContent = titleOf(part);
+  tip.replaceChildren(heading, ...part.keys.map((key) => table(key, at(part))));
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();
   tip.style.left = `${Math.max(6, Math.min(x + 14, innerWidth - width - 6))}px`;
-  tip.style.top = `${y + 18 + height > innerHeight ? Math.max(6, y - height - 12) : y + 18}px`;
+  tip.style.top = `${Math.max(6, y + 18 + height > innerHeight ? y - height - 12 : y + 18)}px`;
 }
 
-function table(key, at) {
+function table(key, t) {
   const made = document.createElement("table");
-  made.createCaption().textContent = `${nameOf(key, at)} ${data.series[key].shape}`;
-  const row = (head, ...cells) => {
+  made.createCaption().textContent = `${nameOf(key, t)}  ${data.series[key].shape}`;
+  const rows = STATISTICS.map((name, i) =>
+    [name, write(measured(key, t, "value", i)), write(measured(key, t, "gradient", i))]);
+  for (const [head, ...cells] of [["", "value", derivative("·")], ...rows]) {
     const line = made.insertRow();
-    line.append(document.createElement("th"));
-    line.firstChild.textContent = head;
+    line.append(Object.assign(document.createElement("th"), { textContent: head }));
     for (const cell of cells) line.insertCell().textContent = cell;
-  };
-  row("", "value", `∂${end().name}/∂·`);
-  ["norm", "least", "mean", "greatest"].forEach((name, i) => {
-    row(name, write(number(key, at, "value", i)), write(number(key, at, "gradient", i)));
-  });
+  }
   return made;
 }
 
 // -- moving about -----------------------------------------------------------------------------------
 
-function draw() {
+function look() {
+  tip.hidden = true;
   stage.firstElementChild.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
 }
 
 // By a factor, about a place on the screen; 0 shows everything.
 function zoom(factor, clientX, clientY) {
   const svg = stage.firstElementChild;
-  if (!factor) {
-    view = { ...svg.whole };
-  } else {
-    const wide = svg.whole.w / 40 / view.w;
-    const by = Math.min(1 / wide, Math.max(view.w / (svg.whole.w * 4), factor));
+  const whole = picture.content.querySelector("svg").viewBox.baseVal;
+  if (factor) {
+    const by = Math.min(view.w / whole.width * 40, Math.max(view.w / whole.width / 4, factor));
     const box = stage.getBoundingClientRect();
-    const point = new DOMPoint(clientX ?? box.x + box.width / 2, clientY ?? box.y + box.height / 2);
-    const { x, y } = point.matrixTransform(svg.getScreenCTM().inverse());
-    const [px, py] = toView(svg, x, y);
-    view = { x: px - (px - view.x) / by, y: py - (py - view.y) / by, w: view.w / by, h: view.h / by };
+    const place = new DOMPoint(clientX ?? box.x + box.width / 2, clientY ?? box.y + box.height / 2);
+    const { x, y } = place.matrixTransform(svg.getScreenCTM().inverse());
+    view = { x: x - (x - view.x) / by, y: y - (y - view.y) / by, w: view.w / by, h: view.h / by };
+  } else {
+    view = { x: whole.x, y: whole.y, w: whole.width, h: whole.height };
   }
-  tip.hidden = true;
-  draw();
-}
-
-// A place in the coordinates of the viewBox.
-function toView(svg, x, y) {
-  return [x, y];
+  look();
 }
 
 function move(dx, dy) {
   const scale = stage.firstElementChild.getScreenCTM().a;
-  view.x -= dx / scale;
-  view.y -= dy / scale;
-  tip.hidden = true;
-  draw();
+  view = { ...view, x: view.x - dx / scale, y: view.y - dy / scale };
+  look();
 }
 
-function goTo(newLevel, newStep = step, focus = null) {
+// Another level or step. What had the focus hands it to what takes its place.
+function goTo(newLevel, newStep, row = document.activeElement?.about?.row) {
   level = newLevel;
   step = Math.min(data.last, Math.max(data.first, newStep));
   slider.value = step;
-  byId("number").textContent = `${step} of ${data.steps}`;
+  document.getElementById("number").textContent = `${step} of ${data.steps}`;
   for (const button of document.querySelectorAll("nav button")) {
     button.setAttribute("aria-current", String(button.dataset.level === level));
   }
+  const focused = document.activeElement?.about;
   tip.hidden = true;
   show();
-  if (focus) byRow(focus)?.g.focus({ preventScroll: true });
+  const same = parts.filter((p) => p.cell && p.row === row && at(p) === step);
+  if (focused) (same[0]?.g ?? stage).focus({ preventScroll: true });
 }
 
-function byRow({ row, at }) {
-  const same = parts.filter((p) => p.kind === "cell" && p.row === row);
-  return same.find((p) => p.at === at) ?? same[0];
-}
-
+// A layer opens its steps, a step its operations; these close again.
 function open(part) {
-  const opens = opensTo(part);
-  if (opens) goTo(opens, part.at, { row: part.row, at: part.at });
+  if (!part.cell) return;
+  if (level === "op") close();
+  else goTo(LEVELS[LEVELS.indexOf(level) + 1], at(part), part.row);
 }
 
 function close() {
-  const outer = LEVELS[LEVELS.indexOf(level) - 1];
-  const row = document.activeElement?.part?.row ?? 0;
-  if (outer) goTo(outer, step, { row, at: step });
+  goTo(LEVELS[Math.max(0, LEVELS.indexOf(level) - 1)], step);
 }
 
 // -- hands on it ------------------------------------------------------------------------------------
@@ -478,92 +333,73 @@ stage.addEventListener("pointerdown", (event) => {
 });
 addEventListener("pointermove", (event) => {
   const before = pointers.get(event.pointerId);
-  if (!before) return;
-  const [dx, dy] = [event.clientX - before.clientX, event.clientY - before.clientY];
-  if (!dragged && Math.hypot(dx, dy) < 5) return;
+  const [dx, dy] = [event.clientX - before?.clientX, event.clientY - before?.clientY];
+  if (!before || (!dragged && Math.hypot(dx, dy) < 5)) return;
   dragged = true;
-  stage.classList.add("dragging");
   const other = [...pointers.values()].find((p) => p.pointerId !== event.pointerId);
-  if (other) {
-    const apart = (p) => Math.hypot(p.clientX - other.clientX, p.clientY - other.clientY);
-    zoom(apart(event) / Math.max(1, apart(before)), other.clientX, other.clientY);
-  } else {
-    move(dx, dy);
-  }
+  const apart = (p) => Math.hypot(p.clientX - other.clientX, p.clientY - other.clientY) || 1;
+  if (other) zoom(apart(event) / apart(before), other.clientX, other.clientY);
+  else move(dx, dy);
   pointers.set(event.pointerId, event);
 });
 for (const kind of ["pointerup", "pointercancel"]) {
-  addEventListener(kind, (event) => {
-    pointers.delete(event.pointerId);
-    stage.classList.remove("dragging");
-  });
+  addEventListener(kind, (event) => pointers.delete(event.pointerId));
 }
 stage.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoom(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
 }, { passive: false });
-const partAt = (event) => event.target.closest?.(".node, .edge, .cluster");
+const partAt = (event) => event.target.closest?.(".node, .edge, .cluster")?.about;
 stage.addEventListener("click", (event) => {
-  const g = partAt(event);
-  if (!dragged && g?.part) open(g.part);
+  const part = partAt(event);
+  if (part && !dragged) open(part);
 });
 stage.addEventListener("mousemove", (event) => {
-  const g = partAt(event);
-  if (g?.part && !stage.classList.contains("dragging")) tellAbout(g, event.clientX, event.clientY);
+  const part = partAt(event);
+  if (part && !pointers.size) tellAbout(part, event.clientX, event.clientY);
   else tip.hidden = true;
 });
 stage.addEventListener("mouseleave", () => { tip.hidden = true; });
 stage.addEventListener("focusin", ({ target }) => {
-  if (!target.part || !target.matches(":focus-visible")) return;
-  const box = target.getBoundingClientRect();
-  tellAbout(target, box.x, box.bottom - 14);
+  const { x, bottom } = target.getBoundingClientRect();
+  if (target.about && target.matches(":focus-visible")) tellAbout(target.about, x, bottom - 14);
 });
 stage.addEventListener("focusout", () => { tip.hidden = true; });
 
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const KEYS = {
+  Escape: close, Backspace: close, "+": () => zoom(1.25), "=": () => zoom(1.25),
+  "-": () => zoom(0.8), "−": () => zoom(0.8), 0: () => zoom(0),
+  Home: () => goTo(level, data.first), End: () => goTo(level, data.last),
+};
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select")) return;
-  const { key } = event;
-  const sideways = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[key];
-  if (event.shiftKey && sideways) move(60 * sideways[0], 60 * sideways[1]);
-  else if (sideways?.[0] && event.target !== slider) goTo(level, step - sideways[0], focused());
-  else if (key === "Escape" || key === "Backspace") close();
-  else if (key === "+" || key === "=") zoom(1.25);
-  else if (key === "-" || key === "−") zoom(0.8);
-  else if (key === "0") zoom(0);
-  else if ((key === "Enter" || key === " ") && event.target.part) open(event.target.part);
+  const { key, target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || target.closest("select")) return;
+  if (key in ARROWS && event.shiftKey) move(-60 * ARROWS[key][0], -60 * ARROWS[key][1]);
+  else if (ARROWS[key]?.[0] && target !== slider) goTo(level, step + ARROWS[key][0]);
+  else if ((key === "Enter" || key === " ") && target.about) open(target.about);
+  else if (key in KEYS) KEYS[key]();
   else return;
   event.preventDefault();
 });
 
-// The part that has the focus, so that the next picture can have it in the same place.
-function focused() {
-  const part = document.activeElement?.part;
-  return part?.kind === "cell" ? { row: part.row, at: step } : null;
-}
-
 slider.addEventListener("input", () => goTo(level, +slider.value));
 for (const choice of [from, to, shown]) choice.addEventListener("change", paint);
-for (const button of document.querySelectorAll("nav button")) {
-  button.addEventListener("click", () => goTo(button.dataset.level));
-}
-for (const button of document.querySelectorAll(".zoom button")) {
-  button.addEventListener("click", () => zoom(+button.dataset.zoom));
+for (const button of document.querySelectorAll("button")) {
+  const { level: wanted, zoom: factor } = button.dataset;
+  button.addEventListener("click", () => (wanted ? goTo(wanted, step) : zoom(+factor)));
 }
 addEventListener("resize", plot);
 
-// -- at the start -----------------------------------------------------------------------------------
+// -- at the start: the longest way back -------------------------------------------------------------
 
-function option(select, value, text) {
-  select.append(new Option(text, value));
-}
-
-data.ends.forEach(({ name }, i) => option(from, i, name));
-from.value = data.ends.length - 1; // the last step's: the longest way back
-option(to, "all", "everything");
-if (data.series.x) for (const t of range()) option(to, `x ${t}`, nameOf("x", t));
-for (const key of Object.keys(data.series)) {
-  if (/^p\d+$|start$/.test(key)) option(to, key, nameOf(key));
+data.ends.forEach(({ name }, i) => from.append(new Option(name, i)));
+from.value = data.ends.length - 1;
+to.append(new Option("everything", "all"));
+for (const t of data.series.x ? STEPS : []) to.append(new Option(nameOf("x", t), `x ${t}`));
+for (const key of Object.keys(data.series).filter((k) => /^p\d+$|start$/.test(k))) {
+  to.append(new Option(nameOf(key), key));
 }
 to.selectedIndex = 1;
-Object.assign(slider, { min: data.first, max: data.last, value: data.first });
+Object.assign(slider, { min: data.first, max: data.last });
 goTo("cell", data.first);

@@ -5,6 +5,7 @@ network.
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import os
 import re
@@ -27,16 +28,16 @@ from .columns import Columns
 from .computation import Params, recall
 from .dot import visible
 from .drawing import Drawing
+from .marks import marked_svg, slot_key
 from .measures import Measured, measure
 from .render import NO_RENDERER, Picture, RenderError, find_renderer
 from .running import Run, run
 from .sheet import Sheet
-from .timeline import Row, recorded
+from .timeline import Row
 from .wording import counted
 
 MOST_STEPS = 100  # that the slider goes over
 ALL_UP_TO = 8  # steps side by side; of more, five around the slider's and the ends
-BATCH = 7
 
 
 def page(
@@ -85,13 +86,19 @@ def page(
     rows = list(ran.line.rows)
     sheet = _sheet(ran, rows, ran.columns, "cell", names)
     measured = measure(sheet, lambda t: ran.called.get(identity(t), (t, ""))[1])
-    pictures = [
-        (level, columns, lowest, highest, Drawing(_sheet(ran, rows, columns, level, names)).write())
-        for level, columns, lowest, highest in _views(ran.columns)
-    ]
+    pictures = []
+    for level, columns, first, last in _views(ran.columns):
+        drawn = _sheet(ran, rows, columns, level, names)
+        svg = marked_svg(Picture(Drawing(drawn).write()), drawn, measured.series)
+        numbers = " ".join(map(str, columns.number.values()))
+        pictures.append(
+            f'<template data-level="{level}" data-columns="{numbers}" '
+            f'data-first="{first + 1}" data-last="{last + 1}">{svg}</template>'
+        )
+    data = _facts(sheet, measured)
     if title is None:
-        title = type(what).__name__ if isinstance(what, nn.Module) else "A recurrence"
-    data = {"title": visible(title), **_facts(sheet, measured)}
+        made_of = ", ".join(dict.fromkeys(row["title"] for row in data["rows"]))
+        title = f"{made_of} over {counted(ran.columns.steps, 'step')}"
     write_atomically(path, _fill(visible(title), data, pictures).encode())
     return path
 
@@ -112,14 +119,16 @@ def _read(what: Any, steps: int, x: Any, state: Any, params: Params | None) -> R
     tensors = [what] if isinstance(what, Tensor) else what
     if isinstance(tensors, list | tuple):
         return recall(tensors, params, last)
-    if x is None and hasattr(what, "input_size"):
-        shape = (steps, BATCH, what.input_size)
-        if getattr(what, "batch_first", False):
-            shape = (BATCH, steps, what.input_size)
-        x = np.random.default_rng(0).standard_normal(shape)
-        dtypes = [p.dtype for p in what.parameters()] if isinstance(what, nn.Module) else []
-        x = Tensor(x, dtypes[0] if dtypes else np.float32)
-    return run(what, steps, x, state, last)
+    if x is not None or not hasattr(what, "input_size"):
+        return run(what, steps, x, state, last)
+    weights = list(what.parameters()) if isinstance(what, nn.Module) else []
+    sizes = {what.input_size, steps, *(n for p in weights for n in p.shape)}
+    batch = next(n for n in itertools.count(5) if n not in sizes)  # an axis that can be told apart
+    first = batch if getattr(what, "batch_first", False) else steps
+    shape = (first, steps * batch // first, what.input_size)
+    x = np.random.default_rng(0).standard_normal(shape)
+    x = Tensor(x, weights[0].dtype if weights else np.float32)
+    return replace(run(what, steps, x, state, last), batch=batch)
 
 
 def _sheet(
@@ -144,7 +153,7 @@ def _views(every: Columns) -> list[tuple[str, Columns, int, int]]:
 
     def only(*shown: int) -> Columns:
         ends = [-1, *shown, steps]
-        gaps = tuple(b - a - 1 for a, b in zip(ends, ends[1:], strict=False))
+        gaps = tuple(b - a - 1 for a, b in itertools.pairwise(ends))
         return Columns(shown, {t: t + 1 for t in shown}, gaps, steps)
 
     views = [("layer", only(min(first + 1, last)), first, last)]
@@ -162,76 +171,55 @@ def _views(every: Columns) -> list[tuple[str, Columns, int, int]]:
     return views + [("op", only(low), low, high) for low, high in sorted(ends)]
 
 
-def _svg(dot: str) -> str:
-    """A picture as it stands in the page: without what a browser would show by itself."""
-    svg = Picture(dot).svg()
-    svg = svg[svg.index("<svg") :]
-    return re.sub(r"<!--.*?-->\n?|<title>.*?</title>\n?", "", svg, flags=re.DOTALL)
-
-
 # -- the numbers -----------------------------------------------------------------------------------
 
 
 def _facts(sheet: Sheet, measured: Measured) -> dict[str, Any]:
-    """What the page's script knows of the picture besides the SVG."""
-    steps = sheet.columns
-    rows = []
-    for row in sheet.line.rows:
-        i = sheet.row_number[row]
-        box = next(iter(row.boxes.values()))
-        exits = [k for r, k in sorted(sheet.exits, key=lambda e: e[1]) if r is row]
-        fact: dict[str, Any] = {
-            "title": visible(sheet.places[box].title),
-            "where": visible("/".join(row.scope)),
-            "way": row.way if row.recurrent else 0,
-        }
-        if row.recurrent:
-            fact["slots"] = [slot.position for slot in row.slots]
-            fact["exits"] = exits
-            fact["ops"] = [recorded(op).op.name for op in box.ops]  # type: ignore[union-attr]
-        rows.append((i, fact))
-    series = {
-        key: {
-            "name": one.name,
-            "shape": one.shape(sheet.ran.batch),
-            "whole": one.whole,
-            "value": measured.values[key],
-            "gradient": [found.get(key) for found in measured.gradients],
-        }
-        for key, one in measured.series.items()
-    }
+    """What the page's script has to know besides the pictures."""
+    rows = {row: i for row, i in sheet.row_number.items() if row in sheet.line.rows}
+    numbered = {i: row for row, i in rows.items()}
+    number = sheet.columns.number
     return {
-        "first": steps.number[steps.shown[0]],
-        "last": steps.number[steps.shown[-1]],
-        "steps": steps.steps,
+        "first": number[sheet.columns.shown[0]],
+        "last": number[sheet.columns.shown[-1]],
+        "steps": sheet.columns.steps,
+        "loss": sheet.loss is not None,
         "ends": [{"name": end.name, "step": end.step} for end in measured.ends],
-        "rows": dict(rows),
-        "series": series,
+        "rows": [
+            {
+                "title": visible(sheet.places[next(iter(row.boxes.values()))].title),
+                "way": row.way if row.recurrent else 0,
+                "key": slot_key(i, 0, numbered) if row.slots else f"r{i}",
+            }
+            for row, i in rows.items()
+        ],
+        "series": {
+            key: {
+                "name": one.name,
+                "shape": one.shape(sheet.ran.batch),
+                "whole": one.whole,
+                "value": measured.values[key],
+                "gradient": [found.get(key) for found in measured.gradients],
+            }
+            for key, one in measured.series.items()
+        },
     }
 
 
 # -- the file --------------------------------------------------------------------------------------
 
 
-def _fill(
-    title: str, data: Mapping[str, Any], pictures: Sequence[tuple[str, Columns, int, int, str]]
-) -> str:
+def _fill(title: str, data: Mapping[str, Any], pictures: Sequence[str]) -> str:
     """The template with everything in its place. No text from outside is looked at as a template,
     nor ends a script.
     """
     files = resources.files(__package__)
-    templates = "\n".join(
-        f'<template data-level="{level}" data-columns="{" ".join(map(str, columns.number.values()))}"'
-        f' data-from="{lowest + 1}" data-to="{highest + 1}">{_svg(dot)}</template>'
-        for level, columns, lowest, highest, dot in pictures
-    )
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {
         "title": html.escape(title),
         "style": files.joinpath("page.css").read_text("utf-8"),
         "script": files.joinpath("page.js").read_text("utf-8"),
-        "pictures": templates,
-        "data": text,
+        "pictures": "\n".join(pictures),
+        "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     }
     template = files.joinpath("page.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
