@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyseq import nn, viz
+import numpy as np
+
+from tinyseq import functional, nn, viz
 
 from .figures import figure
 
@@ -40,6 +42,27 @@ def lstm_cell() -> Any:
 def lstm_ops() -> Any:
     """The conveyor belt: c runs along all steps, and nothing but a gate stands in its way."""
     return viz.draw_unrolled(nn.LSTM(3, 4), steps=2, level="op", names={"h": "a", "y": "a"})
+
+
+@figure(SECTION, "Gates at work")
+def gates() -> Any:
+    """An LSTM of one unit, with weights written by hand, that keeps which of a and b came last: at
+    either the update gate opens and the forget gate shuts, and c holds what it was told.
+    """
+    lstm = nn.LSTM(3, 1)
+    cell = lstm.layers[0].cell
+    cell.w_h.data = np.zeros((1, 4))
+    cell.w_x.data = [  # update, forget, output, candidate
+        [8, -8, 0, 3],  # a
+        [8, -8, 0, -3],  # b
+        [0, 0, 0, 0],  # anything else
+    ]
+    cell.b.data = [-4, 4, 4, 0]
+    letters = "··a·····b···a··a···b··"
+    x = functional.one_hot(["ab·".index(letter) for letter in letters], 3)
+    recorded = viz.record(lstm, x.numpy()[:, None])  # (T, B, D)
+    shown = ["update", "forget", "candidate", "c"]
+    return viz.heatmap(recorded, shown, symbols=letters, title="a memory of one bit")
 
 
 @figure(SECTION, "LSTM cells in a row, on two layers")

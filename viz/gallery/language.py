@@ -15,6 +15,17 @@ notes = {"h": "a", "y": "ŷ"}
 SECTION = "Language models"
 
 
+@figure(SECTION, "Words as one-hot vectors")
+def one_hot() -> Any:
+    """x⟨t⟩ is as long as the vocabulary and 1 in the place of its word. A word that the vocabulary
+    lacks is <UNK>, here a new spell.
+    """
+    words = ["Harry", "Potter", "and", "Hermione", "Granger", "invented", "a", "new", "spell", "."]
+    vocabulary = text.Vocabulary.from_counts(words[:7], eos=".")
+    x = functional.one_hot(vocabulary.encode(words), len(vocabulary))  # (T, V)
+    return viz.heatmap(x.numpy(), "x", symbols=words, title="row 0 is <UNK>, row 1 the full stop")
+
+
 @figure(SECTION, "A language model in training")
 def training() -> Any:
     """x⟨1⟩ is a vector of zeros and x⟨t⟩ = y⟨t−1⟩, the word before; ŷ⟨t⟩ is the probability of
