@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class Columns:
     number: dict[int, int]
     gaps: tuple[int, ...]
     steps: int
+    slim: frozenset[int] = frozenset()  # those of ``shown`` that are drawn small, without words
 
 
 def choose(steps: int, columns: tuple[int, int] | Sequence[int] | None, level: str) -> Columns:
@@ -44,6 +46,22 @@ def choose(steps: int, columns: tuple[int, int] | Sequence[int] | None, level: s
     return Columns(tuple(shown), {t: t + 1 for t in shown}, gaps, steps)
 
 
+MOST_SLIM = 60
+
+
+def filled(columns: Columns) -> Columns:
+    """With slim columns in the gaps, so that what flows is seen on its whole way: for each step
+    left out, or for some of them at equal distances.
+    """
+    ends = [-1, *columns.shown, columns.steps]
+    left_out = [range(a + 1, b) for a, b in itertools.pairwise(ends)]
+    every = math.ceil(sum(map(len, left_out)) / MOST_SLIM) or 1
+    slim = frozenset(t for steps in left_out for t in steps[::every])
+    shown = tuple(sorted(slim | set(columns.shown)))
+    gaps = (0,) * (len(shown) + 1)
+    return Columns(shown, {t: t + 1 for t in shown}, gaps, columns.steps, slim)
+
+
 def fewer(columns: Columns, ends: tuple[int, int]) -> Columns:
     """Of the columns at most the ``(first, last)``."""
     first, last = ends
@@ -59,7 +77,7 @@ def fewer(columns: Columns, ends: tuple[int, int]) -> Columns:
             out += 1
     shown = tuple(columns.shown[i] for i in keep)
     number = {t: columns.number[t] for t in shown}
-    return Columns(shown, number, (*gaps, out + columns.gaps[n]), columns.steps)
+    return Columns(shown, number, (*gaps, out + columns.gaps[n]), columns.steps, columns.slim)
 
 
 def shortened(columns: Columns) -> tuple[int, Columns]:

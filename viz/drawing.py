@@ -13,6 +13,7 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .dot import Dot, Html, Value, html_text
+from .flow import draw_legend
 from .inside import Op, port
 from .loss import draw_loss
 from .paths import Path, Point, at
@@ -30,6 +31,8 @@ class Drawing:
         self.note = note
         self.lanes: dict[tuple[int, int], int] = {}  # beside a column, for lines past other rows
         self.arrows: Counter[str] = Counter()
+        self.flow = sheet.ran.flow
+        self.data: dict[str, dict[str, float]] = {}  # what flowed, by arrow
         self.dot = Dot(layout="nop2", outputorder="edgesfirst", bgcolor="white", pad=0.1)
 
     def write(self) -> str:
@@ -54,6 +57,8 @@ class Drawing:
             self._draw_outputs()
         else:
             draw_loss(self, self.sheet.loss)
+        if self.flow is not None:
+            draw_legend(self, self.flow)
         if self.note:
             self.print("note", self.note, width(self.note, 9) / 2, -14, 9)
         return self.dot.text()
@@ -69,16 +74,34 @@ class Drawing:
         )  # fmt: skip
 
     def edge(
-        self, tail: str, head: str, kind: str, path: Path, tip: str = "", **look: Value
-    ) -> None:
-        arrow = 4 if kind == "use" else 6
-        name = f"{tail}--{head}"
+        self,
+        tail: str,
+        head: str,
+        kind: str,
+        path: Path,
+        tip: str = "",
+        of: Source | None = None,
+        slim: bool = False,
+        look: style.Look | None = None,
+    ) -> str:
+        """An arrow that carries the value ``of``; ``slim`` ones have no head. Returns its id."""
+        look = dict(look or {})
+        arrow = 0 if slim else 4 if kind == "use" else 6
+        if slim:
+            look["arrowhead"] = "none"
+        name, short = f"{tail}--{head}", 0.0
         self.arrows[name] += 1
         name += f"--{self.arrows[name]}" if self.arrows[name] > 1 else ""
+        if self.flow is not None and of is not None:
+            look |= self.flow.look(of)
+            short = 0.0 if slim else float(look["penwidth"])  # a wide arrow's tip reaches further
+            self.data[name] = self.flow.told(of)
+            tip = ", ".join([tip, *self.flow.words(of)])
         told: style.Look = {"tooltip": tip} if tip else {}
         self.dot.edge(
-            tail, head, pos=path.pos(arrow), **{"id": name, "class": kind}, **told, **look
+            tail, head, pos=path.pos(arrow, short), **{"id": name, "class": kind}, **told, **look
         )
+        return name
 
     def print(self, name: str, text: str, x: float, y: float, size: float) -> None:
         """Small print."""
@@ -97,6 +120,9 @@ class Drawing:
 
     def write_value(self, name: str, text: str, shape: str, x: float, y: float) -> None:
         """x or y: a name, and its shape in small print."""
+        if not text:  # of a slim column: there is only the arrow's end
+            self.node(name, "value", x, y, 1, 1, label="", style="invis")
+            return
         self.write_name(name, text, x, y + 5)
         self.print(f"{name}shape", shape, x, y - 10, 8)
 
@@ -138,6 +164,8 @@ class Drawing:
         rows = list(dict.fromkeys(box.row for _, box in users))
         for op, box in {self.id(op): (op, box) for op, box in users}.values():
             place = self.sheet.places[box]
+            if place.slim:
+                continue
             trunk = self.sheet.trunk + 6 * rows.index(box.row)
             if box.step is None:
                 end = [(trunk, place.y), (place.left, place.y)]
@@ -147,7 +175,7 @@ class Drawing:
             path = Path((self.sheet.chip_width, y)).straight((trunk, y), *end)
             self.edge(
                 self._chip_id(tensor), self.id(op), "use", path,
-                arrowsize=0.4, penwidth=0.7, color=style.RAIL,
+                look={"arrowsize": 0.4, "penwidth": 0.7, "color": style.RAIL},
             )  # fmt: skip
 
     # -- boxes -----------------------------------------------------------------------------------
@@ -165,6 +193,9 @@ class Drawing:
         tip = f"{where}: {len(box.ops)} op{'s' if len(box.ops) > 1 else ''}"
         if inside is None:
             kind, look = ("band", style.BAND) if box.step is None else ("cell", style.CELL)
+            if place.slim:
+                kind, look = "cell slim", style.SLIM
+                tip = f"step {self.sheet.number(box)}, {tip}"
             self.node(
                 place.name, kind, place.x, place.y, place.w, place.h,
                 label=place.title, tooltip=tip, **look,
@@ -186,7 +217,7 @@ class Drawing:
                 assert node.op is not None
                 (x, y), (w, h) = inside.at(i), what.size
                 self.node(
-                    self.id(op), "op", x, y, w, h, label=_two_lines(what),
+                    self.id(op), f"op {what.gate}".strip(), x, y, w, h, label=_two_lines(what),
                     tooltip=f"{node.op.name} {self.shape_of(op)} in {'/'.join(node.scope)}",
                     **what.look,
                 )  # fmt: skip
@@ -196,7 +227,7 @@ class Drawing:
                 made = box.ops[tail]
                 self.edge(
                     self.id(made), self.id(box.ops[head]), "inside", Path(start).curved(rest),
-                    self.shape_of(made),
+                    self.shape_of(made), Source(made, None),
                 )  # fmt: skip
 
     # -- upwards: from x through the layers to y -------------------------------------------------
@@ -216,13 +247,14 @@ class Drawing:
             number = self.sheet.columns.number[step]
             name = f"x{number}"
             text, shape = self.sheet.called("x", number), self.sheet.input_shape(source)
-            self.write_value(name, text, shape, foot, VALUE / 2)
+            slim = step in self.sheet.columns.slim
+            self.write_value(name, "" if slim else text, shape, foot, VALUE / 2)
             heads = {self.id(op): (op, box, source) for op, box, source in found[step]}
             for head, (op, box, source) in heads.items():
                 self._up(
                     name, head, [(foot, VALUE)], self._arrive(op, box, source),
                     -1, self.sheet.row_number[box.row], step, self.sheet.places[box].bottom,
-                    tip=f"{text} {shape}",
+                    tip=f"{text} {shape}", of=source,
                 )  # fmt: skip
         if found:
             self.print_dots("x", VALUE / 2 + 5)
@@ -231,6 +263,8 @@ class Drawing:
         """Where a line of values has steps left out."""
         for n, x in self.sheet.gap.items():
             self.print(f"{name}gap{n}", "…", x, y, 16)
+        for n, (x, text) in enumerate(self.sheet.slim_runs if name == "x" else ()):
+            self.print(f"{name}slim{n}", text, x, y, 11)
 
     def _draw_upwards(self) -> None:
         """From row to row."""
@@ -250,7 +284,7 @@ class Drawing:
                     *ends, self.leave(source.tensor), self._arrive(op, box, source),
                     self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
                     self.sheet.places[box].bottom, self.sheet.places[maker].top,
-                    tip=self.sheet.step_shape(source),
+                    tip=self.sheet.step_shape(source), of=source,
                 )  # fmt: skip
 
     def _draw_outputs(self) -> None:
@@ -272,15 +306,16 @@ class Drawing:
             foot = leave[-1][0] if leave else self.middle(step)
             number = self.sheet.columns.number[step] if each and step is not None else None
             top = node if number is None else f"{node}t{number}"
+            shape = self.sheet.step_shape(source)
+            text = self.sheet.called(name, number) if each else self.sheet.names.get(name, name)
             if step not in placed:
                 placed[step] = foot
-                shape = self.sheet.step_shape(source)
-                text = self.sheet.called(name, number) if each else self.sheet.names.get(name, name)
-                self.write_value(top, text, shape, foot, bottom + VALUE / 2)
+                slim = each and step in self.sheet.columns.slim
+                self.write_value(top, "" if slim else text, shape, foot, bottom + VALUE / 2)
             self._up(
                 self.id(source.tensor), top, leave, [(foot, self.sheet.ceiling)],
                 self.sheet.row_number[maker.row], len(self.sheet.line.rows), step,
-                self.sheet.ceiling, self.sheet.places[maker].top,
+                self.sheet.ceiling, self.sheet.places[maker].top, tip=f"{text} {shape}", of=source,
             )  # fmt: skip
         if len(placed) > 1:
             self.print_dots(node, bottom + VALUE / 2 + 5)
@@ -323,6 +358,7 @@ class Drawing:
         bottom: float,
         top: float = 0.0,
         tip: str = "",
+        of: Source | None = None,
     ) -> None:
         """A line from one row to a higher one; past those between in a lane beside the column."""
         if leave is None:
@@ -336,18 +372,19 @@ class Drawing:
             x = max(a, c) if step is None else self.sheet.column[step]
             passed = self.sheet.line.rows[below + 1]
             side = -passed.way if self.sheet.rolled else 1  # where the state does not go round
-            x += side * (self.sheet.wide / 2 + 9 + 7 * lane)
+            if step not in self.sheet.columns.slim:
+                x += side * (self.sheet.wide / 2 + 9 + 7 * lane)
             path.straight((a, b + 9), (x, b + 9), (x, d - 9), (c, d - 9), (c, d))
         elif abs(a - c) > 1:
             path.straight((a, d - 9), (c, d - 9), (c, d))
         else:
             path.straight((c, d))
         path.curved(arrive[1:])
-        self.edge(tail, head, "up", path, tip)
-        if (
-            below >= 0 and bottom < self.sheet.ceiling and abs(a - c) <= 1
-        ):  # others say it at an end
-            self.print(f"{tail}up{head}{step}", tip, c - 6 - width(tip, 8) / 2, b + 11, 8)
+        slim = step in self.sheet.columns.slim
+        name = self.edge(tail, head, "up", path, tip, of, slim)
+        inner = below >= 0 and bottom < self.sheet.ceiling  # at the ends others say it
+        if inner and abs(a - c) <= 1 and not slim:
+            self.print(f"{name}--shape", tip, c - 6 - width(tip, 8) / 2, b + 11, 8)
 
     def _lane(self, below: int, above: int) -> int:
         """The first lane that no line past some of the same rows has taken."""

@@ -102,25 +102,27 @@ def draw_loss(drawing: Drawing, loss: Loss) -> None:
         "loss", "loss", middle, height, width(text, 15) + 24, CIRCLE, label=text,
         tooltip=f"{name} = {value}, made with {ops}", **look,
     )  # fmt: skip
-    made = f"= {value}"
-    x = middle + (width(text, 15) + 24) / 2 + 8 + width(made, 8) / 2
-    drawing.print("lossvalue", made, x, height, 8)
+    equals = f"= {value}"
+    x = middle + (width(text, 15) + 24) / 2 + 8 + width(equals, 8) / 2
+    drawing.print("lossvalue", equals, x, height, 8)
+    made = {step: source for source, step in sheet.given(loss.sources)}
     for step, x in feet.items():
         number = sheet.columns.number[step] if step is not None and len(loss.sources) > 1 else None
         foot = "y0" if number is None else f"y0t{number}"
-        tail = foot
+        tail, slim = foot, step in sheet.columns.slim
         path = Path((x, base + VALUE - 2))
-        if loss.summed:
+        if loss.summed and not slim:
             tail = f"loss{number}"
             label = sheet.called(name, number)
             drawing.node(
                 tail, "loss", x, level, max(width(label, 13) + 12, CIRCLE), CIRCLE, label=label,
                 tooltip=f"the part of step {number} in {name}", **look | {"fontsize": 13},
             )  # fmt: skip
-            drawing.edge(foot, tail, "up", path.straight((x, level - CIRCLE / 2)))
+            tip = f"{sheet.called('ŷ', number)}"
+            drawing.edge(foot, tail, "up", path.straight((x, level - CIRCLE / 2)), tip, made[step])
             path = Path((x, level + CIRCLE / 2))
         rail = height - CIRCLE / 2 - RISE
         path.straight((x, rail), (middle, rail), (middle, height - CIRCLE / 2))
-        drawing.edge(tail, "loss", "up", path)
+        drawing.edge(tail, "loss", "up", path, of=None if tail != foot else made[step], slim=slim)
     if loss.summed:
         drawing.print_dots("loss", level)

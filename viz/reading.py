@@ -286,7 +286,7 @@ def _order_steps(row: Row, line: Timeline) -> None:
 def _name_inputs(row: Row, line: Timeline) -> None:
     """Where x needs no gradient, each step is recorded to take a leaf of its own: that step's x."""
     boxes = list(row.boxes.values())
-    taken = [(box, op, i) for box in boxes[1:] for op in box.ops for i, _ in _leaves(op)]
+    taken = [(box, op, i) for box in boxes[1:] for op in box.ops for i, _ in _leaves(op, line)]
     if any(source.step is not None for box in boxes for _, source in line.inputs(box)):
         return
     users: dict[int, set[int | None]] = {}
@@ -301,17 +301,18 @@ def _name_inputs(row: Row, line: Timeline) -> None:
     first = min(places, default=None)  # a mask may follow, drawn for each step
     for box in boxes if first is not None and len(boxes) > 2 else ():
         at, i = first  # type: ignore[misc]
-        if at < len(box.ops) and i in dict(_leaves(box.ops[at])):
+        if at < len(box.ops) and i in dict(_leaves(box.ops[at], line)):
             x = recorded(box.ops[at]).inputs[i]
             line.sources[identity(x)][:] = [Source(x, box.step)]
 
 
-def _leaves(op: Tensor) -> list[tuple[int, Tensor]]:
+def _leaves(op: Tensor, line: Timeline) -> list[tuple[int, Tensor]]:
     """The inputs of an op that are given: neither made nor trained, nor a number on its own."""
     return [
         (i, x)
         for i, x in enumerate(recorded(op).inputs)
         if x.node is None and not isinstance(x, Parameter) and x.ndim > 1
+        if all(source.tensor is x for source in line.sources[identity(x)])
     ]
 
 

@@ -21,6 +21,7 @@ from tinyseq.tensor import FLOATS, Tensor
 
 from .columns import Columns, shortened
 from .expanded import expanded
+from .flow import Flow
 from .reading import count_steps, read
 from .timeline import Source, Timeline, flatten, recorded
 from .wording import shape_text
@@ -38,6 +39,7 @@ class Run:
     time_axis: int = 0
     batch: int | None = None  # how long the batch axis is, when that says nothing else
     called: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  # what the code calls it
+    flow: Flow | None = None
 
 
 class Function(nn.Module):

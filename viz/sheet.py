@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,13 @@ from tinyseq import nn
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from . import style
+from .gates import find_gates
 from .inside import Inside, Op, lay_out, port, shown
 from .loss import find_loss
 from .running import Run
 from .timeline import Box, Row, Slot, Source, recorded
-from .wording import constant_text, shape_text, short, sign, step_name, width
+from .wording import constant_text, counted, shape_text, short, sign, step_name, width
 
 # Distances, in points.
 CHIP, CHIP_GAP = 18.0, 4.0  # a parameter's height, and what is left between two
@@ -23,6 +26,7 @@ BAND = 28.0  # the height of a layer that works on all steps at once
 VALUE = 34.0  # the height of x or y with its shape
 AIR = 24.0  # between rows
 GAP = 78.0  # how wide the box is that stands for the steps left out
+SLIM, SLIM_GAP = 4.0, 8.0  # a step without words, and what is left between two
 LOOP = 34.0  # how far the state of a rolled layer swings out
 
 
@@ -38,6 +42,7 @@ class Place:
     x: float = 0.0
     y: float = 0.0
     inside: Inside | None = None
+    slim: bool = False
 
     @property
     def left(self) -> float:
@@ -141,7 +146,7 @@ class Sheet:
 
     def name_of(self, tensor: Tensor) -> str:
         """A parameter's own name: the path to it stands above."""
-        plain = "parameter" if isinstance(tensor, nn.Parameter) else "initial state"
+        plain = "parameter" if isinstance(tensor, nn.Parameter) else "leaf"
         name = self.ran.names.get(identity(tensor), tensor.name or plain)
         return name.rpartition(".")[2]
 
@@ -207,6 +212,8 @@ class Sheet:
         if box.step is None:
             return Place(box, name, title, 0.0, BAND)
         name += f"t{self.columns.number[box.step]}"
+        if box.step in self.columns.slim:
+            return Place(box, name, "", SLIM, 48.0, slim=True)
         if not self.opened:
             more = 20.0 * max(0, len(box.row.slots) - 2)
             return Place(box, name, title, max(width(title, 12) + 26, 84.0), 48.0 + more)
@@ -247,6 +254,16 @@ class Sheet:
             ops[i] = shown(op, sign(op, folded), name, uses_parameter)
             if (box.row, i) in self.exits:
                 edges.append((i, ("out", i)))
+        between = [(a, b) for a, b in edges if isinstance(a, int) and isinstance(b, int)]
+        kinds = {i: node.op.name for i, op in enumerate(box.ops) if (node := recorded(op)).op}
+        names = {i: op.name for i, op in ops.items() if op.name}
+        gates = find_gates(kinds, between, names, slots)
+        colours = dict(
+            zip(dict.fromkeys(gates[i] for i in sorted(gates)), style.GATES, strict=False)
+        )
+        for i, gate in gates.items():
+            ops[i].gate = gate
+            ops[i].look = ops[i].look | {"fillcolor": colours.get(gate, "white")}
         takes = {box.position[identity(op)] for _, op, _ in carried}
         ends = (set(slots), takes) if box.row.reverse else (takes, set(slots))
         return lay_out(ops, edges, *ends)
@@ -320,7 +337,8 @@ class Sheet:
                 if place.box.step is None:
                     place.w, place.x = self.right - self.left, (self.left + self.right) / 2
                 else:
-                    place.w, place.x = self.wide, self.column[place.box.step]
+                    place.w = SLIM if place.slim else self.wide
+                    place.x = self.column[place.box.step]
                 if place.inside is not None:
                     layout = place.inside.layout
                     place.inside.x = place.x - layout.width / 2
@@ -338,9 +356,36 @@ class Sheet:
                 self.gap[n] = x + GAP / 2
                 x += GAP + self.gutter
             if n < len(self.columns.shown):
-                self.column[self.columns.shown[n]] = x + self.wide / 2
-                x += self.wide + self.gutter
-        self.right = x - self.gutter
+                wide, after = self._room(n)
+                self.column[self.columns.shown[n]] = x + wide / 2
+                self.right = x + wide
+                x += wide + after
+        if self.columns.gaps[-1] and not self.rolled:
+            self.right = x - self.gutter
+        self.slim_runs = [
+            ((self.column[run[0]] + self.column[run[-1]]) / 2, self._slim_text(run))
+            for slim, shown in itertools.groupby(self.columns.shown, self.columns.slim.__contains__)
+            if slim
+            for run in [list(shown)]
+        ]
+
+    def _room(self, n: int) -> tuple[float, float]:
+        """The width of the n-th column, and what is left behind it."""
+        shown, slim = self.columns.shown, self.columns.slim
+        here, there = (t in slim for t in (shown[n], shown[min(n + 1, len(shown) - 1)]))
+        wide = SLIM if here else self.wide
+        return wide, SLIM_GAP if here and there else 3 * SLIM_GAP if here or there else self.gutter
+
+    def _slim_text(self, run: list[int]) -> str:
+        """What is written under slim columns."""
+        before = [t for t in self.columns.shown if t < run[0]]
+        after = [t for t in self.columns.shown if t > run[-1]]
+        first = before[-1] + 1 if before else 0
+        last = after[0] if after else self.columns.steps
+        text = counted(last - first, "step")
+        if len(run) < last - first:
+            text += f", one in {run[1] - run[0]} drawn" if len(run) > 1 else ", one drawn"
+        return f"… {text} …"
 
     def chip_text(self, tensor: Tensor) -> str:
         batch = None if isinstance(tensor, nn.Parameter) else self.ran.batch

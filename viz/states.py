@@ -12,7 +12,7 @@ from tinyseq.graph import identity
 from . import style
 from .paths import Path, Point
 from .sheet import GAP, LOOP, Place
-from .timeline import Row, Slot
+from .timeline import Row, Slot, Source
 from .wording import counted, width
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Loop(_States):
             )
             name = self.sheet.called(slot.name, 0)
             tip = f"{name} {self.shape(slot)}, {counted(self.sheet.columns.steps, 'step')}"
-            self.drawing.edge(place.name, place.name, f"state s{n}", path, tip, **self.look(n))
+            self.drawing.edge(place.name, place.name, f"state s{n}", path, tip, look=self.look(n))
         out = edge + self.way * (LOOP * 0.6 + 8 * len(self.row.slots))
         for n, slot in enumerate(self.row.slots):
             text, shape = self.sheet.called(slot.name, 0), self.shape(slot)
@@ -114,19 +114,24 @@ class _Path(_States):
         boxes = list(self.row.boxes.values())
         kind = f"state s{n}"
         tail, leave, text = self._start(n, slot, gaps.get(0, self.places[0]))
+        of, slim = slot.start, False
         for i, place in enumerate([*self.places, None]):
             if i in gaps:
                 gap = gaps[i]
                 y = self._height(gap, slot, leave)
-                self._draw_line(tail, gap.name, kind, leave, [(self.front(gap), y)], n, look, text)
+                arrive = [(self.front(gap), y)]
+                self._draw_line(tail, gap.name, kind, leave, arrive, n, look, text, of)
+                of = self._carried(place, slot)
                 tail, leave = gap.name, [(self.back(gap), y)]
                 number = self._number_before(i)
                 text = self.sheet.called(slot.name, number) if place is not None else ""
             if place is None:
                 break
             for head, arrive in self._entries(place, slot, n):
-                self._draw_line(tail, head, kind, leave, arrive, n, look, text)
+                slim = slim or place.slim
+                self._draw_line(tail, head, kind, leave, arrive, n, look, text, of, slim)
                 text = ""  # once is enough
+            of, slim = Source(boxes[i].ops[slot.position], None), place.slim
             tail, leave = self.drawing.id(boxes[i].ops[slot.position]), self._exit(place, slot, n)
             text = self.sheet.called(slot.name, self.sheet.number(boxes[i]))
         if slot.final:
@@ -136,7 +141,13 @@ class _Path(_States):
             reach = 14 + width(text, 16) / 2
             self.drawing.write_name(f"{name}end", text, x + self.way * (reach + 14), y)
             path = Path(leave[0]).straight(*leave[1:], (x + self.way * 26, y))
-            self.drawing.edge(tail, f"{name}end", kind, path, f"{text} {self.shape(slot)}", **look)
+            tip = f"{text} {self.shape(slot)}"
+            self.drawing.edge(tail, f"{name}end", kind, path, tip, of, look=look)
+
+    def _carried(self, place: Place | None, slot: Slot) -> Source | None:
+        """What comes out of a gap into the box behind it."""
+        carried = self.sheet.carried_into(place.box) if place is not None else []
+        return next((source for source, _, s in carried if s is slot), None)
 
     def _number_before(self, i: int) -> int:
         """The step, as it is written, before the i-th box of the row."""
@@ -157,12 +168,14 @@ class _Path(_States):
         n: int,
         look: style.Look,
         text: str,
+        of: Source | None,
+        slim: bool = False,
     ) -> None:
         edge = arrive[0][0]
         lane = edge - self.way * (self.sheet.gutter - 18 - 12 * n)
-        path = Path(leave[0]).straight(
-            *leave[1:], (lane, leave[-1][1]), (lane, arrive[0][1]), *arrive
-        )
+        level = self.sheet.opened or abs(leave[-1][1] - arrive[0][1]) > 0.05
+        corners = [(lane, leave[-1][1]), (lane, arrive[0][1])] if level else []
+        path = Path(leave[0]).straight(*leave[1:], *corners, *arrive)
         clear = 4 + width(text, 14) / 2 if self.way > 0 else self.sheet.gutter - 22
         beside = clear if self.sheet.opened else self.sheet.gutter / 2 + 2
         # The first is written at its start, which stands there as a node.
@@ -170,10 +183,10 @@ class _Path(_States):
             "label": text,
             "lp": f"{edge - self.way * beside:.1f},{arrive[0][1] + 9:.1f}",
         }
-        labelled = label if text and not tail.endswith("start") else {}
+        labelled = label if text and not tail.endswith("start") and not slim else {}
         slot = self.row.slots[n]
         tip = f"{text or slot.name} {self.shape(slot)}"
-        self.drawing.edge(tail, head, kind, path, tip, **look, **labelled)
+        self.drawing.edge(tail, head, kind, path, tip, of, slim, look | labelled)
 
     def _start(self, n: int, slot: Slot, first: Place) -> tuple[str, list[Point], str]:
         """The initial state, beside the first box; where its line begins."""
@@ -243,5 +256,6 @@ class _Path(_States):
                     *leave[1:], (a, b), (a, over), (c, over), (c, d), *arrive
                 )
                 self.drawing.edge(
-                    name, self.drawing.id(op), "state", path, self.drawing.shape_of(source.tensor)
-                )
+                    name, self.drawing.id(op), "state", path,
+                    self.drawing.shape_of(source.tensor), source,
+                )  # fmt: skip

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from tinyseq import nn
 from tinyseq.tensor import Tensor
 
-from .columns import ENDS, Columns, choose, fewer
+from .columns import ENDS, Columns, choose, fewer, filled
 from .computation import Params, recall
 from .drawing import Drawing
+from .flow import KINDS
 from .render import Picture
 from .running import Run, run
 from .sheet import Sheet
@@ -36,6 +37,8 @@ def draw_unrolled(
     state: Any = None,
     params: Params | None = None,
     names: Mapping[str, str] | None = None,
+    flow: str | None = None,
+    scale: tuple[float, float] | None = None,
 ) -> Picture:
     """A recurrence unrolled: time runs left to right, layers bottom to top.
 
@@ -59,6 +62,14 @@ def draw_unrolled(
     dictionary of modules and tensors. ``names``: what to call x, y, h, c instead, such as
     ``{"h": "a"}`` for the notes' a⟨t⟩.
 
+    ``flow``: colour and width of each arrow show the norm of what flowed, ``"gradient"``, back:
+    ‖∂L/∂v‖ of the loss L (a tensor of one element) with respect to the value v the arrow carries,
+    by all its ways; or ``"value"``, forward: ‖v‖. Both stand in the tooltips and in the picture's
+    ``data``. The scale is logarithmic, from the smallest norm to the largest (eight powers of ten
+    at most), or from and to those of ``scale``, so that two pictures can be compared; dotted is 0,
+    grey what no gradient was recorded for. Steps left out get a slim box each (some of them where
+    they are more than 60). No ``.grad`` is touched, and the recording is kept, whole.
+
     **The SVG**: every box and arrow has an ``id`` and a ``class``, the same each time. Boxes, by
     row (from 0 below) and step (as written, from 1): ``r0t3`` a cell, ``r0t3_7`` its 8th operation
     (counted from 0, inputs first), ``r1`` a layer that works on all steps at once, ``r0gap1`` the
@@ -66,39 +77,58 @@ def draw_unrolled(
     (``y0``: of no single step), ``r0s1start`` and ``r0s1end`` the second part of the state before
     the first step and after the last, ``loss3`` and ``loss`` the loss of a step and all of it. An
     arrow is ``tail--head`` (``r0t1--r0t2``), and where there are several between two boxes the
-    others end in ``--2``, ``--3``. Classes: ``cell``, ``op``, ``band``, ``gap``, ``parameter``,
-    ``value``, ``note``, ``loss`` of boxes, ``state s0`` (``s1``, …), ``up``, ``inside``, ``use``
-    (of a parameter) of arrows. Tooltips say what is what.
+    others end in ``--2``, ``--3``. Classes: ``cell`` (also ``slim``), ``op`` (and its gate, such
+    as ``forget``), ``band``, ``gap``, ``parameter``, ``value``, ``loss``, ``note``, ``legend`` of
+    boxes, ``state s0`` (``s1``, …), ``up``, ``inside``, ``use`` (of a parameter) of arrows.
+    Tooltips say what is what.
 
-    Raises `ValueError` for steps, a level or columns that cannot be, and for a layer whose input
-    size is unknown (pass ``x``); `GraphError` where no step was recorded, or the recording was
-    freed.
+    Raises `ValueError` for steps, columns, a level, a flow or a scale that cannot be, for a layer
+    whose input size is unknown (pass ``x``), and for the flow of what was not computed;
+    `GraphError` where no step was recorded, or the recording was freed.
     """
     if level not in LEVELS:
         raise ValueError(f"level={level!r} is unknown. Use 'layer', 'cell' or 'op'.")
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
 
+    if flow not in (None, *KINDS):
+        raise ValueError(f"flow={flow!r} is unknown. Use 'gradient' or 'value'.")
+    if scale is not None and not (len(scale) == 2 and 0 < scale[0] < scale[1] < np.inf):
+        raise ValueError(
+            f"scale={scale!r} must be the smallest and the largest norm to tell apart: (1e-6, 1)."
+        )
+
     def chosen(steps: int) -> Columns:
-        return choose(steps, columns, level)
+        found = choose(steps, columns, level)
+        return filled(found) if flow and level == "cell" else found
 
     tensors = [what] if isinstance(what, Tensor) else what
     if isinstance(tensors, list | tuple):
-        ran = recall(tensors, params, chosen)
+        ran = recall(tensors, params, chosen, flow, scale)
+    elif flow:
+        raise ValueError(
+            "flow shows what flowed in a computation, and a layer alone has computed nothing. "
+            "Run it, and draw the loss: draw_unrolled(loss, flow='gradient')."
+        )
     else:
         ran = run(what, int(steps), x, state, chosen)
     fitting, note = _fit(ran, level)
     drawing = Drawing(Sheet(ran, fitting, names or {}), note)
     if note:
         warnings.warn(note, stacklevel=2)
-    return Picture(drawing.write(), note)
+    return Picture(drawing.write(), note, drawing.data)
 
 
 def _fit(ran: Run, level: str) -> tuple[str, str]:
     """Make a picture of too many boxes smaller; returns the level that fits, and what was done."""
 
     def count(level: str) -> int:
-        boxes = [box for row in ran.line.rows for box in row.boxes.values()]
+        boxes = [
+            box
+            for row in ran.line.rows
+            for box in row.boxes.values()
+            if box.step not in ran.columns.slim
+        ]
         return sum(len(box.ops) for box in boxes) if level == "op" else len(boxes)
 
     asked, whole = count(level), ran.columns
