@@ -88,6 +88,33 @@ def test_every_box_and_arrow_has_an_id_of_its_own(level):
     assert ("op" in kinds) == ("inside" in kinds) == (level == "op")
 
 
+GATES = {
+    nn.LSTMCell: {"output": "[:,", "forget": "[:, ×", "update": "[:, ×", "candidate": "[:, tanh"},
+    nn.GRUCell: {"update": "[:, 1 × ×", "reset": "[:, ×", "candidate": "[:, + [:, + tanh"},
+    nn.PeepholeLSTMCell: {
+        "output": "[:, × + σ", "forget": "[:, × + σ ×", "update": "[:, × + σ ×"
+    },
+    nn.RNNCell: {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_ops_are_grouped_by_gate(cell, recorded):
+    """Those that serve one gate alone, or come from it alone, and the products it makes."""
+    layer = nn.Recurrent(cell(3, 4))
+    model = Model(lambda *_: layer)
+    what = loss_of(model)[0] if recorded else layer
+    drawn = viz.draw_unrolled(what, level="op", params=model if recorded else None)
+    found: dict[str, list[str]] = {}
+    for n, s in nodes(drawn).items():
+        if n.startswith("r0t2_") and (gate := re.search(r'class="op (\w+)"', s)):
+            found.setdefault(gate[1], []).append(label(s).split()[0])
+    assert {gate: sorted(ops) for gate, ops in found.items()} == {
+        gate: sorted(ops.split()) for gate, ops in GATES[cell].items()
+    }
+
+
 # -- columns ---------------------------------------------------------------------------------------
 
 

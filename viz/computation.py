@@ -13,11 +13,12 @@ from tinyseq.errors import GraphError
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
-from .columns import Columns
+from .columns import Columns, choose
 from .expanded import count_compiled, expanded
 from .flow import Flow
 from .reading import count_steps, place, read
-from .running import Run, find_lookups, modules_of
+from .running import Run, find_lookups, modules_of, run
+from .timeline import Timeline, recorded
 
 Params = nn.Module | Mapping[str, nn.Module | Tensor]
 
@@ -25,7 +26,7 @@ Params = nn.Module | Mapping[str, nn.Module | Tensor]
 def recall(
     tensors: Sequence[Tensor],
     params: Params | None,
-    choose: Callable[[int], Columns],
+    chosen: Callable[[int], Columns],
     flow: str | None = None,
     scale: tuple[float, float] | None = None,
 ) -> Run:
@@ -40,7 +41,7 @@ def recall(
         )
     order = graph.topological(*tensors)
     steps = max(count_compiled(order), count_steps(order, at_least=0))
-    columns = choose(steps or count_steps(order))
+    columns = chosen(steps or count_steps(order))
     roots = expanded(tensors, None if flow else columns.shown)
     if roots[0] is not tensors[0]:
         order = graph.topological(*roots)
@@ -64,10 +65,31 @@ def recall(
         index = None if op.node is None else op.node.attrs.get("index")
         if isinstance(index, np.ndarray) and index.shape[:1] == (columns.steps,):
             find_lookups(line, Tensor(index), 0)  # tokens, looked up in an embedding
-    ran = Run(line, columns, modules, names)
+    ran = Run(line, columns, modules, names, called=_called(line, modules))
     if flow is not None:
         ran.flow = Flow(flow, roots[0], order, line, scale)
     return ran
+
+
+def _called(
+    line: Timeline, modules: Mapping[tuple[str, str], nn.Module]
+) -> dict[int, tuple[Tensor, str]]:
+    """What the code of the cells calls its values: a recording does not say, so each cell runs a
+    few steps on made-up input, and the same ops in the same order have the same names.
+    """
+    called: dict[int, tuple[Tensor, str]] = {}
+    for row in line.rows:
+        layer = modules.get((row.scope[0], ".".join(row.scope[1:]))) if row.scope else None
+        if not isinstance(layer, nn.Recurrent) or not hasattr(layer.cell, "input_size"):
+            continue
+        again = run(layer, 3, None, None, lambda steps: choose(steps, None, "cell"))
+        like = next(r for r in again.line.rows if r.recurrent).boxes[1]
+        for box in row.boxes.values():
+            if [recorded(op).op for op in box.ops] == [recorded(op).op for op in like.ops]:
+                for op, other in zip(box.ops, like.ops, strict=True):
+                    if identity(other) in again.called:
+                        called[identity(op)] = op, again.called[identity(other)][1]
+    return called
 
 
 def _time_axis(x: Tensor, steps: int) -> int | None:

@@ -217,7 +217,7 @@ class Drawing:
                 assert node.op is not None
                 (x, y), (w, h) = inside.at(i), what.size
                 self.node(
-                    self.id(op), "op", x, y, w, h, label=_two_lines(what),
+                    self.id(op), f"op {what.gate}".strip(), x, y, w, h, label=_two_lines(what),
                     tooltip=f"{node.op.name} {self.shape_of(op)} in {'/'.join(node.scope)}",
                     **what.look,
                 )  # fmt: skip

@@ -11,6 +11,8 @@ from tinyseq import nn
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from . import style
+from .gates import find_gates
 from .inside import Inside, Op, lay_out, port, shown
 from .loss import find_loss
 from .running import Run
@@ -252,6 +254,16 @@ class Sheet:
             ops[i] = shown(op, sign(op, folded), name, uses_parameter)
             if (box.row, i) in self.exits:
                 edges.append((i, ("out", i)))
+        between = [(a, b) for a, b in edges if isinstance(a, int) and isinstance(b, int)]
+        kinds = {i: node.op.name for i, op in enumerate(box.ops) if (node := recorded(op)).op}
+        names = {i: op.name for i, op in ops.items() if op.name}
+        gates = find_gates(kinds, between, names, slots)
+        colours = dict(
+            zip(dict.fromkeys(gates[i] for i in sorted(gates)), style.GATES, strict=False)
+        )
+        for i, gate in gates.items():
+            ops[i].gate = gate
+            ops[i].look = ops[i].look | {"fillcolor": colours.get(gate, "white")}
         takes = {box.position[identity(op)] for _, op, _ in carried}
         ends = (set(slots), takes) if box.row.reverse else (takes, set(slots))
         return lay_out(ops, edges, *ends)

@@ -59,6 +59,8 @@ GAP: Look = {"style": "rounded,dashed", "color": "#8A8A8A", "fontcolor": "#55555
 LOSS: Look = {"style": "rounded,filled", "fillcolor": "#F6E3EE", "color": "#A8527F"}
 SCOPE: Look = {"style": "rounded", "color": "#9BB8D0", "penwidth": 0.8}
 
+GATES = ("#CDEBE0", "#FADCC9", "#F1DDEA", "#D8E6F5", "#F4EFC4")  # what belongs to one of them
+
 ARITHMETIC_OPS = ("add", "sub", "mul", "div", "neg", "matmul")
 MOVE_OPS = (
     "getitem", "scatter_add", "reshape", "transpose", "concat", "broadcast_to", "sum_to", "astype",
