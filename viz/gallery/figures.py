@@ -8,6 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 PREAMBLE = """\
@@ -83,16 +84,17 @@ def contents_of(picture: Any) -> tuple[str, bytes]:
     """A picture of any kind as the suffix and the bytes of a file."""
     if hasattr(picture, "svg"):
         return "svg", picture.svg().encode()
-    if hasattr(picture, "_repr_html_"):
-        return "html", picture._repr_html_().encode()
-    return "png", picture._repr_png_()
+    if hasattr(picture, "_repr_png_"):
+        return "png", picture._repr_png_()
+    return "html", picture._repr_html_().encode()
 
 
-def as_html(name: str, content: bytes) -> str:
+def as_html(name: str, content: bytes, title: str) -> str:
     """A file of `Figure.files` as a part of a page."""
     stem, _, kind = name.rpartition(".")
     if kind == "png":
-        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+        data = base64.b64encode(content).decode()
+        return f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
     text = content.decode()
     # A page holds many pictures, and an id is to be there once.
     return text[text.index("<svg") :].replace(' id="', f' id="{stem}-') if kind == "svg" else text

@@ -49,7 +49,10 @@ def page(pictures: Mapping[str, Mapping[str, bytes]]) -> str:
 
 
 def _figure(figure: Figure, pictures: Mapping[str, bytes]) -> str:
-    shown = "".join(f'<div class="picture">{as_html(*file)}</div>' for file in pictures.items())
+    shown = "".join(
+        f'<div class="picture">{as_html(name, content, figure.title)}</div>'
+        for name, content in pictures.items()
+    )
     return (
         f'<figure id="{figure.key}"><h3>{escape(figure.title)}</h3>'
         f"<figcaption>{escape(figure.says)}</figcaption>{shown}"

@@ -104,9 +104,10 @@ def vanishing() -> Any:
         x = ts.tensor(data, np.float32, requires_grad=True)
         y, _ = layer(x)
         loss = (y[-1] ** 2).sum()
-        pictures.append(
-            viz.draw_unrolled(loss, params=layer, flow="gradient", scale=(1e-4, 1), names=notes)
+        drawn = viz.draw_unrolled(
+            loss, params=layer, flow="gradient", scale=(1e-4, 1), columns=(2, 1), names=notes
         )
+        pictures.append(drawn)
     return pictures
 
 
@@ -143,13 +144,13 @@ def one_to_many() -> Any:
 
         def forward(self, x: ts.Tensor, steps: int) -> ts.Tensor:
             (a,) = self.cell.initial_state(len(x))
-            note, notes = x, []
+            note, melody = x, []
             for t in range(steps):
                 with graph.scope(f"t={t}"):
                     (a,) = self.cell(note, (a,))
                     note = self.head(a)
-                notes.append(note)
-            return ops.stack(notes)
+                melody.append(note)
+            return ops.stack(melody)
 
     composer = Composer()
     x = ts.tensor(np.ones((1, 3)), np.float32, name="y0")
