@@ -25,7 +25,8 @@ GALLERY = ROOT / "viz" / "gallery"
 
 
 def test_every_figure_of_the_notes_has_an_entry():
-    assert {key for keys in NOTES.values() for key in keys} == set(FIGURES)
+    assert all(NOTES.values())
+    assert {key for keys in NOTES.values() for key in keys} == set(FIGURES) - {"attention"}
 
 
 @pytest.mark.parametrize("key", FIGURES)

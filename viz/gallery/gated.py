@@ -49,8 +49,7 @@ def gates() -> Any:
     """An LSTM of one unit, with weights written by hand, that keeps which of a and b came last: at
     either the update gate opens and the forget gate shuts, and c holds what it was told.
     """
-    lstm = nn.LSTM(3, 1)
-    cell = lstm.layers[0].cell
+    cell = nn.LSTMCell(3, 1)
     cell.w_h.data = np.zeros((1, 4))
     cell.w_x.data = [  # update, forget, output, candidate
         [8, -8, 0, 3],  # a
@@ -60,7 +59,7 @@ def gates() -> Any:
     cell.b.data = [-4, 4, 4, 0]
     letters = "··a·····b···a··a···b··"
     x = functional.one_hot(["ab·".index(letter) for letter in letters], 3)
-    recorded = viz.record(lstm, x.numpy()[:, None])  # (T, B, D)
+    recorded = viz.record(nn.Recurrent(cell), x.numpy()[:, None])  # (T, B, D)
     shown = ["update", "forget", "candidate", "c"]
     return viz.heatmap(recorded, shown, symbols=letters, title="a memory of one bit")
 

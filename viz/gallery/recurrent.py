@@ -212,6 +212,21 @@ def encoder_decoder() -> Any:
     return viz.draw_unrolled(ops.stack(written), params=modules, columns=range(7), names=notes)
 
 
+@figure(SECTION, "Attention")
+def attention() -> Any:
+    """How a decoder looks at all that the encoder wrote: its state, the query, is multiplied with
+    each of the five memories, and softmax makes weights of that for their mean, the context.
+    """
+    rng = np.random.default_rng(0)
+    query, memory = (
+        ts.tensor(rng.normal(size=(n, 1, 4)), np.float32, requires_grad=True, name=name)
+        for n, name in ((1, "query"), (5, "memory"))
+    )
+    context, _ = nn.DotAttention(4, 4)(query, memory)
+    context.name = "context"
+    return viz.draw(context)
+
+
 # -- directions and depth -------------------------------------------------------------------------
 
 SECTION = "Both directions, and depth"
