@@ -66,7 +66,7 @@ def gates() -> Any:
 
 @figure(SECTION, "LSTM cells in a row, on two layers")
 def lstm() -> Any:
-    """c and a go on from step to step, a also to the layer above."""
+    """c and h, which the notes call a, go on from step to step, h also to the layer above."""
     return viz.draw_unrolled(nn.LSTM(3, 4, num_layers=2), steps=3)
 
 

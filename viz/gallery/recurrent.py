@@ -182,7 +182,7 @@ def many_to_many() -> Any:
 
 @figure(SECTION, "Many to many, of different length: encoder and decoder")
 def encoder_decoder() -> Any:
-    """The encoder reads three words; its last state is all that the decoder, which writes four,
+    """The encoder reads two words; its last state is all that the decoder, which writes three,
     knows of them. In training the decoder is told the word before.
     """
 
@@ -199,17 +199,17 @@ def encoder_decoder() -> Any:
             return state, self.head(state[0])
 
     encoder, decoder = Encoder(3, 5), Decoder()
-    x = ts.tensor(np.ones((7, 1, 3)), np.float32, requires_grad=True, name="x")
+    x = ts.tensor(np.ones((5, 1, 3)), np.float32, requires_grad=True, name="x")
     state, written = encoder.initial_state(1), []
-    for t in range(7):
+    for t in range(5):
         with graph.scope(f"t={t}"):
-            if t < 3:
+            if t < 2:
                 state = encoder(x[t], state)
             else:
                 state, y = decoder(x[t], state)
                 written.append(y)
     modules = {"Encoder": encoder, "Decoder": decoder}
-    return viz.draw_unrolled(ops.stack(written), params=modules, columns=range(7), names=notes)
+    return viz.draw_unrolled(ops.stack(written), params=modules, names=notes)
 
 
 @figure(SECTION, "Attention")
