@@ -178,8 +178,10 @@ def find_units(
     units = []
     for i, r in zip(best, held_out, strict=True):
         p = float((1 + (chance >= abs(r)).sum()) / (1 + len(chance)))
-        both = [measured(columns[i][part], wanted[part]) for part in parts]
-        units.append(Unit(*places[i], *both, p, bool(p <= alpha and r * chosen[i] > 0)))
+        layer, name, unit = places[i]
+        first, second = (measured(columns[i][part], wanted[part]) for part in parts)
+        confirmed = bool(p <= alpha and r * chosen[i] > 0)
+        units.append(Unit(layer, name, unit, first, second, p, confirmed))
     return Units(units, measure, what, len(columns), (half, n))
 
 
