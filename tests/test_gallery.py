@@ -138,10 +138,9 @@ def test_bad_wishes(tmp_path, capsys, monkeypatch):
         index.main(["--only", "deeep"])
     assert "invalid choice" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
-    monkeypatch.setitem(FIGURES, "rolled", FIGURES["rolled"])
     if render.find_renderer() is not None:
         assert index.main(["--out", str(tmp_path / "file"), "--only", "rolled"]) == 1
-        assert "file" in capsys.readouterr().err
+        assert "file: File exists. Choose another --out." in capsys.readouterr().err
     monkeypatch.setattr(render, "find_renderer", lambda: None)
     assert index.main(["--out", str(tmp_path / "none"), "--only", "rolled"]) == 1
     assert "pip install graphviz-pure" in capsys.readouterr().err

@@ -15,7 +15,7 @@ PREAMBLE = """\
 import numpy as np
 
 import tinyseq as ts
-from tinyseq import functional, graph, nn, ops, op, optim, text, viz
+from tinyseq import functional, graph, nn, op, ops, text, viz
 
 notes = {"h": "a", "y": "ŷ"}  # what the notes call the state and the output
 """

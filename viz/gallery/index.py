@@ -116,7 +116,14 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     options = parser.parse_args(arguments)
     try:
         print(make(options.out, options.only))
-    except (OSError, RenderError) as problem:
+    except RenderError as problem:
         print(f"{parser.prog}: {problem}", file=sys.stderr)
+        return 1
+    except OSError as problem:
+        reason = problem.strerror or problem
+        print(
+            f"{parser.prog}: cannot write to {options.out}: {reason}. Choose another --out.",
+            file=sys.stderr,
+        )
         return 1
     return 0
