@@ -315,6 +315,18 @@ def test_ranks_are_aligned_in_a_computation(level, cell):
     assert rises([at[f"x{t}"][0] for t in steps])
 
 
+def test_an_encoder_hands_its_last_state_to_a_decoder_of_another_length():
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    scores = model(np.full((4, 2), 3), np.full((3, 2), 4))
+    drawn = viz.draw_unrolled(losses.cross_entropy(scores, np.full((3, 2), 4)), params=model)
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    home = next(n for n in text if text[n] == "decoder.layers.0.cell").removeprefix("home")
+    coder = next(n for n in text if text[n] == "encoder.layers.0.cell").removeprefix("home")
+    assert (f"r{coder}t4", f"r{home}t1") in edges(drawn)
+    assert {(f"r{home}t1", f"r{home}t2"), (f"r{home}t2", f"r{home}t3")} <= set(edges(drawn))
+    assert [n for n in text if re.fullmatch(r"loss\d", n)] == ["loss1", "loss2", "loss3"]
+
+
 def test_nothing_of_a_computation_changes():
     loss, x = loss_of(Model(nn.LSTM, mode="compiled"))
     before = list(map(graph.identity, graph.topological(loss)))

@@ -4,7 +4,9 @@ layers that are to be shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -23,6 +25,21 @@ from .timeline import Timeline, recorded
 Params = nn.Module | Mapping[str, nn.Module | Tensor]
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Reading makes very many small objects and no garbage: a search for cycles among them, now and
+    again, would take half of the time.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_uncollected()
 def recall(
     tensors: Sequence[Tensor],
     params: Params | None,
@@ -63,7 +80,7 @@ def recall(
     line = read(roots, inputs=inputs, shown=columns.shown, order=order)
     for op in [op for row in line.rows for box in row.boxes.values() for op in box.ops]:
         index = None if op.node is None else op.node.attrs.get("index")
-        if isinstance(index, np.ndarray) and index.shape[:1] == (columns.steps,):
+        if isinstance(index, np.ndarray) and index.ndim and len(index) in line.lengths:
             find_lookups(line, Tensor(index), 0)  # tokens, looked up in an embedding
     ran = Run(line, columns, modules, names, called=_called(line, modules))
     if flow is not None:

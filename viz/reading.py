@@ -91,6 +91,16 @@ def read(
     return line
 
 
+def _lengths(order: Sequence[Tensor]) -> set[int]:
+    """How many steps the layers have: an encoder and a decoder differ."""
+    last: dict[Scope, int] = {}
+    for scope in {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values():
+        layer, step, _ = place(scope)
+        if step is not None:
+            last[layer] = max(step, last.get(layer, 0))
+    return {step + 1 for step in last.values()}
+
+
 class _Labels(dict[int, np.ndarray]):
     """Of each element of a value, where it comes from: an index into the reader's ``numbered``."""
 
@@ -132,6 +142,7 @@ class _Reader:
         self.labels = _Labels(self)
         self.rows: dict[RowKey, Row] = {}
         self.line = Timeline([], steps, {}, _Sources(self), [])
+        lengths = self.line.lengths = _lengths(order)
         upstream: dict[int, frozenset[Scope]] = {}
         nothing: frozenset[Scope] = frozenset()
         hoisted = {id(whole.node) for t in order if (whole := _whole_product(t)) is not None}
@@ -168,7 +179,7 @@ class _Reader:
                 op = self._own_step(tensor) if timed else tensor
                 self.line.box[identity(op)] = box
                 box.add(op)
-                all_steps = not timed and tensor.ndim > 1 and tensor.shape[0] == steps
+                all_steps = not timed and tensor.ndim > 1 and tensor.shape[0] in lengths
                 self.made[key] = self.made[identity(op)] = op, 0 if all_steps else None
 
     def number(self, tensor: Tensor, axis: int | None) -> np.ndarray:
@@ -264,7 +275,8 @@ def _to_columns(row: Row, line: Timeline) -> None:
             column = source.step if maker is None or maker.step is None else maker.step
             if step is not None and column is not None and (maker is None or maker.row is not row):
                 reads.add((step, column))
-    if all(step == line.steps - 1 - column for step, column in reads) and reads:
+    every = len({step for step, _ in reads}) == len(row.boxes)  # not the initial state alone
+    if every and all(step == line.steps - 1 - column for step, column in reads):
         for box in row.boxes.values():
             box.step = line.steps - 1 - box.step  # type: ignore[operator]
         row.boxes = {box.step: box for box in row.boxes.values()}
@@ -304,6 +316,7 @@ def _name_inputs(row: Row, line: Timeline) -> None:
         if at < len(box.ops) and i in dict(_leaves(box.ops[at], line)):
             x = recorded(box.ops[at]).inputs[i]
             line.sources[identity(x)][:] = [Source(x, box.step)]
+            line.of_one_step.add(identity(x))
 
 
 def _leaves(op: Tensor, line: Timeline) -> list[tuple[int, Tensor]]:

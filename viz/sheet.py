@@ -200,9 +200,9 @@ class Sheet:
 
     def input_shape(self, source: Source) -> str:
         """The shape of x of one step, from the sequence it is part of or as it is."""
-        x = source.tensor
-        sequence = x is self.ran.x or (x.ndim > 1 and x.shape[0] == self.columns.steps)
-        return self.step_shape(source) if sequence else shape_text(x.shape, self.ran.batch)
+        if identity(source.tensor) in self.line.of_one_step:
+            return shape_text(source.tensor.shape, self.ran.batch)
+        return self.step_shape(source)
 
     # -- how large, and where --------------------------------------------------------------------
 

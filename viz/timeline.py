@@ -91,6 +91,8 @@ class Timeline:
         default_factory=dict
     )  # more sources of an op, by its id
     skipped: dict[int, Scope] = field(default_factory=dict)  # made in steps not read: the row's
+    lengths: set[int] = field(default_factory=set)  # of the sequences: they may differ
+    of_one_step: set[int] = field(default_factory=set)  # ids of leaves that are x of one step each
     stands_for: dict[int, Tensor] = field(default_factory=dict)  # what was recorded in its place
 
     def show(self, columns: Collection[int]) -> None:
