@@ -6,7 +6,7 @@ op by op, from the leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,7 @@ class Measured:
     ends: list[End]
     values: dict[str, list[Measures]] = field(default_factory=dict)
     gradients: list[dict[str, list[Measures]]] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)  # layers on all steps that do not mix them
 
 
 def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
@@ -98,10 +99,12 @@ def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
             p and Part(stand.get(identity(p.tensor), p.tensor), p.axis, p.step) for p in one.parts
         ]
     everything = [p.tensor for one in series.values() for p in one.parts if p is not None]
-    arrays = _replay(graph.topological(*roots, *everything))
+    order = graph.topological(*roots, *everything)
+    arrays = _replay(order)
     entries = sum(len(one.parts) for one in series.values()) * len(STATISTICS)
     most = max(2, min(MOST_LOSSES, MOST_NUMBERS // max(entries, 1)))
     found = Measured(series, _ends(sheet, most))
+    found.apart = _apart(sheet, series, order, arrays)
     found.values = {key: _measures(one, arrays) for key, one in series.items()}
     xs = {identity(t): t for t in everything if t.requires_grad and t.dtype in FLOATS}
     for end in found.ends:
@@ -229,19 +232,54 @@ def _ends(sheet: Sheet, most: int) -> list[End]:
 # -- how large it is -------------------------------------------------------------------------------
 
 
-def _replay(order: Sequence[Tensor]) -> dict[int, Array]:
-    """What each op made, computed again from the leaves; by id of the value."""
-    arrays: dict[int, Array] = {}
+def _replay(order: Sequence[Tensor], known: Mapping[int, Array] | None = None) -> dict[int, Array]:
+    """What each op made, computed again from the leaves and what is ``known``; by id of the
+    value.
+    """
+    arrays: dict[int, Array] = dict(known or {})
     with no_grad(), np.errstate(all="ignore"):
         for tensor in order:
-            node = tensor.node
+            key, node = identity(tensor), tensor.node
+            if key in arrays:
+                continue
             if node is None:
-                arrays[identity(tensor)] = tensor._data
+                arrays[key] = tensor._data
             else:
                 assert node.op is not None
                 inputs = [Tensor.wrap(arrays[identity(x)]) for x in node.inputs]
-                arrays[identity(tensor)] = node.op(*inputs, **node.attrs)._data
+                arrays[key] = node.op(*inputs, **node.attrs)._data
     return arrays
+
+
+def _apart(
+    sheet: Sheet,
+    series: Mapping[str, Series],
+    order: Sequence[Tensor],
+    arrays: Mapping[int, Array],
+) -> list[str]:
+    """The layers on all steps at once that compute each step from that step alone, as a linear
+    layer does and attention does not: a NaN put into one step comes out in no other.
+    """
+    step = sheet.columns.shown[len(sheet.columns.shown) // 2]
+    known: dict[int, Array] = {}
+    for box in sheet.boxes():
+        for op in box.ops if box.step is not None else ():
+            made = sheet.line.stands_for.get(identity(op), op)
+            array = arrays[identity(made)]
+            known[identity(made)] = array * np.nan if box.step == step else array
+    x = dict(zip(sheet.columns.shown, series["x"].parts, strict=True)) if "x" in series else {}
+    if (given := x.get(step)) is not None and given.tensor.dtype in FLOATS:
+        array = known[identity(given.tensor)] = arrays[identity(given.tensor)].copy()
+        array[(slice(None),) * given.axis + (slice(None) if given.step is None else step,)] = np.nan
+    spread = _replay(order, known)
+    found = []
+    for key, one in series.items():
+        if one.whole or not key.startswith("r") or "_" in key:
+            continue
+        others = [p.of(spread[identity(p.tensor)]) for p in one.parts if p and p.step != step]
+        if not any(np.isnan(array).any() for array in others if array.dtype in FLOATS):
+            found.append(key)
+    return found
 
 
 def _measures(series: Series, arrays: dict[int, Array]) -> list[Measures]:

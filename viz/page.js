@@ -10,10 +10,10 @@ const STATISTICS = ["norm", "least", "mean", "greatest"];
 const STEPS = Array.from({ length: data.last - data.first + 1 }, (_, i) => data.first + i);
 const [stage, tip, slider, chart, from, to, shown] =
   ["stage", "tip", "step", "chart", "from", "to", "shown"].map((id) => document.getElementById(id));
-const pictures = [...document.querySelectorAll("template")].map(({ content, dataset }) => ({
-  content, level: dataset.level, columns: dataset.columns.split(" ").map(Number),
-  first: +dataset.first, last: +dataset.last,
-}));
+const pictures = [...document.querySelectorAll("template")].map(({ content, dataset }) => {
+  const columns = dataset.columns.split(" ").map(Number), first = +dataset.first;
+  return { content, level: dataset.level, columns, first, last: +dataset.last };
+});
 
 let level, step; // what is looked at
 let picture; // the one on the stage
@@ -43,14 +43,10 @@ function measured(key, at, kind = shown.value, statistic = 0) {
   return listed?.[statistic]?.[whole ? 0 : at - data.first] ?? null;
 }
 
-function nameOf(key, at) {
-  const { name, whole } = data.series[key];
-  return whole ? name : `${name || "result"}⟨${at}⟩`;
-}
-
+const nameOf = (key, at) => (data.series[key].name || "result") + (data.series[key].whole ? "" : `⟨${at}⟩`);
 const isNumber = (size) => typeof size === "number" && size > 0;
 const end = () => data.ends[from.value];
-const derivative = (what) => `∂${end().name.startsWith("Σ") ? `(${end().name})` : end().name}/∂${what}`;
+const derivative = (what) => `∂${end().name.replace(/^Σ.*/, "($&)")}/∂${what}`;
 
 // What the widest arrow stands for: the largest norm that an arrow can show.
 function largest() {
@@ -59,10 +55,7 @@ function largest() {
   return Math.max(0, ...kept.flatMap((sizes) => sizes ?? []).filter(isNumber));
 }
 
-function strength(size, most) {
-  if (!isNumber(size)) return size === "inf" ? 1 : 0;
-  return Math.min(1, Math.max(0, 1 + Math.log10(size / most) / DECADES));
-}
+const strength = (size, most) => Math.min(1, Math.max(0, 1 + Math.log10(size / most) / DECADES)) || 0;
 
 // -- the picture ------------------------------------------------------------------------------------
 
@@ -74,7 +67,7 @@ function stepOf(column) {
   return moves ? column + step - middle : column;
 }
 
-function show() {
+function show(row) {
   const next = pictures.find((p) => p.level === level && p.first <= step && step <= p.last);
   next.middle = next.first === next.columns[next.level === "op" ? 0 : 2];
   if (next !== picture) {
@@ -88,6 +81,7 @@ function show() {
     parts = [...svg.querySelectorAll("[data-keys], [data-tail], [data-after]")].map(prepared);
     if (whole) zoom(0);
     else look();
+    if (whole) follow(row, true);
   }
   for (const text of stage.querySelectorAll("text[data-written]")) {
     text.textContent = text.dataset.written.replace(/⟨(\d+)⟩/g, (_, n) => `⟨${stepOf(+n)}⟩`);
@@ -98,9 +92,10 @@ function show() {
 
 function prepared(g) {
   const { keys, column, row, tail, head, title, after } = g.dataset;
-  const part = { g, id: g.id, tail, head, row, title, column: column && +column, gap: after !== undefined };
-  part.keys = keys?.split(" ").filter(Boolean) ?? [];
-  part.cell = !head && /^r\d+t\d+$/.test(g.id);
+  // A layer that works on all steps at once but does not mix them is a box of its own to each step.
+  const own = (id) => data.apart.includes(id) && column ? `${id}@${column}` : id;
+  const part = { g, id: g.id, tail: own(tail), head: own(head), row, title, gap: after !== undefined,
+    column: column && +column, cell: /^r\d+t\d+$/.test(g.id), keys: keys?.split(" ").filter(Boolean) ?? [] };
   const path = head && g.querySelector("path");
   path?.after(element("path", { class: "hit", d: path.getAttribute("d") })); // easier to point at
   g.about = part;
@@ -129,9 +124,8 @@ function label(part) {
   g.classList.toggle("looked", part.cell && level === "cell" && at(part) === step);
   g.setAttribute("role", opens ? "button" : "img");
   g.setAttribute("aria-label", titleOf(part) + (opens ? `: ${opens}` : ""));
-  if (!part.gap) return;
   const count = left(part)[1] - left(part)[0] + 1;
-  g.querySelector("text").textContent = `… ${count} step${count === 1 ? "" : "s"} …`;
+  if (part.gap) g.querySelector("text").textContent = `… ${count} step${count === 1 ? "" : "s"} …`;
 }
 
 // -- the path of a gradient -------------------------------------------------------------------------
@@ -147,8 +141,11 @@ function ends(fits, t, everywhere) {
 
 function reach(starts, near, far) {
   const found = new Set(starts);
+  const arrows = parts.filter((p) => p.head);
+  const own = arrows.flatMap((p) => [p.tail, p.head]).filter((id) => id.includes("@"));
+  arrows.push(...own.map((id) => ({ tail: id.split("@")[0], head: id }))); // from its parameters
   for (const id of found) { // a set takes in what is added on the way
-    for (const part of parts) if (part[near] === id) found.add(part[far]);
+    for (const arrow of arrows) if (arrow[near] === id) found.add(arrow[far]);
   }
   return found;
 }
@@ -167,6 +164,7 @@ function onPath() {
 
 function paint() {
   const path = onPath(), most = largest();
+  for (const id of path) path.add(id.split("@")[0]); // a layer is on it where one of its steps is
   for (const old of stage.querySelectorAll(".flow")) old.remove();
   for (const part of parts) {
     const on = part.head ? path.has(part.tail) && path.has(part.head) : path.has(part.id);
@@ -183,22 +181,21 @@ function paint() {
 
 // The norm in small print by the state's arrow: below it for h, above its name for the others.
 function writeFlow({ g }, size) {
-  const name = g.querySelector("text"), path = g.querySelector("path");
-  const { x, y } = path.getPointAtLength(path.getTotalLength() / (picture.level === "op" ? 1.02 : 2));
-  const place = name ? { x: +name.getAttribute("x"), y: +name.getAttribute("y") + 5 } : { x, y };
-  place.y += g.classList.contains("s0") ? 12 : -19;
-  g.append(element("text", { class: "flow", ...place }, write(size)));
+  const name = g.querySelector("text"), box = g.querySelector("path").getBBox();
+  const [x, y] = name ? ["x", "y"].map((key) => +name.getAttribute(key))
+    : [box.x + box.width / 2, picture.level === "layer" ? box.y + box.height + 8 : box.y - 5];
+  const down = g.classList.contains("s0") ? 17 : name ? -14 : -box.height - 16;
+  g.append(element("text", { class: "flow", x, y: y + down }, write(size)));
 }
 
 function tell() {
   const [key, t] = to.value.split(" ");
-  let text = `Everything that ${end().name} is made from.`;
-  if (to.value !== "all") {
-    const what = nameOf(key, t), size = measured(key, +t, "gradient");
-    text = `‖${derivative(what)}‖ = ${write(size)}`;
-    if (size === null) text = `No gradient was recorded for ${what}: it does not require one.`;
-    if (size === 0) text += `: ${end().name} does not depend on ${what}, or nothing is left of it.`;
-  }
+  const all = key === "all", what = all || nameOf(key, t);
+  const size = all || measured(key, +t, "gradient");
+  let text = `‖${derivative(what)}‖ = ${write(size)}`;
+  if (all) text = `Everything that ${end().name} is made from.`;
+  if (size === null) text = `No gradient was recorded for ${what}: it does not require one.`;
+  if (size === 0) text += `: ${end().name} does not depend on ${what}, or nothing is left of it.`;
   document.getElementById("status").textContent = text;
 }
 
@@ -225,12 +222,10 @@ function plot() {
   }
   lines.forEach(({ title: called, sizes }, n) => {
     const look = { class: `line n${n % 4}` };
-    let d = "", known = false;
-    sizes.forEach((size, i) => {
-      if (isNumber(size)) d += `${known ? "L" : "M"}${x(STEPS[i])} ${y(Math.log10(size))}`;
-      if (isNumber(size) && !known) d += "h0.01"; // a point on its own is seen, too
-      known = isNumber(size);
-    });
+    const d = sizes.map((size, i) => { // a point on its own is seen, too
+      const [start, dot] = isNumber(sizes[i - 1]) ? ["L", ""] : ["M", "h0.01"];
+      return isNumber(size) ? `${start}${x(STEPS[i])} ${y(Math.log10(size))}${dot}` : "";
+    }).join("");
     chart.append(element("path", { d, ...look }));
     const legend = x0 + 170 + 150 * n;
     if (lines.length === 1 || legend + 130 > width) return;
@@ -239,7 +234,7 @@ function plot() {
   });
   chart.append(element("line", { class: "now", x1: x(step), x2: x(step), y1, y2: y0 }));
   const here = lines.map(({ sizes }) => write(sizes[step - data.first])).join(", ");
-  chart.setAttribute("aria-label", `${title} over the steps; at step ${step}: ${here}`);
+  chart.setAttribute("aria-label", `${title}, here ${here}`);
 }
 
 // -- what is told of a thing that is pointed at -----------------------------------------------------
@@ -259,9 +254,8 @@ function table(key, t) {
   made.createCaption().textContent = `${nameOf(key, t)}  ${data.series[key].shape}`;
   const rows = STATISTICS.map((name, i) =>
     [name, write(measured(key, t, "value", i)), write(measured(key, t, "gradient", i))]);
-  for (const [head, ...cells] of [["", "value", derivative("·")], ...rows]) {
+  for (const cells of [["", "value", derivative("·")], ...rows]) {
     const line = made.insertRow();
-    line.append(Object.assign(document.createElement("th"), { textContent: head }));
     for (const cell of cells) line.insertCell().textContent = cell;
   }
   return made;
@@ -269,7 +263,8 @@ function table(key, t) {
 
 // -- moving about -----------------------------------------------------------------------------------
 
-function look() {
+function look(changed) {
+  view = { ...view, ...changed };
   tip.hidden = true;
   stage.firstElementChild.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
 }
@@ -278,22 +273,33 @@ function look() {
 function zoom(factor, clientX, clientY) {
   const svg = stage.firstElementChild;
   const whole = picture.content.querySelector("svg").viewBox.baseVal;
-  if (factor) {
+  if (!factor) look({ x: whole.x, y: whole.y, w: whole.width, h: whole.height });
+  else {
     const by = Math.min(view.w / whole.width * 40, Math.max(view.w / whole.width / 4, factor));
     const box = stage.getBoundingClientRect();
     const place = new DOMPoint(clientX ?? box.x + box.width / 2, clientY ?? box.y + box.height / 2);
     const { x, y } = place.matrixTransform(svg.getScreenCTM().inverse());
-    view = { x: x - (x - view.x) / by, y: y - (y - view.y) / by, w: view.w / by, h: view.h / by };
-  } else {
-    view = { x: whole.x, y: whole.y, w: whole.width, h: whole.height };
+    look({ x: x - (x - view.x) / by, y: y - (y - view.y) / by, w: view.w / by, h: view.h / by });
   }
-  look();
 }
 
 function move(dx, dy) {
-  const scale = stage.firstElementChild.getScreenCTM().a;
-  view = { ...view, x: view.x - dx / scale, y: view.y - dy / scale };
-  look();
+  const { a: scale } = stage.firstElementChild.getScreenCTM();
+  look({ x: view.x - dx / scale, y: view.y - dy / scale });
+}
+
+// The step that is looked at comes into sight; on another level, large enough to be read.
+function follow(row, fresh = false) {
+  const looked = parts.filter((p) => p.cell && at(p) === step);
+  const { g } = looked.find((p) => p.row === row) ?? looked[0] ?? {};
+  if (!g) return;
+  const all = stage.getBoundingClientRect(), box = g.getBoundingClientRect();
+  const grown = level === "op" ? Math.min(0.9 * all.height / box.height, 0.4 * all.width / box.width)
+    : 0.6 / stage.firstElementChild.getScreenCTM().a;
+  if (fresh && grown > 1) zoom(grown);
+  const { x, y, width, height } = g.getBoundingClientRect();
+  const hidden = x < all.x || y < all.y || x + width > all.right || y + height > all.bottom;
+  if (hidden) move(all.x + (all.width - width) / 2 - x, all.y + (all.height - height) / 2 - y);
 }
 
 // Another level or step. What had the focus hands it to what takes its place.
@@ -307,20 +313,19 @@ function goTo(newLevel, newStep, row = document.activeElement?.about?.row) {
   }
   const focused = document.activeElement?.about;
   tip.hidden = true;
-  show();
+  show(row);
+  follow(row);
   const same = parts.filter((p) => p.cell && p.row === row && at(p) === step);
   if (focused) (same[0]?.g ?? stage).focus({ preventScroll: true });
 }
 
 // A layer opens its steps, a step its operations; these close again.
+const close = () => goTo(LEVELS[Math.max(0, LEVELS.indexOf(level) - 1)], step);
+
 function open(part) {
   if (!part.cell) return;
   if (level === "op") close();
   else goTo(LEVELS[LEVELS.indexOf(level) + 1], at(part), part.row);
-}
-
-function close() {
-  goTo(LEVELS[Math.max(0, LEVELS.indexOf(level) - 1)], step);
 }
 
 // -- hands on it ------------------------------------------------------------------------------------
@@ -328,13 +333,14 @@ function close() {
 const pointers = new Map();
 let dragged = false;
 stage.addEventListener("pointerdown", (event) => {
+  dragged = pointers.size > 0;
   pointers.set(event.pointerId, event);
-  if (pointers.size === 1) dragged = false;
 });
 addEventListener("pointermove", (event) => {
   const before = pointers.get(event.pointerId);
-  const [dx, dy] = [event.clientX - before?.clientX, event.clientY - before?.clientY];
-  if (!before || (!dragged && Math.hypot(dx, dy) < 5)) return;
+  if (!before) return;
+  const [dx, dy] = [event.clientX - before.clientX, event.clientY - before.clientY];
+  if (!dragged && Math.hypot(dx, dy) < 5) return;
   dragged = true;
   const other = [...pointers.values()].find((p) => p.pointerId !== event.pointerId);
   const apart = (p) => Math.hypot(p.clientX - other.clientX, p.clientY - other.clientY) || 1;
@@ -342,29 +348,28 @@ addEventListener("pointermove", (event) => {
   else move(dx, dy);
   pointers.set(event.pointerId, event);
 });
-for (const kind of ["pointerup", "pointercancel"]) {
-  addEventListener(kind, (event) => pointers.delete(event.pointerId));
-}
+addEventListener("pointerup", (event) => pointers.delete(event.pointerId));
+addEventListener("pointercancel", (event) => pointers.delete(event.pointerId));
 stage.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoom(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
 }, { passive: false });
 const partAt = (event) => event.target.closest?.(".node, .edge, .cluster")?.about;
 stage.addEventListener("click", (event) => {
-  const part = partAt(event);
-  if (part && !dragged) open(part);
+  if (!dragged && partAt(event)) open(partAt(event));
 });
 stage.addEventListener("mousemove", (event) => {
   const part = partAt(event);
   if (part && !pointers.size) tellAbout(part, event.clientX, event.clientY);
   else tip.hidden = true;
 });
-stage.addEventListener("mouseleave", () => { tip.hidden = true; });
 stage.addEventListener("focusin", ({ target }) => {
   const { x, bottom } = target.getBoundingClientRect();
   if (target.about && target.matches(":focus-visible")) tellAbout(target.about, x, bottom - 14);
 });
-stage.addEventListener("focusout", () => { tip.hidden = true; });
+for (const kind of ["mouseleave", "focusout"]) {
+  stage.addEventListener(kind, () => { tip.hidden = true; });
+}
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const KEYS = {
@@ -386,8 +391,8 @@ addEventListener("keydown", (event) => {
 slider.addEventListener("input", () => goTo(level, +slider.value));
 for (const choice of [from, to, shown]) choice.addEventListener("change", paint);
 for (const button of document.querySelectorAll("button")) {
-  const { level: wanted, zoom: factor } = button.dataset;
-  button.addEventListener("click", () => (wanted ? goTo(wanted, step) : zoom(+factor)));
+  const { level: wanted, zoom: by } = button.dataset;
+  button.addEventListener("click", () => (wanted ? goTo(wanted, step) : zoom(+by)));
 }
 addEventListener("resize", plot);
 

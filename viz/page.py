@@ -184,6 +184,7 @@ def _facts(sheet: Sheet, measured: Measured) -> dict[str, Any]:
         "last": number[sheet.columns.shown[-1]],
         "steps": sheet.columns.steps,
         "loss": sheet.loss is not None,
+        "apart": measured.apart,
         "ends": [{"name": end.name, "step": end.step} for end in measured.ends],
         "rows": [
             {
