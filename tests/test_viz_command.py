@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -58,6 +61,16 @@ def test_draw_what_flows(capsys, flow):
     dot = capsys.readouterr().out
     assert ("flowed back" in dot) == (flow == "gradient")
     assert dot != viz.draw_unrolled(nn.RNN(3, 4), 3).dot
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write) as nobody:
+        run = subprocess.run(
+            [sys.executable, "-m", "tinyseq.viz", "rnn"], stdout=nobody, stderr=subprocess.PIPE
+        )
+    assert (run.returncode, run.stderr) == (0, b"")
 
 
 def test_page(any_renderer, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     try:
         options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads it has had enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (LookupError, OSError, RenderError, ValueError) as problem:
         said = problem.args[0] if isinstance(problem, KeyError) and problem.args else problem
         print(f"tinyseq.viz: {said}", file=sys.stderr)
