@@ -337,7 +337,7 @@ def test_what_cannot_be_recorded():
         def forward(self, x, state):
             return super().forward(x, state)[0]
 
-    with pytest.raises(TypeError, match="Wrong: a cell returns its new state"):
+    with pytest.raises(TypeError, match="Wrong in Recurrent/t=0: a cell returns its new state"):
         viz.record(Wrong(D, H).double(), X)
 
 
@@ -609,8 +609,8 @@ def test_a_planted_unit_is_found_and_confirmed():
 
 class Logits(nn.Module):
     def __init__(self, planted, vocabulary):
+        self.layer = planted.layer  # first, so that the name it was found under is its own here
         self.planted, self.V = planted, len(vocabulary)
-        self.layer = planted.layer
 
     def forward(self, indices):
         h, state = self.planted(indices)

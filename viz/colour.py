@@ -290,8 +290,8 @@ def colour_text(
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     scaled = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    total: np.ndarray = scaled.sum(axis=1, keepdims=True)
-    return scaled / total
+    probabilities: np.ndarray = scaled / scaled.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def _escaped(line: str) -> str:

@@ -29,9 +29,11 @@ _PLAIN = (
     nn.Dropout,
 )  # their inner values are not the cell's
 
-Key = tuple[
-    str, str, int
-]  # the module within the cell, the variable, and which call it was made in
+# Of a value: the module within the cell, the variable, and which call of the method it was made in.
+Key = tuple[str, str, int]
+# What a method of the cell held when it returned: the module within the cell, its local variables,
+# and which of them are its arguments.
+Returned = tuple[str, dict[str, Tensor], tuple[str, ...]]
 
 
 class States(dict[str, np.ndarray]):
@@ -240,7 +242,7 @@ class Tap:
         return self.cell.noise(x, state) if hasattr(self.cell, "noise") else None
 
     def __call__(self, x: Tensor, state: State, **noise: Any) -> Any:
-        returned: list[tuple[str, dict[str, Tensor]]] = []
+        returned: list[Returned] = []
 
         def on_return(frame: FrameType, event: str, result: Any) -> None:
             if event == "return" and frame.f_code in self._codes:
@@ -248,7 +250,9 @@ class Tap:
                 owner = variables.get(frame.f_code.co_varnames[0])
                 if (path := self._paths.get(id(owner))) is not None:
                     tensors = {n: v for n, v in variables.items() if isinstance(v, Tensor)}
-                    returned.append((path, tensors))
+                    code = frame.f_code
+                    given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+                    returned.append((path, tensors, given))
 
         with _profiled(on_return if self._codes else None):
             new = self.cell(x, state, **noise)
@@ -256,24 +260,24 @@ class Tap:
             self._keep(x, state, new, returned)
         return new
 
-    def _keep(
-        self, x: Tensor, state: State, new: State, returned: list[tuple[str, dict[str, Tensor]]]
-    ) -> None:
+    def _keep(self, x: Tensor, state: State, new: State, returned: list[Returned]) -> None:
         if self.called is None:
-            own = [variables for path, variables in returned if path == ""]
+            # The method that was called returns last: its names count before those of its helpers.
+            own = [variables for path, variables, _ in reversed(returned) if path == ""]
             self.called = _names_in_code(state, new, own)
         known = self._own | {id(t) for t in (x, *state, *new)}
         kept: dict[Key, Tensor] = {}
-        for path, variables in returned if self.local else ():
-            for name, value in variables.items():
-                a_sequence_each = value.ndim > 1 and len(value) == len(x)
-                if id(value) in known or not a_sequence_each or value.dtype not in FLOATS:
-                    continue
-                known.add(id(value))
-                call = 1
-                while (path, name, call) in kept:
-                    call += 1
-                kept[path, name, call] = value
+        # A value has the name that it was made under, not that of a method it was handed to.
+        for handed in (False, True) if self.local else ():
+            for path, variables, given in returned:
+                for name, value in variables.items():
+                    if (name in given) is handed and id(value) not in known:
+                        known.add(id(value))
+                        if value.ndim > 1 and len(value) == len(x) and value.dtype in FLOATS:
+                            call = 1
+                            while (path, name, call) in kept:
+                                call += 1
+                            kept[path, name, call] = value
         self.steps.append((kept, new))
 
     def running(self, name: str) -> list[Tensor]:
