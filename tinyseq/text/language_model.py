@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,13 @@ from tinyseq.tensor import Tensor
 from tinyseq.text.vocabulary import Vocabulary
 
 _DIVERGED = "the model's output is not finite: its training has diverged. Lower the learning rate"
-CELLS: dict[str, Callable[..., nn.Stacked]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Callable[..., nn.Stacked]] = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+    "peephole": partial(nn.LSTM, peephole="new"),
+    "layernorm": partial(nn.LSTM, layer_norm=True),
+}
 
 
 class LanguageModel(nn.Module):
@@ -28,7 +35,8 @@ class LanguageModel(nn.Module):
         vocabulary_size: V, how many symbols there are.
         hidden_size: H, of every recurrent layer.
         num_layers: recurrent layers on top of each other.
-        cell: ``"rnn"``, ``"gru"`` or ``"lstm"``.
+        cell: ``"rnn"``, ``"gru"``, ``"lstm"``, ``"peephole"`` (an LSTM whose gates see its memory,
+            the output gate the new one) or ``"layernorm"`` (an LSTM with layer norm).
         embedding_size: D of the embedding; H when left out.
         dropout: share of the units set to zero between the layers and before the head, in training.
         mode: of the recurrent layers, as in `nn.Recurrent`.
