@@ -1,0 +1,382 @@
+"""N-gram models: the next symbol by counting what followed the last few. The baseline to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq.random import generator
+
+SMOOTHING = ("kneser-ney", "add-k")
+
+
+class NGram:
+    """Predicts each symbol from the n − 1 before it, by how often it followed them in a text.
+
+    Let c be a context, c′ the same without its first symbol, and N(cw) how often the symbol w came
+    after c.
+
+    ``"kneser-ney"``, interpolated and modified (Chen and Goodman, 1999): every count gives up a
+    discount D, and what a context's counts give up is shared out as the shorter context says,
+    down to the empty one and, below it, to 1 / V::
+
+        P(w | c) = (N(cw) − D(N(cw))) / Σ_v N(cv) + (Σ_v D(N(cv)) / Σ_v N(cv)) · P(w | c′)
+
+    For P(w | c′) and all below, N(c′w) is not how often c′w came but how many different symbols
+    came before it, the beginning of the text being one. Each order has a D for counts of 1, of 2
+    and of 3 or more, made from its n_i, how many of its counts are i: with Y = n_1 / (n_1 + 2 n_2)
+    it is D(i) = i − (i + 1) · Y · n_{i+1} / n_i. Where that is not within 0 < D(i) < i, as for a
+    handful of symbols that are all common, D is ½, 1 and 1½ (as in KenLM: Heafield et al., 2013).
+
+    ``"add-k"`` (Laplace's rule, k = 1)::
+
+        P(w | c) = (N(cw) + k) / (Σ_v N(cv) + k · V)
+
+    Both are above 0 for every symbol and add up to 1 over all V of them. A context of m < n − 1
+    symbols, as at the start of a text, is read as ``NGram(m + 1)`` of the same text would.
+
+    For sentences, fit to one text in which an end-of-sentence symbol stands before, between and
+    after them; ``log_probability([*sentence, eos], context=[eos])`` is then that of a sentence.
+
+    >>> model = NGram(3).fit([0, 1, 2, 0, 1, 2, 0, 1])
+    >>> model.sample(6, prime=[0, 1], temperature=0)
+    array([2, 0, 1, 2, 0, 1])
+
+    Args:
+        n: 1 for a unigram model, 2 for a bigram model, and so on.
+        vocabulary_size: V, how many symbols there are; when left out, one more than the highest
+            that is in the text.
+        smoothing: ``"kneser-ney"`` or ``"add-k"``.
+        k: what add-k adds to each count, above 0.
+
+    Raises:
+        ValueError: n or vocabulary_size below one, an unknown smoothing, a k that is not above 0.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        vocabulary_size: int | None = None,
+        smoothing: str = "kneser-ney",
+        *,
+        k: float = 0.03,
+    ) -> None:
+        if n < 1:
+            raise ValueError(f"n={n} has to be at least 1, which takes no context at all")
+        if vocabulary_size is not None and vocabulary_size < 1:
+            raise ValueError(f"vocabulary_size={vocabulary_size} has to be at least 1")
+        if smoothing not in SMOOTHING:
+            raise ValueError(
+                f"smoothing={smoothing!r} is unknown. Use {' or '.join(map(repr, SMOOTHING))}"
+            )
+        if not (k > 0 and math.isfinite(k)):
+            raise ValueError(
+                f"k={k} has to be finite and above 0: with 0, what was never seen would have "
+                "probability 0, and log-probability −∞"
+            )
+        self.n = n
+        self.vocabulary_size = vocabulary_size
+        self.smoothing = smoothing
+        self.k = k
+        self._orders: list[_Order] = []
+
+    def __repr__(self) -> str:
+        extra = f", k={self.k}" if self.smoothing == "add-k" else ""
+        return f"NGram({self.n}, {self.vocabulary_size}, {self.smoothing!r}{extra})"
+
+    def fit(self, indices: npt.ArrayLike) -> NGram:
+        """Count a text, whole numbers (N,), instead of what was counted before. Returns the model.
+
+        Takes O(n N log N): each order is sorted once.
+
+        Raises:
+            TypeError: numbers that are not whole.
+            ValueError: fewer than n symbols, one out of range, or more than one dimension.
+        """
+        text = _integers(indices, "indices")
+        if len(text) < self.n:
+            raise ValueError(
+                f"NGram({self.n}) counts groups of {self.n} symbols, and the text has {len(text)}. "
+                "Use a longer text or a smaller n"
+            )
+        size = self.vocabulary_size or int(text.max()) + 1
+        _check_range(text, size, "indices")
+        if len(text) * size >= 2**63:
+            raise ValueError(
+                f"vocabulary_size={size} is too large to number the n-grams of {len(text)} symbols"
+            )
+        self._orders = list(self._count(text, size))
+        self.vocabulary_size = size
+        return self
+
+    def _count(self, text: np.ndarray, size: int) -> Iterator[_Order]:
+        """The orders 1 … n.
+
+        An n-gram's number is its rank, by the number of its context and then by its last symbol:
+        numbers stay below N, and keys below N · V, however large n and V are.
+        """
+        here = _numbered(np.zeros(len(text), np.int64), text, size)
+        contexts = 1  # before the first order: the empty one
+        for n in range(1, self.n + 1):
+            grams = len(here.keys)
+            above = None
+            lower = None
+            if n < self.n:
+                above = _numbered(here.of[:-1], text[n:], size)
+                if self.smoothing == "kneser-ney":
+                    # What each longer n-gram is without its first symbol: one kind of it is one
+                    # symbol that came before.
+                    ends = np.empty(len(above.keys), np.int64)
+                    ends[above.of] = here.of[1:]
+                    before = np.bincount(ends, minlength=grams)
+                    before[here.of[0]] += 1  # the beginning of the text
+                    lower = self._estimate(before, here.keys // size, contexts, size)
+            yield _Order(
+                here.keys,
+                np.searchsorted(here.keys, np.arange(contexts + 1) * size),
+                self._estimate(here.counts, here.keys // size, contexts, size),
+                lower,
+            )
+            if above is not None:
+                here, contexts = above, grams
+
+    def _estimate(
+        self, counts: np.ndarray, context_of: np.ndarray, contexts: int, size: int
+    ) -> _Estimate:
+        """One order's probabilities, out of its counts and the number of each one's context."""
+        total = np.bincount(context_of, counts, contexts)
+        if self.smoothing == "add-k":
+            kept = counts.astype(np.float64)
+            given_up = np.full(contexts, self.k * size)
+            total += given_up
+        else:
+            discount = _discounts(counts)[np.minimum(counts, 3)]
+            kept = counts - discount
+            given_up = np.bincount(context_of, discount, contexts)
+            # What the text ends in may be a context that nothing followed: all of it backs off.
+            given_up[total == 0] = 1
+            total[total == 0] = 1
+        share, backoff = np.log(kept / total[context_of]), np.log(given_up / total)
+        return _Estimate(np.append(share, -np.inf), np.append(backoff, 0.0))
+
+    def log_probability(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
+        """log P(indices | context), in nats: the sum over all of ``indices``, the first included.
+
+        Each is predicted from the up to n − 1 symbols before it, in ``indices`` or ``context``.
+
+        Raises:
+            TypeError: numbers that are not whole.
+            ValueError: a symbol out of range, or a model that was not fitted.
+        """
+        return float(self._predict(indices, context).sum())
+
+    def score(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
+        """Mean nats of predicting ``indices[1:]``, each symbol exactly once, as `text.score` does.
+
+        ``indices[0]`` is only read, as the last symbol of training is in what `text.split` holds
+        out. ``context`` may hold what came before it; without, the next n − 2 predictions have
+        less than n − 1 symbols to go on. Bits per symbol are ``nats / ln 2``.
+
+        Raises:
+            TypeError: numbers that are not whole.
+            ValueError: fewer than two symbols, one out of range, or a model that was not fitted.
+        """
+        text = _integers(indices, "indices")
+        if len(text) < 2:
+            raise ValueError(f"a score needs at least 2 symbols, there are {len(text)}")
+        return -float(self._predict(text, context)[1:].mean())
+
+    def perplexity(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
+        """exp(`score`): among how many equally likely symbols the model seems to guess.
+
+        Raises:
+            TypeError: as in `score`.
+            ValueError: as in `score`.
+        """
+        return math.exp(self.score(indices, context))
+
+    def log_probabilities(self, context: npt.ArrayLike = ()) -> np.ndarray:
+        """log P(w | context) of every symbol w, a float64 array (V,).
+
+        Of the context, any number of symbols, the last n − 1 count.
+
+        Raises:
+            TypeError: numbers that are not whole.
+            ValueError: a symbol out of range, or a model that was not fitted.
+        """
+        size = self._fitted()
+        return self._next(self._read(self._checked(context, "context")), size)
+
+    def sample(
+        self,
+        length: int,
+        prime: npt.ArrayLike = (),
+        rng: np.random.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> np.ndarray:
+        """``length`` symbols that go on from ``prime``, without the prime: an int64 array.
+
+        Each is drawn from P(w | the last n − 1)^(1 / temperature), normalised: below 1 is more
+        careful, above 1 more daring, 0 takes the most probable one, without a draw.
+
+        Args:
+            rng: what to draw from; the library's own generator when left out.
+
+        Raises:
+            TypeError: a prime of numbers that are not whole.
+            ValueError: a negative length or temperature, a symbol of the prime that is out of
+                range, or a model that was not fitted.
+        """
+        if length < 0:
+            raise ValueError(f"length is a number of symbols, 0 or more, not {length}")
+        if not (temperature >= 0 and math.isfinite(temperature)):
+            raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
+        size = self._fitted()
+        contexts = self._read(self._checked(prime, "prime"))
+        draws = generator(rng).random(length) if temperature > 0 else np.zeros(length)
+        written = np.empty(length, np.int64)
+        for i, draw in enumerate(draws):
+            nats = self._next(contexts, size)
+            if temperature == 0:
+                written[i] = nats.argmax()
+            else:
+                with np.errstate(over="ignore"):  # −∞ is right: a probability of 0
+                    scaled = (nats - nats.max()) / temperature
+                cumulative = np.cumsum(np.exp(scaled))
+                # side="right": a draw of exactly 0 must not pick a symbol of probability 0
+                written[i] = np.searchsorted(cumulative, draw * cumulative[-1], side="right")
+            contexts = self._append(contexts, int(written[i]), size)
+        return written
+
+    def _fitted(self) -> int:
+        """The size of the vocabulary, known once there is something counted."""
+        if not self._orders or self.vocabulary_size is None:
+            raise ValueError(f"NGram({self.n}) has counted nothing yet. Call fit(indices) first")
+        return self.vocabulary_size
+
+    def _checked(self, indices: npt.ArrayLike, name: str) -> np.ndarray:
+        array = _integers(indices, name)
+        _check_range(array, self._fitted(), name)
+        return array
+
+    def _predict(self, indices: npt.ArrayLike, context: npt.ArrayLike) -> np.ndarray:
+        """log P of each of ``indices``: all positions at once, one order after the other."""
+        size = self._fitted()
+        text, past = self._checked(indices, "indices"), self._checked(context, "context")
+        past = past[max(0, len(past) - self.n + 1) :]
+        text = np.concatenate([past, text])
+        nats = np.full(len(text), -math.log(size))
+        contexts = np.zeros(len(text), np.int64)  # of the position i + n − 1, where i is the index
+        for n, order in enumerate(self._orders[: len(text)], start=1):
+            grams = order.find(contexts * size + text[n - 1 :])
+            # The first position has no more symbols before it; others go on to the next order.
+            full = slice(0, 1 if n < self.n else None)
+            longer = slice(1, None)
+            rest = nats[n - 1 :]
+            rest[full] = order.top(rest[full], grams[full], contexts[full])
+            if order.lower is not None:
+                rest[longer] = order.lower(rest[longer], grams[longer], contexts[longer])
+            contexts = grams[:-1]
+        return nats[len(past) :]
+
+    def _next(self, contexts: list[int], size: int) -> np.ndarray:
+        """log P of every symbol, after contexts of 0, 1 … symbols, given as their numbers."""
+        nats = np.full(size, -math.log(size))
+        last = len(contexts)
+        for n, (order, context) in enumerate(zip(self._orders, contexts, strict=False), start=1):
+            estimate = order.top if n == last else order.lower
+            if estimate is None or context < 0:
+                continue
+            grams = slice(order.starts[context], order.starts[context + 1])
+            symbols = order.keys[grams] - context * size
+            nats += estimate.backoff[context]
+            nats[symbols] = np.logaddexp(estimate.share[grams], nats[symbols])
+        return nats
+
+    def _read(self, text: np.ndarray) -> list[int]:
+        """The numbers of the contexts that a text ends in, of 0, 1 … at most n − 1 symbols."""
+        contexts = [0]
+        for symbol in text[max(0, len(text) - self.n + 1) :]:
+            contexts = self._append(contexts, int(symbol), self._fitted())
+        return contexts
+
+    def _append(self, contexts: list[int], symbol: int, size: int) -> list[int]:
+        """The contexts that a text ends in, one symbol later."""
+        pairs = zip(self._orders[:-1], contexts, strict=False)
+        return [0, *(int(order.find(context * size + symbol)) for order, context in pairs)]
+
+
+class _Numbered(NamedTuple):
+    """The n-grams of a text."""
+
+    keys: np.ndarray  # number of the context · V + symbol, of each n-gram, sorted
+    of: np.ndarray  # the number of the n-gram at each position of the text
+    counts: np.ndarray  # how often each n-gram came
+
+
+def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered:
+    return _Numbered(*np.unique(contexts * size + symbols, return_inverse=True, return_counts=True))
+
+
+class _Estimate(NamedTuple):
+    """log P(w | c) of one order, given that of the order below it.
+
+    What was never seen has the number −1, which is the last entry: nothing of its own, and all of
+    it left to the order below.
+    """
+
+    share: np.ndarray  # log of what cw keeps, of all that came after c
+    backoff: np.ndarray  # log of what c leaves to the order below
+
+    def __call__(self, below: np.ndarray, grams: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+        mixed: np.ndarray = np.logaddexp(self.share[grams], self.backoff[contexts] + below)
+        return mixed
+
+
+class _Order(NamedTuple):
+    """What is known of the n-grams of one n, by their numbers."""
+
+    keys: np.ndarray  # number of the context · V + symbol, sorted
+    starts: np.ndarray  # where each context's n-grams begin, and the last ones end
+    top: _Estimate  # as the highest order of a model
+    lower: _Estimate | None  # below others; None: it has no part there
+
+    def find(self, keys: npt.ArrayLike) -> np.ndarray:
+        """The numbers of n-grams; −1 for those never seen. Those of contexts below 0 are none."""
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[at] == keys, at, -1)
+
+
+def _discounts(counts: np.ndarray) -> np.ndarray:
+    """D for counts of 0, 1, 2 and from 3 on: see `NGram`."""
+    n = np.bincount(np.minimum(counts, 5), minlength=6).astype(np.float64)
+    i = np.arange(1, 4)
+    if (n[i] > 0).all():
+        discounts = i - (i + 1) * n[1] / (n[1] + 2 * n[2]) * n[i + 1] / n[i]
+        if ((discounts > 0) & (discounts < i)).all():
+            return np.array([0.0, *discounts])
+    return np.array([0.0, 0.5, 1.0, 1.5])
+
+
+def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(indices)
+    if array.ndim != 1:
+        raise ValueError(f"{name} of shape {array.shape}: expected one dimension, (N,)")
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} of {array.dtype}: expected the whole numbers of symbols")
+    return array.astype(np.int64, copy=False)
+
+
+def _check_range(array: np.ndarray, size: int, name: str) -> None:
+    wrong = np.flatnonzero((array < 0) | (array >= size))
+    if wrong.size:
+        raise ValueError(
+            f"{name}[{wrong[0]}] is {array[wrong[0]]}: out of range, for the vocabulary has {size} "
+            f"symbols, 0 to {size - 1}"
+        )
