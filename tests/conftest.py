@@ -5,6 +5,7 @@ every layer whose mode is None from its first step on; tests that are about unro
 carry the mark ``unrolled``, with the reason.
 """
 
+import gc
 import os
 
 # Several processes run tests at once: if each had a thread of OpenBLAS on every core, they would
@@ -41,6 +42,23 @@ def pytest_configure(config):
 def _compiled_from_the_first_step(request, monkeypatch):
     if request.config.getoption("--compiled") and not request.node.get_closest_marker("unrolled"):
         monkeypatch.setattr("tinyseq.nn.recurrent.COMPILED_FROM", 0)
+
+
+@pytest.fixture
+def leaves_no_garbage():
+    """Whether all that a function makes is gone with its last reference, without a collector."""
+
+    def check(work):
+        work()  # what is made once is there from now on
+        gc.collect()
+        gc.disable()
+        try:
+            work()
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
+
+    return check
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from types import CodeType
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from compiler_cells import (
 )
 
 import tinyseq as ts
-from tinyseq import awake, nn
+from tinyseq import awake, errors, nn
 from tinyseq.compiler import runtime
 from tinyseq.errors import CompileError, ShapeError
 from tinyseq.kernels import jit, threads
@@ -123,6 +124,33 @@ def test_the_emitted_source_is_the_one_that_was_read(name):
     if os.environ.get("REGENERATE"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
+
+
+def emitted(cell):
+    """The names of an emitted source: (all that its functions use, those from outside of them)."""
+    module = compile(nn.Recurrent(cell.astype(np.float32)).source(), "emitted", "exec")
+    functions = [code for code in module.co_consts if isinstance(code, CodeType)]
+    outside = {name for code in functions for name in code.co_names}
+    return outside | {name for code in functions for name in code.co_varnames}, outside
+
+
+class Crowded(Grammar):
+    def forward(self, x, state):
+        h, c = super().forward(x, state)
+        for name in self.names:
+            h = h * getattr(self, name)
+        return h, c
+
+
+def test_a_parameter_may_be_called_as_anything_in_the_source():
+    make = COMPILED["grammar"][0]
+    names, outside = emitted(make())
+    assert {"tanh", "matmul", "float32", "range", "packed", "w_panels", "total"} <= names
+    cell = Crowded(3, 7, [], [("tanh", 0, 0)] * 2)
+    cell.names = sorted(name for name in names if not hasattr(cell, name))
+    for name in cell.names:
+        setattr(cell, name, nn.Parameter(np.ones(7)))
+    assert emitted(cell)[1] == outside
 
 
 # -- what cannot be compiled ----------------------------------------------------------------------
@@ -275,7 +303,7 @@ WITHOUT_A_LINE = {drops, carries_on_in_float64, grows, counts}
 def at_once(monkeypatch):
     """Layers in mode None compile from their first step, and say again what they said before."""
     monkeypatch.setattr(recurrent, "COMPILED_FROM", 0)
-    monkeypatch.setattr(recurrent, "_said", set())
+    monkeypatch.setattr(errors, "_said", set())
 
 
 @pytest.mark.parametrize("step", REFUSED, ids=lambda f: f.__name__)
@@ -297,6 +325,7 @@ def test_what_cannot_be_compiled_says_why_and_runs_unrolled(step, at_once):
     if step is not draws:
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert len(said) == 1
+    assert said[0].filename == __file__
     if step not in WITHOUT_A_LINE:
         lines, first = inspect.getsourcelines(step)
         places = {f"test_compiler.py:{first + n}: " for n in range(len(lines))}

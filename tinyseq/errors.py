@@ -4,7 +4,12 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +60,40 @@ def readable(what: str) -> None:
             "then hangs on that value. Choose between values with ops.where, which computes both "
             "sides, and bring numbers in from outside as attributes of the cell."
         )
+
+
+def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What keeps the given arrays from taking the place of the expected ones, by name: each that is
+    missing, unknown or misshapen.
+    """
+    wrong = [
+        f"missing {prefix}{name} {describe(a.shape)}"
+        for name, a in expected.items()
+        if name not in given
+    ]
+    wrong += [f"unknown {prefix}{name}" for name in given if name not in expected]
+    return wrong + [
+        f"{prefix}{name} has shape {describe(given[name].shape)}, expected {describe(a.shape)}"
+        for name, a in expected.items()
+        if name in given and given[name].shape != a.shape
+    ]
+
+
+_LIBRARY = str(Path(__file__).parent) + os.sep
+_said: set[str] = set()  # by `warn_unrolled`
+
+
+def warn_unrolled(reason: CompileError) -> None:
+    """Warn, once for each reason, that what cannot be compiled runs unrolled: at the line that
+    called the library, however many layers lie between.
+    """
+    if str(reason) in _said:
+        return
+    _said.add(str(reason))
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARY):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=level)
 
 
 def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,

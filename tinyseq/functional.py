@@ -57,4 +57,6 @@ def one_hot(indices: op.TensorLike, size: int, dtype: npt.DTypeLike = np.float32
     Raises `IndexError` for an index outside of 0 … size − 1.
     """
     index = as_indices(indices, size, "one_hot", "size")
-    return Tensor.wrap(np.eye(size, dtype=dtype)[index])
+    vectors = np.zeros((*index.shape, size), dtype)  # no matrix of size × size, for 10,000 words
+    np.put_along_axis(vectors, index[..., None], 1, axis=-1)
+    return Tensor.wrap(vectors)

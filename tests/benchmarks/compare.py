@@ -6,8 +6,8 @@ Full training steps over a grid of sizes, cells that no framework ships fused, g
 memory, growth with T and B; with --check, whether all compute the same. Each peer has a process of
 its own and one of them works at a time; what counts is the median over the turns of the ratio of
 two speeds. Tables go to the screen, and with a plot and all raw figures to --out. Peers that are
-not installed are left out. The whole run takes some ten minutes, and wants an idle machine: whoever
-has threads that wait for each other loses most to other programs.
+not installed are left out. The whole run takes some fifteen minutes, and wants an idle machine:
+whoever has threads that wait for each other loses most to other programs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--steps", type=_at_least_one, help="a turn; by default as many as --seconds need"
     )
-    p.add_argument("--seconds", type=float, default=0.1, help="a turn, at least")
+    p.add_argument("--seconds", type=float, default=0.4, help="a turn, at least")
     p.add_argument("--threads", type=_at_least_one, default=2)
     p.add_argument("--quick", action="store_true", help="small points, few turns: a smoke test")
     p.add_argument("--one-process", action="store_true", help="all peers in this one, no pauses")

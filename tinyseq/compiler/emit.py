@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyseq.compiler.program import Equation, Value, leading_to, users
+from tinyseq.compiler.program import Equation, Program, Value, leading_to, users
 from tinyseq.compiler.split import DEAR, Plan, base, columns, kind, listed, stages
 
 _MOST = 12  # operations in one loop …
@@ -80,12 +80,12 @@ def emit(plan: Plan) -> Source:
         read = read_back | {v for x in needed for v in (base(x), held(x))}
         made = {e.output for e in listed(stage)} & (read | {held(x) for x in read})
         known |= {v: "steps" if v in read_back else "chunk" for v in made}
-        ahead += _Writer(plan, "ahead", listed(stage), known, [], arguments).chunk()
+        ahead += _Writer(program, "ahead", listed(stage), known, [], arguments).chunk()
     stored = dict.fromkeys(plan.saved, "steps")
     targets = [_Target(v, "state", i) for i, v in enumerate(program.states)]
     if program.y not in program.states:
         targets.append(_Target(program.y, "steps", "y"))
-    writer = _Writer(plan, "forward", plan.forward, known | stored, targets, arguments)
+    writer = _Writer(program, "forward", plan.forward, known | stored, targets, arguments)
     forward = _function("forward", [*ahead, *writer.steps(back=False)], arguments, back=False)
     backward = _backward(plan, known | stored) if plan.wanted else None
     head = (
@@ -123,7 +123,7 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     targets += [_Target(v, "chunk", f"{v.name}_kept") for v in passing]
     targets += [_Target(e.output, "sums", "") for e in plan.collected]
     equations = [*plan.again, *plan.backward, *plan.collected]
-    writer = _Writer(plan, "backward", equations, known, targets, arguments)
+    writer = _Writer(program, "backward", equations, known, targets, arguments)
     body = writer.steps(back=True)
     known |= dict.fromkeys(passing, "kept")
     writer.where |= dict.fromkeys(passing, "kept")
@@ -138,7 +138,7 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
                 known[e.output] = "chunk"
         sums = [_Target(e.output, "sums", "") for e in listed(stage) if kind(e) == "collect"]
         equations = [*plan.again, *listed(stage)]
-        body += _Writer(plan, "behind", equations, known, sums, arguments).chunk()
+        body += _Writer(program, "behind", equations, known, sums, arguments).chunk()
     for right in dict.fromkeys(o.right for o in plan.outer):
         writer.where.setdefault(held(right), known[held(right)])
         body.append(
@@ -232,19 +232,16 @@ class _Writer:
 
     def __init__(
         self,
-        plan: Plan,
+        program: Program,
         name: str,
         equations: list[Equation],
         known: dict[Value, str],
         targets: list[_Target],
         arguments: dict[tuple[str, str], Argument],
     ) -> None:
-        self.plan, self.name, self.targets = plan, name, targets
-        self.program = plan.program
-        self.number = str(self.program.dtype)
+        self.program, self.name, self.targets = program, name, targets
+        self.number = str(program.dtype)
         self.arguments = arguments
-        self.before = {v: i for i, v in enumerate(self.program.before)}
-        self.carried = {v: i for i, v in enumerate(self.program.seeds[1:])}
         self.after: dict[Value, int] = {}
         self.made = made = {e.output for e in equations}
         stored = {v: r for v, r in known.items() if r in ("steps", "chunk") and v in made}
@@ -273,7 +270,7 @@ class _Writer:
                     assert value is not None
                     self.after[value] = target.place
                     self.where[value] = "after"
-                elif target.role == "carried" and not self._stored(value):
+                elif target.role == "carried" and value not in self.stored:
                     assert value is not None
                     self.after[value] = target.place
                     self.where[value] = "following"
@@ -305,9 +302,6 @@ class _Writer:
                 else:
                     self.where[v] = "scratch"
                 self._measure(e)
-
-    def _stored(self, value: Value | None) -> bool:
-        return value in self.stored
 
     def _readers(self, v: Value) -> list[Equation]:
         """The equations that read v, itself or through views."""

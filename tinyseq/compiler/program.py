@@ -69,7 +69,6 @@ class Equation:
     inputs: tuple[Value, ...]
     attrs: dict[str, Any]
     output: Value
-    scope: tuple[str, ...]
     line: str
 
     def __str__(self) -> str:
@@ -119,10 +118,6 @@ class Program:
     seeds: list[Value] = field(default_factory=list)
     backward: list[Equation] = field(default_factory=list)
     gradients: dict[Value, Value | None] = field(default_factory=dict)
-
-    @property
-    def inputs(self) -> list[Value]:
-        return [self.x, *self.before, *self.noise, *self.parameters]
 
     def __str__(self) -> str:
         def sized(values: Iterable[Value]) -> str:

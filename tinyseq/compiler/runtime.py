@@ -175,12 +175,12 @@ class Memory:
     def _shape(self, a: Argument) -> tuple[tuple[int, ...], Any]:
         v, parts = a.value, self.parts
         if a.role == "panels":
-            columns = gemm.width(self.dtype)
-            return (math.ceil(v.shape[1] / columns), v.shape[0], columns), self.dtype
+            return gemm.panels_shape(v.shape[0], v.shape[1], self.dtype), self.dtype
         if a.role in ("packed", "tiles"):
             rows, outer = self.chunk * math.ceil(self.B / parts), self.compiled.plan.outer
             if a.role == "packed":
-                size = max(gemm.panels_size(rows, o.right.width, self.dtype) for o in outer)
+                widest = max(o.right.width for o in outer)
+                size = math.prod(gemm.panels_shape(rows, widest, self.dtype))
             else:
                 size = gemm.tiles_size(rows, max(o.left.width for o in outer))
             return (parts, -size % -16 + size), self.dtype
@@ -210,11 +210,7 @@ class Run:
         memory = self.memory
         arguments = self.prepare()
         self.call(self.compiled.source.forward, arguments)
-        for n, a in enumerate(self.compiled.source.forward.arguments):
-            if a.anew:
-                arguments[n] = None  # not held for longer than it is wanted
-        for n, _ in memory.borrowed[self.compiled.source.forward.name]:
-            arguments[n] = None
+        self.release(self.compiled.source.forward, arguments)
         flat = memory.flat()
         for i, (start, stop) in memory.tails.items():
             states = memory.buffers[self.compiled.program.before[i].name, "state"]
@@ -245,17 +241,14 @@ class Run:
         arguments = self.arguments(source.backward)
         self.call(source.backward, arguments)
         of_x: dict[str, np.ndarray] = {}
-        for n, a in enumerate(source.backward.arguments):
-            if a.anew:
-                made, arguments[n] = arguments[n], None  # not held for longer than it is wanted
-                if a.role in ("sums", "weight"):
-                    made = made.base if len(made) == 1 else _sum(made)
-                    made = made if made.shape == a.value.shape else made.reshape(a.value.shape)
-                    self.values[a.value] = made
-                else:
-                    of_x[a.name] = made
-        for n, _ in memory.borrowed[source.backward.name]:
-            arguments[n] = None
+        for a, made in zip(source.backward.arguments, arguments, strict=True):
+            if a.role in ("sums", "weight"):
+                whole = made.base if len(made) == 1 else _sum(made)
+                same = whole.shape == a.value.shape  # a view would be copied to become a `.grad`
+                self.values[a.value] = whole if same else whole.reshape(a.value.shape)
+            elif a.anew:
+                of_x[a.name] = made
+        self.release(source.backward, arguments)
         for e in plan.final:
             self.constant(e)
         gradients = {}
@@ -294,6 +287,14 @@ class Run:
             elif a.anew:
                 out[n] = pool.take((memory.T, memory.B, a.value.width), memory.dtype)
         return out
+
+    def release(self, function: Function, arguments: list[Any]) -> None:
+        """Let go of what the arguments hold for this call alone: no longer than it is wanted."""
+        for n, a in enumerate(function.arguments):
+            if a.anew:
+                arguments[n] = None
+        for n, _ in self.memory.borrowed[function.name]:
+            arguments[n] = None
 
     def constant(self, e: Equation) -> None:
         arrays = [self.values[x] for x in e.inputs]

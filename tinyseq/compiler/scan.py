@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyseq import ops
 from tinyseq.backprop import grad
+from tinyseq.compiler.buffers import pool
 from tinyseq.compiler.emit import emit
 from tinyseq.compiler.fingerprint import changing, fingerprint, kept
 from tinyseq.compiler.program import Program, Value
@@ -171,7 +172,7 @@ def _joined_vjp(
 @primitive(_joined_vjp, reads="")
 def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
     """Several parts added into a flat array of zeros: the adjoint of `_piece`."""
-    out = np.empty(size, xs[0].dtype)
+    out = pool.take((size,), xs[0].dtype)
     order = sorted(range(len(xs)), key=lambda i: places[i])
     filled = 0
     for i in order:

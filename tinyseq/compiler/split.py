@@ -107,7 +107,6 @@ def _backward(plan: Plan, equations: list[Equation]) -> None:
     )
     late: set[Value] = set()  # made from a product that is taken after the loop
     after: list[Equation] = []
-    inputs: set[Value] = set()
     for e in equations:
         what = kind(e)
         if e.output in collected and what not in ("outer", "collect"):
@@ -115,10 +114,8 @@ def _backward(plan: Plan, equations: list[Equation]) -> None:
         elif what == "outer":
             left, right = (untransposed(e.inputs[0]), e.inputs[1])
             plan.outer.append(Outer(e.output, left, right))
-            inputs |= {left, right}
         elif what == "collect":
             plan.collected.append(e)
-            inputs |= set(e.inputs)
         elif not e.output.row and what != "transposed":
             plan.constant.append(e)
         elif what == "transposed":

@@ -21,43 +21,20 @@ from tinyseq.backprop import grad
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
 from tinyseq.errors import CompileError, describe
 from tinyseq.graph import identity, recording
-from tinyseq.op import Op, primitive
+from tinyseq.op import REGISTRY, Op, primitive
 from tinyseq.tensor import Tensor
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
 _LAYERS = _CELLS / "recurrent.py"
 _BATCHES = (2, 67)  # so far apart that a step which looks at the batch size is likely to show it
-#: Names that the emitted source has for itself
-RESERVED = [
-    "t",
-    "T",
-    "s",
-    "s0",
-    "s1",
-    "lo",
-    "hi",
-    "i",
-    "j",
-    "part",
-    "parts",
-    "first",
-    "last",
-    "reverse",
-    "chunk",
-    "team",
-    "begin",
-    "end",
-    "tiles",
-    "before",
-    "after",
-    "now",
-    "following",
-    "total",
-    "largest",
-    "y",
-    "d_x",
-]
+#: Names that the emitted source has for itself, besides those of the ops
+_RESERVED = (
+    "t T s s0 s1 lo hi i j part parts first last reverse chunk team begin end packed tiles before "
+    "after now following total largest y d_x "
+    "range min max bool float32 float64 int64 inf nan isfinite in_panels matmul matmuls outers"
+)
+_SUFFIXES = ("_panels", "_kept")  # of names that it makes from others
 Step = Callable[[Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Tensor, ...]]]
 
 
@@ -66,7 +43,6 @@ class _Entry(NamedTuple):
     inputs: tuple[Tensor, ...]
     attrs: dict[str, Any]
     output: Tensor
-    scope: tuple[str, ...]
     line: str
 
 
@@ -146,7 +122,7 @@ def _run(
 
     def note(op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], output: Tensor) -> None:
         line = _line(sys._getframe(1)) if forward is None else "in its gradient"
-        tape.append(_Entry(op, inputs, attrs, output, recording.scope, line))
+        tape.append(_Entry(op, inputs, attrs, output, line))
 
     hooks = {t: t.hooks for t in named.values() if t.hooks}
     with np.errstate(all="ignore"), graph.recorded(True), graph.within(()):
@@ -234,57 +210,58 @@ class _Reader:
         named: dict[str, Tensor],
         state_names: Sequence[str],
         dtype: np.dtype[Any],
-        two: _Run,
-        three: _Run,
+        few: _Run,
+        many: _Run,
     ) -> None:
-        self.two, self.three, self.dtype = two, three, dtype
-        self.taken: set[str] = set(RESERVED)
+        self.few, self.many, self.dtype = few, many, dtype
+        called = (op.emit.split("(")[0] for op in REGISTRY.values() if op.emit)
+        self.taken: set[str] = {*_RESERVED.split(), *called}
         self.counts: dict[str, int] = {}
         self.values: dict[int, Value] = {}  # by the identity of the tensor of the first run
         self.partner: dict[int, int] = {}  # and of the same one in the second
         self.constants: list[Value] = []
+        self.held: list[Tensor] = []  # constants: an identity is a tensor's own while it lives
         self.named = {identity(t): key for key, t in named.items()}
         self.named_tensors = named
-        names = list(state_names) if len(state_names) == len(two.state) else []
-        names = names or [f"state_{i}" for i in range(len(two.state))]
+        names = list(state_names) if len(state_names) == len(few.state) else []
+        names = names or [f"state_{i}" for i in range(len(few.state))]
         self.program_ = Program(
             name,
             dtype,
-            x=self.input(two.x, three.x, "x", "x", None),
+            x=self.input(few.x, many.x, "x", "x", None),
             before=[
                 self.input(a, b, n, "state", i)
-                for i, (n, a, b) in enumerate(zip(names, two.state, three.state, strict=True))
+                for i, (n, a, b) in enumerate(zip(names, few.state, many.state, strict=True))
             ],
             noise=[
                 self.input(a, b, f"noise_{i}", "noise", i)
-                for i, (a, b) in enumerate(zip(two.noise, three.noise, strict=True))
+                for i, (a, b) in enumerate(zip(few.noise, many.noise, strict=True))
             ],
             parameters=[],
         )
 
     def program(self) -> Program:
-        two, three, program = self.two, self.three, self.program_
-        if len(two.tape) != len(three.tape) or two.forward != three.forward:
+        few, many, program = self.few, self.many, self.program_
+        if len(few.tape) != len(many.tape) or few.forward != many.forward:
             raise CompileError(
                 "the step does something else for a few sequences than for many. Let it do the "
                 "same for every batch size."
             )
         names = [f"d_{n}" for n in ("y", *(v.name for v in program.before))]
-        for i, (n, a, b) in enumerate(zip(names, two.seeds, three.seeds, strict=True)):
+        for i, (n, a, b) in enumerate(zip(names, few.seeds, many.seeds, strict=True)):
             program.seeds.append(self.input(a, b, n, "seed", i))
-            self.taken.add(f"{program.seeds[-1].name}_kept")
-        for i, entries in enumerate(zip(two.tape, three.tape, strict=True)):
+        for i, entries in enumerate(zip(few.tape, many.tape, strict=True)):
             equation = self.equation(*entries)
-            (program.forward if i < two.forward else program.backward).append(equation)
-        program.y = self.value(two.y, three.y)
-        program.states = [self.value(a, b) for a, b in zip(two.after, three.after, strict=True)]
+            (program.forward if i < few.forward else program.backward).append(equation)
+        program.y = self.value(few.y, many.y)
+        program.states = [self.value(a, b) for a, b in zip(few.after, many.after, strict=True)]
         for given, made in zip(program.before, program.states, strict=True):
             if given.shape != made.shape:
                 raise CompileError(
                     f"the state {given.name} goes in with the shape {describe(given.shape)} and "
                     f"comes out with {describe(made.shape)}."
                 )
-        pairs = zip(two.wanted, three.wanted, two.gradients, three.gradients, strict=True)
+        pairs = zip(few.wanted, many.wanted, few.gradients, many.gradients, strict=True)
         for s, t, a, b in pairs:
             g = self.value(a, b)
             zero = g.kind == "constant" and g.data is not None and not g.data.any()
@@ -327,7 +304,7 @@ class _Reader:
         elif a.shape != b.shape or not np.array_equal(a._data, b._data, equal_nan=True):
             raise CompileError(
                 f"{at}the step uses an array of shape {describe(a.shape)} that is another one for "
-                "three sequences than for two, or changes from call to call. Random numbers are "
+                "a few sequences than for many, or changes from call to call. Random numbers are "
                 "drawn before the first step: give the cell noise(x, state). What hangs on the "
                 "batch size, as a mean over the batch does, or on values that NumPy computed "
                 "from the step's own has no place in a compiled step."
@@ -342,7 +319,7 @@ class _Reader:
             name = "" if a.ndim == 0 else self.unique("constant")
             value = Value(name, a.shape, a.dtype, "constant", data=a._data.copy())
         self.values[identity(a)], self.partner[identity(a)] = value, identity(b)
-        self.kept = [*getattr(self, "kept", []), a, b]  # an id is a tensor's own while it lives
+        self.held += [a, b]
         self.constants.append(value)
         return value
 
@@ -361,7 +338,7 @@ class _Reader:
         shape = self.shape(a.output, b.output, line)
         name = self.unique(a.op.name, numbered=True)
         output = Value(name, shape, a.output.dtype, "made")
-        output.made = Equation(a.op, inputs, attrs, output, a.scope, line)
+        output.made = Equation(a.op, inputs, attrs, output, line)
         self.values[identity(a.output)] = output
         self.partner[identity(a.output)] = identity(b.output)
         return output.made
@@ -411,7 +388,7 @@ class _Reader:
         name = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "value"
         if name[0].isdigit() or keyword.iskeyword(name):
             name = f"_{name}"
-        if not numbered and name not in self.taken:
+        if not (numbered or name in self.taken or name.endswith(_SUFFIXES)):
             self.taken.add(name)
             return name
         while True:

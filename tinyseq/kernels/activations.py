@@ -32,7 +32,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from tinyseq.kernels.jit import EXACT, jit
-from tinyseq.kernels.threads import get_num_threads, parallel
+from tinyseq.kernels.threads import in_slices
 
 Scalar = Any  # float32 or float64; a result has the dtype of the argument
 
@@ -467,10 +467,4 @@ def _apply(loop: Callable[..., None], x: np.ndarray, out: np.ndarray) -> None:
     x, out = x.reshape(-1), out.reshape(-1)  # views, as the arrays are contiguous
     if x.size < _SHARED:
         return loop(x, out)
-    parts = get_num_threads()
-    ends = [x.size * i // parts for i in range(parts + 1)]
-
-    def part(i: int) -> None:
-        loop(x[ends[i] : ends[i + 1]], out[ends[i] : ends[i + 1]])
-
-    return parallel(part, parts)
+    return in_slices(x.size, lambda cut: loop(x[cut], out[cut]))

@@ -62,6 +62,12 @@ def width(dtype: Any) -> int:
     return int(2 * _BYTES // np.dtype(dtype).itemsize)
 
 
+def panels_shape(K: int, N: int, dtype: Any) -> tuple[int, int, int]:
+    """(P, K, width): the shape of (K, N) in panels."""
+    columns = width(dtype)
+    return math.ceil(N / columns), K, columns
+
+
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
 
@@ -459,7 +465,8 @@ if not _PLAIN:
                 m += n
 
     @jit(EXACT)
-    def _pack(w, panels):  # type: ignore[no-untyped-def]
+    def pack(w: np.ndarray, panels: np.ndarray) -> None:
+        """w (K, N), of any strides, into panels (`panels_shape`), with zeros at their end."""
         K, N = w.shape
         columns = panels.shape[2]
         down = w.strides[0] < w.strides[1]  # w is a transpose: read along its columns
@@ -493,44 +500,28 @@ else:
 
     matmuls = matmul
 
+    def _panels(packed: np.ndarray, K: int, N: int) -> np.ndarray:
+        shape = panels_shape(K, N, packed.dtype)
+        return packed[: math.prod(shape)].reshape(shape)
+
     def in_panels(g: np.ndarray, packed: np.ndarray) -> None:
         rows = g.reshape(-1, g.shape[-1])
-        columns = width(g.dtype)
-        count = math.ceil(rows.shape[1] / columns)
-        _pack(rows, packed[: count * len(rows) * columns].reshape(count, len(rows), columns))
+        pack(rows, _panels(packed, *rows.shape))
 
     def outers(a: np.ndarray, packed: np.ndarray, out: np.ndarray, tiles: np.ndarray) -> None:
-        rows = a.reshape(-1, a.shape[-1])
-        columns = width(out.dtype)
-        count = math.ceil(out.shape[1] / columns)
-        panels = packed[: count * len(rows) * columns].reshape(count, len(rows), columns)
-        out += rows.T @ _whole(panels, out.shape[1])
+        rows, N = a.reshape(-1, a.shape[-1]), out.shape[1]
+        out += rows.T @ _whole(_panels(packed, len(rows), N), N)
 
-    def _pack(w: np.ndarray, panels: np.ndarray) -> None:
+    def pack(w: np.ndarray, panels: np.ndarray) -> None:
         K, N = w.shape
         padded = np.zeros((K, panels.shape[0] * panels.shape[2]), w.dtype)
         padded[:, :N] = w
         panels[...] = padded.reshape(K, panels.shape[0], -1).transpose(1, 0, 2)
 
 
-def panels_size(K: int, N: int, dtype: Any) -> int:
-    """How many numbers (K, N) is in panels, with the zeros at its end."""
-    columns = width(dtype)
-    return K * math.ceil(N / columns) * columns
-
-
 def tiles_size(K: int, M: int) -> int:
     """How many numbers `outers` lays out anew of (K, M)."""
     return K * M + _SPARE
-
-
-def pack(w: np.ndarray, panels: np.ndarray | None = None) -> np.ndarray:
-    """w (K, N), of any strides, as panels (P, K, width): what `matmul` takes, zeros at its end."""
-    if panels is None:
-        columns = width(w.dtype)
-        panels = aligned((math.ceil(w.shape[1] / columns), w.shape[0], columns), w.dtype)
-    _pack(w, panels)
-    return panels
 
 
 _scratch = threading.local()  # panels of a product's own, kept: fresh memory costs page faults
@@ -548,7 +539,7 @@ def _held(name: str, size: int, dtype: Any) -> np.ndarray:
 def _weight_part(team, part, a, b, out, panels):  # type: ignore[no-untyped-def]
     """out = a b, b packed as a whole."""
     begin(team, part)
-    _pack(b, panels)
+    pack(b, panels)
     matmul(a, panels, out)
     end(team, part)
 
@@ -575,18 +566,18 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if K > M and K > N and a.strides[0] < a.strides[1]:  # a sum over many rows
         return _sum_over_rows(a.T, b, min(threads, K))
     out = np.empty((M, N), a.dtype)
-    columns = width(a.dtype)
+    count, _, columns = panels_shape(K, N, a.dtype)
     whole = slice(None)
     if M >= N:
         rows = _cuts(M, threads)
         cuts = [(part, whole) for part in rows]
     else:
-        groups = _cuts(math.ceil(N / columns), threads)
+        groups = _cuts(count, threads)
         cuts = [(whole, slice(g.start * columns, min(N, g.stop * columns))) for g in groups]
     panels = []
     for i, (_, cut) in enumerate(cuts):
-        n = math.ceil(len(range(N)[cut]) / columns)
-        panels.append(_held(f"panels_{i}", n * K * columns, a.dtype).reshape(n, K, columns))
+        shape = panels_shape(K, len(range(N)[cut]), a.dtype)
+        panels.append(_held(f"panels_{i}", math.prod(shape), a.dtype).reshape(shape))
     shared(
         lambda i, team: _weight_part(
             team, i, a[cuts[i][0]], b[:, cuts[i][1]], out[cuts[i]], panels[i]
@@ -605,7 +596,8 @@ def _sum_over_rows(a: np.ndarray, g: np.ndarray, threads: int) -> np.ndarray:
         a, g, M, N = g, a, N, M
     cuts, depth = _cuts(K, threads), min(K, _TALL)
     sums = [np.empty((M, N), a.dtype) for _ in cuts]
-    packed = [_held(f"packed_{i}", panels_size(depth, N, a.dtype), a.dtype) for i in range(threads)]
+    size = math.prod(panels_shape(depth, N, a.dtype))
+    packed = [_held(f"packed_{i}", size, a.dtype) for i in range(threads)]
     tiles = [_held(f"tiles_{i}", tiles_size(depth, M), a.dtype) for i in range(threads)]
     shared(
         lambda i, team: _outer_part(

@@ -68,19 +68,7 @@ def load_torch(
     """
     expected = to_torch(layer)
     given = _read(state_dict, prefix)
-    wrong = [
-        f"missing {prefix}{n} {errors.describe(a.shape)}"
-        for n, a in expected.items()
-        if n not in given
-    ]
-    wrong += [f"unknown {prefix}{n}" for n in given if n not in expected]
-    wrong += [
-        f"{prefix}{n} has shape {errors.describe(given[n].shape)}, expected "
-        f"{errors.describe(a.shape)}"
-        for n, a in expected.items()
-        if n in given and given[n].shape != a.shape
-    ]
-    if wrong:
+    if wrong := errors.misfits(expected, given, prefix):
         raise ValueError(
             f"this PyTorch state does not fit {type(layer).__name__}: {'; '.join(wrong)}. Build "
             "the layer with the sizes, depth, directions and biases of PyTorch's; prefix= picks "

@@ -129,19 +129,11 @@ class Module:
         """
         mine = dict(self.named_tensors())
         given = {n: (t._data if isinstance(t, Tensor) else np.asarray(t)) for n, t in state.items()}
-        wrong = [
-            f"missing {n} {errors.describe(t.shape)}" for n, t in mine.items() if n not in given
-        ]
-        wrong += [f"unknown {n}" for n in given if n not in mine]
+        wrong = errors.misfits(mine, given)
         wrong += [
             f"{n} holds {g.dtype}, not numbers"
             for n, g in given.items()
             if g.dtype.kind not in "fiub"
-        ]
-        wrong += [
-            f"{n} has shape {errors.describe(given[n].shape)}, expected {errors.describe(t.shape)}"
-            for n, t in mine.items()
-            if n in given and given[n].shape != t.shape
         ]
         if wrong:
             raise ValueError(

@@ -6,7 +6,6 @@ state is nested tuples, and what comes out goes back in. They take any cell, als
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -157,7 +156,6 @@ def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -
 
 
 COMPILED_FROM = 2000  # steps of a sequence that a layer runs unrolled, before it is compiled
-_said: set[str] = set()
 
 
 class Recurrent(Module):
@@ -221,9 +219,8 @@ class Recurrent(Module):
             raise reason
         hoist = self.mode is None and x.shape[0] > 1
         out = unroll(self.cell, x, state, self.reverse, running, hoist, noise)
-        if reason is not None and str(reason) not in _said:
-            _said.add(str(reason))
-            warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=3)
+        if reason is not None:
+            errors.warn_unrolled(reason)
         return out
 
     def program(self, dtype: npt.DTypeLike | None = None) -> Program:

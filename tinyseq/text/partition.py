@@ -1,4 +1,9 @@
-"""A long sequence cut up: training and validation, and chunks for truncated back-propagation."""
+"""A long sequence cut up: training and validation, and chunks for truncated back-propagation.
+
+`Partition` carries a state from chunk to chunk; `RandomOffsets` and `Windows` start afresh with
+each. N symbols make N − 1 predictions, of every symbol but the first from those before it: how
+often a class shows each of them is what it states. Many short sequences go into `Batches`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinyseq.losses import IGNORED
+from tinyseq.text.epochs import Epochs
+
 Chunk = tuple[np.ndarray, np.ndarray]
+Padded = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def split(indices: np.ndarray, held_out: float = 0.1) -> Chunk:
@@ -49,12 +58,13 @@ class Partition(Sequence[Chunk]):
         steps: T, steps in one chunk.
 
     Raises:
+        TypeError: indices that are not whole numbers.
         ValueError: sizes below one, or fewer than B·T + 1 symbols.
     """
 
     def __init__(self, indices: np.ndarray, batch_size: int, steps: int) -> None:
-        if batch_size < 1 or steps < 1:
-            raise ValueError(f"batch_size ({batch_size}) and steps ({steps}) have to be at least 1")
+        indices = _one_text(indices)
+        _check_sizes(batch_size, steps)
         length = (len(indices) - 1) // batch_size
         if length < steps:
             raise ValueError(
@@ -83,3 +93,143 @@ class Partition(Sequence[Chunk]):
             raise IndexError(f"chunk {i} of a partition that has {len(self)}")
         rows = slice(i * self.steps, (i + 1) * self.steps)
         return self._inputs[rows], self._targets[rows]
+
+
+class RandomOffsets(Epochs[Chunk]):
+    """Chunks of T steps from all over a sequence, in random order, B at a time.
+
+    In each epoch the sequence is cut every T symbols from a random offset 0 … T − 1 on, and the
+    chunks are shuffled: another epoch sees other chunks, so that no prediction always stands at the
+    start of one, where there is little to go by. A batch is ``(inputs, targets)``, both (T, B),
+    targets one later. Start each from a fresh state.
+
+    An epoch shows len·B·T predictions, none of them twice. Fewer than (B + 2)·T are left out, other
+    ones in each epoch: those at the two ends that make no chunk, and the chunks that make no batch.
+
+    Args:
+        indices: integers (N,).
+        batch_size: B, chunks in a batch.
+        steps: T, steps in one chunk.
+        seed: decides all that is drawn, with the number of the epoch.
+
+    Raises:
+        TypeError: indices that are not whole numbers.
+        ValueError: sizes below one, fewer than (B + 1)·T symbols, or a negative seed.
+    """
+
+    def __init__(self, indices: np.ndarray, batch_size: int, steps: int, seed: int = 0) -> None:
+        self._indices = _one_text(indices)
+        _check_sizes(batch_size, steps)
+        self.batch_size, self.steps = batch_size, steps
+        # As many as there are chunks for, and the last one's target, wherever an epoch starts.
+        self._batches = (len(self._indices) - steps) // steps // batch_size
+        if self._batches < 1:
+            raise ValueError(
+                f"{len(self._indices)} symbols are too few for one batch: {batch_size} chunks "
+                f"× {steps} steps, and {steps} for a random start = {(batch_size + 1) * steps}. "
+                "Use a longer text, a smaller batch or fewer steps"
+            )
+        super().__init__(seed)
+
+    def _draw(self, rng: np.random.Generator | None) -> None:
+        assert rng is not None
+        offset = rng.integers(self.steps)
+        order = rng.permutation((len(self._indices) - 1 - offset) // self.steps)
+        order = order[: len(self) * self.batch_size]
+        self._starts = (offset + self.steps * order).reshape(len(self), self.batch_size)
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return self._batches
+
+    def _batch(self, i: int) -> Chunk:
+        at = self._starts[i] + np.arange(self.steps)[:, None]
+        return self._indices[at], self._indices[at + 1]
+
+
+class Windows(Epochs[Padded]):
+    """Chunks of T steps, one every ``stride``: side by side, or overlapping windows.
+
+    Window k is the T inputs from k·stride on; the last one is the first that reaches the end, and
+    is filled up when it reaches beyond it. A batch is ``(inputs, targets, lengths)``: two arrays
+    (T, B), and how many steps of each window there are (B), which layers take as ``lengths=``.
+    Behind them inputs are ``pad`` and targets −100, which `functional.cross_entropy` leaves out.
+    Start each from a fresh state.
+
+    An epoch shows every prediction: exactly once with ``stride`` T, as by default; with a shorter
+    one prediction i, counted from 0, once for each window k with k·stride ≤ i < k·stride + T. The
+    last batch may have fewer than B windows.
+
+    Args:
+        indices: integers (N,), N > T.
+        batch_size: B, windows in a batch.
+        steps: T, steps in one window.
+        stride: symbols from the start of one window to that of the next, 1 … T.
+        pad: the symbol that fills up the inputs.
+        seed: shuffles the windows, in every epoch anew; in the order of the text when left out.
+
+    Raises:
+        TypeError: indices that are not whole numbers.
+        ValueError: sizes below one, a stride that skips symbols, no T + 1 symbols, or a negative
+            seed.
+    """
+
+    def __init__(
+        self,
+        indices: np.ndarray,
+        batch_size: int,
+        steps: int,
+        stride: int | None = None,
+        *,
+        pad: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        self._indices = _one_text(indices).astype(np.int64, copy=False)  # with room for the −100
+        _check_sizes(batch_size, steps)
+        stride = steps if stride is None else stride
+        if not 1 <= stride <= steps:
+            raise ValueError(
+                f"a stride is from 1 to steps ({steps}), not {stride}: none is skipped"
+            )
+        self._predictions = len(self._indices) - 1
+        if self._predictions < steps:
+            raise ValueError(
+                f"{len(self._indices)} symbols are too few for one window: {steps} steps + 1 "
+                f"target = {steps + 1}. Use a longer text or fewer steps"
+            )
+        self.batch_size, self.steps, self.stride, self.pad = batch_size, steps, stride, pad
+        self._windows = 1 - (steps - self._predictions) // stride  # rounded up
+        super().__init__(seed)
+
+    def _draw(self, rng: np.random.Generator | None) -> None:
+        order = np.arange(self._windows) if rng is None else rng.permutation(self._windows)
+        self._starts = self.stride * order
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return -(-self._windows // self.batch_size)
+
+    def _batch(self, i: int) -> Padded:
+        starts = self._starts[i * self.batch_size : (i + 1) * self.batch_size]
+        at = starts + np.arange(self.steps)[:, None]
+        there = at < self._predictions
+        at = np.minimum(at, self._predictions - 1)
+        inputs = np.where(there, self._indices[at], self.pad)
+        targets = np.where(there, self._indices[at + 1], IGNORED)
+        return inputs, targets, there.sum(0)
+
+
+def _one_text(indices: np.ndarray) -> np.ndarray:
+    indices = np.asarray(indices)
+    if indices.ndim != 1:
+        raise ValueError(f"indices are one sequence, of shape (N,), not {indices.shape}")
+    if indices.dtype.kind not in "iu" and indices.size:
+        raise TypeError(
+            f"indices are whole numbers, not {indices.dtype}. Vocabulary.encode makes them of text"
+        )
+    return indices
+
+
+def _check_sizes(batch_size: int, steps: int) -> None:
+    if batch_size < 1 or steps < 1:
+        raise ValueError(f"batch_size ({batch_size}) and steps ({steps}) have to be at least 1")

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import repeat
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from tinyseq.checkpoint import write_atomically
+
+_SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
 
 
 class Vocabulary:
@@ -19,7 +29,28 @@ class Vocabulary:
     'bot'
 
     ``Vocabulary(v.symbols)`` equals ``v``, and ``list(v.symbols)`` is what to keep in a JSON file.
+
+    Words, or whatever tokens there are, come `from_counts`, the most frequent first, with symbols
+    for what the others become (unk), for the end (eos) and for what fills up a batch (pad):
+
+    >>> words = Vocabulary.from_counts(["to", "be", "or", "not", "to", "be"], size=4)
+    >>> words.symbols
+    ('<UNK>', '<EOS>', 'be', 'to')
+    >>> words.encode(["not", "to", "be"])
+    array([0, 3, 2])
+
+    The numbers are what `nn.Embedding` takes, and ``functional.one_hot(numbers, len(vocabulary))``
+    makes vectors of them.
+
+    Attributes:
+        symbols: all of them; a symbol's place is its number.
+        unk, eos, pad: the number of that special symbol, or `None` where there is none.
     """
+
+    symbols: tuple[str, ...]
+    unk: int | None
+    eos: int | None
+    pad: int | None
 
     def __init__(self, symbols: Iterable[str]) -> None:
         """``symbols``: a text, or single characters in any order.
@@ -27,62 +58,287 @@ class Vocabulary:
         Raises:
             ValueError: there are none, or one of them is not a single character.
         """
-        self.symbols: tuple[str, ...] = tuple(sorted(set(symbols)))
-        if not self.symbols:
+        characters = tuple(sorted(set(symbols)))
+        if not characters:
             raise ValueError("a vocabulary needs at least one character, and the text is empty")
-        longer = next((s for s in self.symbols if len(s) != 1), None)
+        longer = next((s for s in characters if len(s) != 1), None)
         if longer is not None:
-            raise ValueError(f"a vocabulary is made of single characters, but {longer!r} is not")
-        self._code_points = np.array([ord(s) for s in self.symbols])
+            raise ValueError(
+                f"a vocabulary is made of single characters, but {longer!r} is not. "
+                "One of words is made by Vocabulary.from_counts"
+            )
+        self._set(characters, {})
+
+    @classmethod
+    def from_counts(
+        cls,
+        tokens: Iterable[str] | Mapping[str, int],
+        size: int | None = None,
+        min_count: int = 1,
+        *,
+        unk: str | None = "<UNK>",
+        eos: str | None = "<EOS>",
+        pad: str | None = None,
+    ) -> Vocabulary:
+        """The most frequent tokens, the special symbols before them.
+
+        The order is pad, unk, eos, then falling counts; where two are equal, the code points
+        decide. So the same counts always give the same numbers.
+
+        Args:
+            tokens: a text as its tokens (a string: as its characters), or how often each occurs.
+            size: V, how many symbols at most, special ones included; all when left out.
+            min_count: leave out what occurs less often.
+            unk: how the symbol is spelled that stands for every token left out; `None` for none,
+                and then those tokens are refused by `encode`.
+            eos: the symbol that ends a sentence; `None` for none.
+            pad: the symbol that fills up what is shorter; `None` for none.
+
+            A token that is spelled like a special symbol is that symbol.
+
+        Raises:
+            TypeError: tokens that are no strings.
+            ValueError: no tokens, an empty one, none that is frequent enough, a size without room
+                for one of them, a ``min_count`` below one, or special symbols that are the same.
+        """
+        if min_count < 1:
+            raise ValueError(f"min_count is a number of times, 1 or more, not {min_count}")
+        special = {
+            kind: symbol
+            for kind, symbol in zip(_SPECIAL, (pad, unk, eos), strict=True)
+            if symbol is not None
+        }
+        _check([*special.values()], "a special symbol")
+        if len(set(special.values())) < len(special):
+            raise ValueError(f"special symbols have to differ: {special}")
+        if size is not None and size <= len(special):
+            raise ValueError(
+                f"size={size} leaves no room for a token: there are {len(special)} special symbols"
+            )
+        counts = _count(tokens)
+        if not counts:
+            raise ValueError("a vocabulary needs at least one token, and there are none")
+        _check(counts, "a token")
+        ordinary = [t for t in counts if counts[t] >= min_count and t not in special.values()]
+        if not ordinary:
+            raise ValueError(
+                f"none of the {len(counts)} different tokens occurs min_count={min_count} times "
+                "and is not a special symbol. Lower min_count, or use a longer text"
+            )
+        ordinary.sort(key=lambda token: (-counts[token], token))
+        if size is not None:
+            ordinary = ordinary[: size - len(special)]
+        return cls._made((*special.values(), *ordinary), special)
+
+    @classmethod
+    def _made(cls, symbols: tuple[str, ...], special: Mapping[str, str]) -> Vocabulary:
+        vocabulary = cls.__new__(cls)
+        vocabulary._set(symbols, special)
+        return vocabulary
+
+    def _set(self, symbols: tuple[str, ...], special: Mapping[str, str]) -> None:
+        self.symbols = symbols
+        self._indices = {symbol: i for i, symbol in enumerate(symbols)}
+        self.pad, self.unk, self.eos = (
+            self._indices[special[kind]] if kind in special else None for kind in _SPECIAL
+        )
+        # What makes it one of words, and not of characters.
+        named = special.values()
+        self._longer = next((s for s in symbols if len(s) > 1 and s not in named), None)
+        self._kind = "characters" if self._longer is None and not special else "symbols"
+        # Characters sorted by their code points, and the number of each.
+        ordered = sorted((ord(s), i) for i, s in enumerate(symbols) if len(s) == 1)
+        self._code_points = np.array([code_point for code_point, _ in ordered], np.int64)
+        self._number = np.array([number for _, number in ordered], np.int64)
 
     def __len__(self) -> int:
         return len(self.symbols)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.symbols == other.symbols
+        return isinstance(other, Vocabulary) and self._identity() == other._identity()
 
     def __hash__(self) -> int:
-        return hash(self.symbols)
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[Any, ...]:
+        return self.symbols, self.pad, self.unk, self.eos
 
     def __repr__(self) -> str:
-        return f"Vocabulary({''.join(self.symbols)!r})"
+        if self._kind == "characters" and self.symbols == tuple(sorted(self.symbols)):
+            return f"Vocabulary({''.join(self.symbols)!r})"
+        return f"<Vocabulary of {self._described()}>"
 
-    def encode(self, text: str) -> np.ndarray:
-        """The number of each character: an int64 array (len(text),).
+    def _described(self) -> str:
+        if self._kind == "characters":
+            return f"{len(self)} characters: {''.join(self.symbols)!r}"
+        first = ", ".join(repr(symbol) for symbol in self.symbols[:8])
+        return f"{len(self)} symbols: {first}{', …' if len(self) > 8 else ''}"
+
+    def _special(self) -> dict[str, str]:
+        numbers = {kind: getattr(self, kind) for kind in _SPECIAL}
+        return {kind: self.symbols[i] for kind, i in numbers.items() if i is not None}
+
+    # -- to numbers and back ---------------------------------------------------------------------
+
+    def encode(self, text: str | Iterable[str]) -> np.ndarray:
+        """The number of each character of a text, or of each token: an int64 array (N,).
+
+        What the vocabulary lacks becomes ``unk``, where there is one.
 
         Raises:
-            ValueError: a character that the vocabulary lacks, with its position.
+            TypeError: a text that is not split into tokens, for a vocabulary of words; or tokens
+                that are no strings.
+            ValueError: a character or token that the vocabulary lacks, with its position.
         """
+        if isinstance(text, str):
+            return self._encode_characters(text)
+        tokens = text if isinstance(text, list | tuple) else list(text)
+        try:
+            # All of it runs in C, so that a million words take a moment.
+            numbers = map(self._indices.get, tokens, repeat(-1))
+            indices = np.fromiter(numbers, np.int64, len(tokens))
+        except TypeError:  # what has no hash, as a list within the list
+            indices = np.full(len(tokens), -1)
+        missing = np.flatnonzero(indices < 0)
+        for i in missing:
+            if not isinstance(tokens[i], str):
+                raise TypeError(
+                    f"tokens are strings, but token {i} is {tokens[i]!r}, of type "
+                    f"{type(tokens[i]).__name__}"
+                )
+        if missing.size:
+            if self.unk is None:
+                at = int(missing[0])
+                raise ValueError(
+                    f"the vocabulary lacks {tokens[at]!r}, token {at} of {len(tokens)}. Leave it "
+                    "out, or make the vocabulary with a symbol for what it lacks (unk); there are "
+                    f"{self._described()}"
+                )
+            indices[missing] = self.unk
+        return indices
+
+    def _encode_characters(self, text: str) -> np.ndarray:
+        if self._longer is not None:
+            raise TypeError(
+                f"a vocabulary of tokens such as {self._longer!r} takes a list of them, not a "
+                "string. Split the text first, as it was split to make the vocabulary: "
+                "text.Words().split(…)"
+            )
         # As UTF-32 a text is an array of code points, so that millions of characters take a moment.
         code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        indices = np.searchsorted(self._code_points, code_points)
-        indices = np.minimum(indices, len(self) - 1)
-        missing = np.flatnonzero(self._code_points[indices] != code_points)
+        places = np.searchsorted(self._code_points, code_points)
+        places = np.minimum(places, len(self._code_points) - 1)
+        missing = np.flatnonzero(self._code_points[places] != code_points)
+        indices = self._number[places]
         if missing.size:
-            at = int(missing[0])
-            raise ValueError(
-                f"the vocabulary lacks {text[at]!r} (U+{ord(text[at]):04X}), character {at} of "
-                f"{len(text)}. Leave it out, or build the vocabulary from a text that has it; "
-                f"there are {len(self)} characters: {''.join(self.symbols)!r}"
-            )
-        return indices.astype(np.int64, copy=False)
+            if self.unk is None:
+                at = int(missing[0])
+                raise ValueError(
+                    f"the vocabulary lacks {text[at]!r} (U+{ord(text[at]):04X}), character {at} of "
+                    f"{len(text)}. Leave it out, or build the vocabulary from a text that has it; "
+                    f"there are {self._described()}"
+                )
+            indices[missing] = self.unk
+        return indices
 
     def decode(self, indices: Iterable[int] | np.ndarray) -> str:
-        """The text that ``encode`` turns into ``indices``, an iterable of integers 0 … len − 1.
+        """The text whose characters or tokens have these numbers, integers 0 … len − 1.
+
+        It is the one that ``encode`` got, but for what became ``unk``. Special symbols are written
+        as they are spelled.
 
         Raises:
             TypeError: numbers that are not integers.
             ValueError: an index out of range.
         """
+        return "".join(self.symbols_of(indices))
+
+    def symbols_of(self, indices: Iterable[int] | np.ndarray) -> list[str]:
+        """As `decode`, but as a list of symbols: the tokens, one by one."""
         array = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
         if array.size == 0:
-            return ""
+            return []
         if array.dtype.kind not in "iu":
             raise TypeError(f"indices of symbols are integers, not {array.dtype}")
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= len(self):
             raise ValueError(
                 f"index {low if low < 0 else high} is out of range: "
-                f"the vocabulary has {len(self)} characters, 0 to {len(self) - 1}"
+                f"the vocabulary has {len(self)} {self._kind}, 0 to {len(self) - 1}"
             )
-        return "".join(self.symbols[i] for i in array.ravel())
+        return [self.symbols[i] for i in array.ravel().tolist()]
+
+    # -- to JSON and back ------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """As JSON: an object of the list ``symbols`` and the spelling of ``pad, unk, eos``."""
+        special = self._special()
+        tree = {"symbols": self.symbols, **{kind: special.get(kind) for kind in _SPECIAL}}
+        return json.dumps(tree, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, source: str) -> Vocabulary:
+        """The vocabulary that `to_json` wrote.
+
+        Raises:
+            ValueError: what is no such JSON; the message says why.
+        """
+        try:
+            tree = json.loads(source)
+        except ValueError as error:
+            raise ValueError(f"a vocabulary is not JSON: {error}") from error
+        if not isinstance(tree, dict) or not isinstance(tree.get("symbols"), list):
+            raise ValueError("the JSON of a vocabulary is an object with a list of its symbols")
+        symbols = tuple(tree["symbols"])
+        special = {kind: tree[kind] for kind in _SPECIAL if tree.get(kind) is not None}
+        try:
+            _check([*symbols, *special.values()], "a symbol")
+        except TypeError as error:
+            raise ValueError(f"the JSON of a vocabulary: {error}") from error
+        named = set(special.values())
+        if len(set(symbols)) < len(symbols) or len(named) < len(special):
+            raise ValueError("the JSON of a vocabulary has one of its symbols twice")
+        if not named < set(symbols):
+            raise ValueError(
+                f"the JSON of a vocabulary lacks the special symbols {special} in its list, or has "
+                "no others"
+            )
+        return cls._made(symbols, special)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json` to a file, UTF-8, atomically: there is the old file or the new one.
+
+        Raises:
+            OSError: the folder is missing, not writable or full.
+        """
+        write_atomically(path, self.to_json().encode("utf-8", "surrogatepass"))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
+        """Read what `save` wrote.
+
+        Raises:
+            OSError: the file is missing, or cannot be read.
+            ValueError: it is not the file of a vocabulary.
+        """
+        try:
+            return cls.from_json(Path(path).read_bytes().decode("utf-8", "surrogatepass"))
+        except ValueError as error:
+            raise ValueError(f"{path} does not hold a vocabulary: {error}") from error
+
+
+def _count(tokens: Iterable[str] | Mapping[str, int]) -> Mapping[str, int]:
+    if isinstance(tokens, Mapping):
+        return tokens
+    try:
+        return Counter(tokens)
+    except TypeError as error:  # a list of lists: they have no hash
+        raise TypeError(f"tokens are strings in one plain sequence: {error}") from error
+
+
+def _check(symbols: Iterable[object], what: str) -> None:
+    for symbol in symbols:
+        if not isinstance(symbol, str):
+            raise TypeError(f"{what} is a string, but {symbol!r} is {type(symbol).__name__}")
+        if not symbol:
+            raise ValueError(f"{what} cannot be the empty string: it would vanish from a text")

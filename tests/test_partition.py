@@ -1,0 +1,342 @@
+"""Chunks, windows and batches: which symbols of the text each of them shows, and how often."""
+
+import doctest
+import itertools
+import math
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinyseq as ts
+from tinyseq import nn, text
+
+SIZES = st.integers(1, 90), st.integers(1, 5), st.integers(1, 7)
+SEEDS = st.none() | st.integers(0, 3)
+
+
+def predictions(inputs, targets, lengths=None, pad=-7):
+    """What is predicted, as the places of the inputs in the text 0, 1, 2, …; all else is filled."""
+    there = np.ones(inputs.shape, bool)
+    if lengths is not None:
+        there = np.arange(len(inputs))[:, None] < lengths
+    np.testing.assert_array_equal(targets[there], inputs[there] + 1)
+    assert (inputs[~there] == pad).all()
+    assert (targets[~there] == -100).all()
+    return inputs[there].tolist()
+
+
+# -- random offsets -------------------------------------------------------------------------------
+
+
+@given(*SIZES, st.integers(0, 3), st.integers(0, 9))
+def test_an_epoch_of_random_offsets_shows_nothing_twice(size, batch_size, steps, seed, epoch):
+    indices = np.arange(size)
+    if size < (batch_size + 1) * steps:
+        with pytest.raises(ValueError, match=f"{size} symbols .* = {(batch_size + 1) * steps}"):
+            text.RandomOffsets(indices, batch_size, steps)
+        return
+    chunks = text.RandomOffsets(indices, batch_size, steps, seed).epoch(epoch)
+    seen = []
+    for inputs, targets in chunks:
+        assert inputs.shape == targets.shape == (steps, batch_size)
+        np.testing.assert_array_equal(np.diff(inputs, axis=0), 1)
+        seen += predictions(inputs, targets)
+        offsets = inputs[0] % steps
+        assert len(set(offsets)) == 1
+    assert len(set(seen)) == len(seen) == len(chunks) * batch_size * steps
+    assert size - 1 - len(seen) < (batch_size + 2) * steps
+
+
+def test_over_the_epochs_every_prediction_is_shown_from_every_offset():
+    chunks = text.RandomOffsets(np.arange(43), 2, 4, seed=1)
+    places = Counter()
+    for epoch in range(400):
+        for inputs, _ in chunks.epoch(epoch):
+            places.update((int(symbol), t) for t, row in enumerate(inputs) for symbol in row)
+    # all but the ends, which not every offset reaches: at any of the 4 steps, about equally often
+    for symbol in range(3, 36):
+        counts = [places[symbol, t] for t in range(4)]
+        assert min(counts) > 50, symbol
+        assert max(counts) < 130, symbol
+    assert {symbol for symbol, _ in places} == set(range(42))
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+@given(*SIZES, st.data())
+def test_windows_show_every_prediction_as_often_as_they_say(size, batch_size, steps, data):
+    stride = data.draw(st.none() | st.integers(1, steps), "stride")
+    seed = data.draw(SEEDS, "seed")
+    indices = np.arange(size)
+    if size < steps + 1:
+        with pytest.raises(ValueError, match=rf"{size} symbols .* target = {steps + 1}\."):
+            text.Windows(indices, batch_size, steps, stride)
+        return
+    windows = text.Windows(indices, batch_size, steps, stride, pad=-7, seed=seed)
+    seen, starts = Counter(), []
+    for inputs, targets, lengths in windows:
+        assert inputs.shape == targets.shape == (steps, len(lengths))
+        seen.update(predictions(inputs, targets, lengths))
+        starts += inputs[0].tolist()
+    stride = stride or steps
+    count = math.ceil((size - 1 - steps) / stride) + 1
+    assert sorted(starts) == [k * stride for k in range(count)]
+    assert seed is not None or starts == sorted(starts)
+    for i in range(size - 1):
+        assert seen[i] == sum(k * stride <= i < k * stride + steps for k in range(count)) > 0
+    if stride == steps:
+        assert sorted(seen.elements()) == list(range(size - 1))
+    sizes = [len(lengths) for _, _, lengths in windows]
+    assert sizes[:-1] == [batch_size] * (len(windows) - 1)
+    assert 1 <= sizes[-1] <= batch_size
+
+
+def test_the_loss_over_windows_is_that_over_the_text():
+    """What is filled up changes nothing: the mean over all predictions, however they are cut."""
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 5, 60).astype(np.uint8)
+    table = rng.standard_normal((5, 5))
+    total = count = 0
+    for inputs, targets, lengths in text.Windows(indices, 4, 7):
+        losses = ts.functional.cross_entropy(ts.Tensor(table[inputs]), targets, reduction="sum")
+        total += losses.item()
+        count += lengths.sum()
+    expected = ts.functional.cross_entropy(ts.Tensor(table[indices[:-1]]), indices[1:])
+    assert count == 59
+    assert total / count == pytest.approx(expected.item())
+
+
+# -- many sequences -------------------------------------------------------------------------------
+
+LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=30)
+
+
+@given(st.lists(st.lists(st.integers(-5, 99), min_size=1), min_size=1))
+def test_padded_sequences_come_back(sequences):
+    array, lengths = text.padded(sequences, 100)
+    assert array.dtype == np.int64
+    assert array.shape == (max(map(len, sequences)), len(sequences))
+    assert lengths.tolist() == [len(sequence) for sequence in sequences]
+    for b, sequence in enumerate(sequences):
+        assert array[: lengths[b], b].tolist() == sequence
+        assert (array[lengths[b] :, b] == 100).all()
+
+
+@given(LENGTHS, st.integers(1, 7), SEEDS, st.integers(0, 3))
+def test_every_sequence_is_in_one_bucket_of_its_length(lengths, batch_size, seed, epoch):
+    buckets = text.Buckets(lengths, batch_size, seed).epoch(epoch)
+    batches = list(buckets)
+    assert sorted(i for at in batches for i in at) == list(range(len(lengths)))
+    assert len(batches) == len(buckets) == math.ceil(len(lengths) / batch_size)
+    assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
+
+    # what lies between the shortest and the longest of a batch is in no other
+    ranges = sorted((min(lengths[i] for i in at), max(lengths[i] for i in at)) for at in batches)
+    assert all(longest <= shortest for (_, longest), (shortest, _) in itertools.pairwise(ranges))
+    if seed is None:
+        ordered = [i for at in batches for i in at]
+        assert ordered == sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_no_other_full_batches_have_less_to_fill_up(batch_size, batches, drawn):
+    lengths = [drawn.randint(1, 12) for _ in range(batch_size * batches)]
+
+    def room(batches):
+        return sum(max(lengths[i] for i in at) for at in batches)
+
+    least = room(text.Buckets(lengths, batch_size, 0))
+    for _ in range(20):
+        order = drawn.sample(range(len(lengths)), len(lengths))
+        assert least <= room(order[i : i + batch_size] for i in range(0, len(order), batch_size))
+
+
+def test_short_and_long_batches_are_mixed():
+    """Else an epoch would go from the longest to the shortest, and end on words of one letter."""
+    buckets = text.Buckets(np.arange(1, 41), 2, seed=0)
+    firsts = [tuple(at[0] for at in buckets.epoch(epoch)) for epoch in range(5)]
+    assert len(set(firsts)) == 5
+    assert all(np.abs(np.corrcoef(range(20), first)[0, 1]) < 0.7 for first in firsts)
+
+
+def texts(lengths):
+    """Sequences that share no symbol: 0, 1, 2, … cut into pieces of these lengths."""
+    return np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
+
+
+@given(LENGTHS, st.integers(1, 7), st.booleans(), SEEDS)
+def test_batches_predict_each_next_symbol_once(lengths, batch_size, bucketed, seed):
+    sequences = texts([n + 1 for n in lengths])
+    batches = text.Batches(sequences, batch_size, bucketed=bucketed, pad=-7, seed=seed)
+    seen = []
+    for inputs, targets, n in batches:
+        assert inputs.shape == targets.shape == (n.max(), len(n))
+        seen += predictions(inputs, targets, n)
+    assert sorted(seen) == sorted(i for sequence in sequences for i in sequence[:-1])
+    if seed is None and not bucketed:
+        firsts = [i for inputs, _, _ in batches for i in inputs[0]]
+        assert firsts == [sequence[0] for sequence in sequences]
+
+
+@given(LENGTHS, st.integers(1, 7), st.booleans(), SEEDS)
+def test_batches_keep_classes_and_labels_with_their_sequences(lengths, batch_size, bucketed, seed):
+    sequences = texts(lengths)
+    options = {"bucketed": bucketed, "seed": seed}
+    classes = [int(sequence[0]) * 3 for sequence in sequences]
+    seen = []
+    for given_classes in (classes, np.array(classes)):
+        for inputs, targets, _ in text.Batches(sequences, batch_size, given_classes, **options):
+            np.testing.assert_array_equal(targets, inputs[0] * 3)
+            seen += targets.tolist()
+    assert sorted(seen) == sorted(2 * classes)
+
+    labels = [sequence + 1 for sequence in sequences]
+    seen = []
+    for inputs, targets, n in text.Batches(sequences, batch_size, labels, pad=-7, **options):
+        seen += predictions(inputs, targets, n)
+    assert sorted(seen) == list(range(sum(lengths)))
+
+
+def test_layers_and_loss_take_a_batch_as_it_is():
+    """The loss of a padded batch is the mean over its sequences, read one by one."""
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(0, 6, n) for n in (5, 2, 9, 3)]
+    embedding, layer = nn.Embedding(6, 4), nn.LSTM(4, 6, bidirectional=True)
+    head = nn.Linear(12, 6)
+
+    def loss(inputs, targets, lengths=None):
+        y, _ = layer(embedding(inputs), lengths=lengths)
+        return ts.functional.cross_entropy(head(y), targets, reduction="sum").item()
+
+    ((inputs, targets, lengths),) = text.Batches(sequences, 4)
+    alone = sum(loss(s[:-1, None], s[1:, None]) for s in sequences)
+    assert lengths.tolist() == [8, 4, 2, 1]
+    assert loss(inputs, targets, lengths) == pytest.approx(alone, rel=1e-5)
+
+
+# -- epochs ---------------------------------------------------------------------------------------
+
+
+def made(kind, seed):
+    indices = np.arange(200)
+    if kind == "offsets":
+        return text.RandomOffsets(indices, 3, 5, seed)
+    if kind == "windows":
+        return text.Windows(indices, 3, 5, 4, seed=seed)
+    if kind == "buckets":
+        return text.Buckets(indices % 7 + 1, 3, seed)
+    return text.Batches(texts([2, 5, 3, 4] * 5), 3, bucketed=kind == "bucketed", seed=seed)
+
+
+KINDS = ["offsets", "windows", "buckets", "bucketed", "batches"]
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_found_again_by_its_numbers(kind):
+    batches = made(kind, 5)
+    n = len(batches)
+    steps = [batches.epoch(step // n)[step % n] for step in range(3 * n)]
+    for step in (3 * n - 1, 0, n, 2 * n - 1):  # from anywhere, in another process
+        assert same(made(kind, 5).epoch(step // n)[step % n], steps[step])
+        assert same(batches.epoch(step // n)[step % n], steps[step])
+    assert same(batches.epoch(2).epoch(1).epoch(0)[0], steps[0])
+    epochs = [steps[i : i + n] for i in (0, n, 2 * n)]
+    others = [*epochs, list(made(kind, 6))]
+    for i, one in enumerate(others):
+        assert all(not all(map(same, one, other)) for other in others[:i])
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_without_a_seed_every_epoch_is_the_same(kind):
+    batches = made(kind, None)
+    assert all(map(same, batches, batches.epoch(3)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_epochs_and_batches_that_do_not_exist(kind):
+    batches = made(kind, 0)
+    for i in (-1, len(batches)):
+        with pytest.raises(IndexError, match=f"batch {i} of an epoch that has {len(batches)}"):
+            batches[i]
+    with pytest.raises(ValueError, match="there is none of number -1"):
+        batches.epoch(-1)
+    with pytest.raises(ValueError, match="seed is a whole number, 0 or more, or None, not -1"):
+        made(kind, -1)
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [text.Partition, text.RandomOffsets, text.Windows])
+def test_long_texts_that_cannot_be_cut(kind):
+    for sizes in ((0, 5), (5, 0), (-1, 5)):
+        with pytest.raises(ValueError, match="have to be at least 1"):
+            kind(np.arange(100), *sizes)
+    with pytest.raises(ValueError, match="0 symbols are too few"):
+        kind(np.array([]), 1, 1)
+    with pytest.raises(ValueError, match=r"of shape \(N,\), not \(2, 50\)"):
+        kind(np.arange(100).reshape(2, 50), 2, 2)
+    with pytest.raises(TypeError, match=r"whole numbers, not float64\. Vocabulary"):
+        kind(np.arange(100.0), 2, 2)
+
+
+def test_strides_that_skip_or_stand_still():
+    for stride in (0, 6, -1):
+        with pytest.raises(ValueError, match=rf"from 1 to steps \(5\), not {stride}"):
+            text.Windows(np.arange(100), 2, 5, stride)
+
+
+@pytest.mark.parametrize("make", [text.padded, lambda sequences: text.Batches(sequences, 2)])
+def test_sequences_that_are_none(make):
+    with pytest.raises(ValueError, match="there is no sequence to make a batch of"):
+        make([])
+    with pytest.raises(ValueError, match="sequence 1 is empty"):
+        make([[1, 2], []])
+    with pytest.raises(TypeError, match="sequence 0 is made of float64"):
+        make([[0.5, 1]])
+    with pytest.raises(TypeError, match=r"sequence 1 is made of <U2.*encode"):
+        make([[1, 2], "to"])
+    with pytest.raises(ValueError, match=r"sequence 0 has shape \(1, 2\)"):
+        make([[[1, 2]]])
+    with pytest.raises(ValueError, match=r"sequence 0 has shape \(\)"):
+        make([1, 2])
+
+
+def test_batches_that_do_not_fit():
+    with pytest.raises(ValueError, match="sequence 1 has a single symbol"):
+        text.Batches([[1, 2], [3]], 2)
+    with pytest.raises(ValueError, match="there are 2 sequences and 1 targets"):
+        text.Batches([[1, 2], [3]], 2, [1])
+    with pytest.raises(ValueError, match="sequence 1 has 1 symbols, its target 2"):
+        text.Batches([[1, 2], [3]], 2, [[1, 2], [3, 4]])
+    with pytest.raises(TypeError, match="list of classes 0 is made of float64"):
+        text.Batches([[1, 2], [3]], 2, [0.5, 1])
+    with pytest.raises(TypeError, match="target 0 is made of float64"):
+        text.Batches([[1, 2]], 2, [[0.5, 1]])
+    for make in (text.Buckets, lambda lengths, b: text.Batches([[1, 2]], b)):
+        with pytest.raises(ValueError, match=r"batch_size \(0\) has to be at least 1"):
+            make([1], 0)
+
+
+def test_lengths_that_are_none():
+    with pytest.raises(ValueError, match="list of lengths 0 is empty"):
+        text.Buckets([], 2)
+    with pytest.raises(ValueError, match="length 1 is 0, and has to be at least 1"):
+        text.Buckets([3, 0], 2)
+    with pytest.raises(TypeError, match="made of float64"):
+        text.Buckets([0.5], 2)
+
+
+def test_the_docstring_of_padded():
+    failed, attempted = doctest.testmod(sys.modules[text.padded.__module__])
+    assert attempted >= 3
+    assert failed == 0

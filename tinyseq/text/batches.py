@@ -1,0 +1,198 @@
+"""Many sequences of different lengths, some at a time: padded, and put together by length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq.losses import IGNORED
+from tinyseq.text.epochs import Epochs
+from tinyseq.text.partition import Padded
+
+
+def padded(sequences: Sequence[npt.ArrayLike], value: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences of whole numbers side by side: an array (T, B), and their lengths (B).
+
+    T is the longest; behind the end of a shorter one there is ``value``. Both are int64. Layers
+    take the lengths as ``lengths=``, so that what is filled up changes nothing.
+
+    >>> array, lengths = padded([[1, 2, 3], [4]])
+    >>> array
+    array([[1, 4],
+           [2, 0],
+           [3, 0]])
+    >>> lengths
+    array([3, 1])
+
+    Raises:
+        TypeError: sequences that are not of whole numbers.
+        ValueError: there are none, one is empty, or one has more than one axis.
+    """
+    return _padded(_sequences(sequences, "sequence"), value)
+
+
+def _padded(sequences: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(sequence) for sequence in sequences])
+    array = np.full((len(sequences), lengths.max()), value, np.int64)
+    array[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(sequences)
+    return np.ascontiguousarray(array.T), lengths
+
+
+def _sequences(sequences: Iterable[npt.ArrayLike], what: str) -> list[np.ndarray]:
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    if not arrays:
+        raise ValueError(f"there is no {what} to make a batch of")
+    for i, array in enumerate(arrays):
+        if array.ndim == 1 and array.size == 0:
+            raise ValueError(f"{what} {i} is empty. Leave it out")
+        if array.dtype.kind not in "iu":
+            raise TypeError(
+                f"{what} {i} is made of {array.dtype}, not of whole numbers. Vocabulary.encode "
+                "makes them of a text"
+            )
+        if array.ndim != 1:
+            raise ValueError(f"{what} {i} has shape {array.shape}, where (length,) is expected")
+    return arrays
+
+
+class Buckets(Epochs[np.ndarray]):
+    """Which of many sequences go into a batch together: those of about the same length.
+
+    Sorted by length, the longest first, and cut every B sequences: where B divides their number, no
+    other batches have less to fill up. With a seed, sequences of the same length, and the batches,
+    are shuffled in every epoch. Each batch is an array of positions in ``lengths``; in an epoch
+    every sequence is in exactly one. The last of the cut, the shortest sequences, may have fewer
+    than B.
+
+    For pairs of sequences, source and target of an encoder–decoder, each with padding of its own::
+
+        for at in text.Buckets([len(source) for source in sources], 64, seed=0):
+            x, x_lengths = text.padded([sources[i] for i in at])
+            y, y_lengths = text.padded([targets[i] for i in at])
+            loss = model.loss(x, y, x_lengths, y_lengths)
+
+    Args:
+        lengths: whole numbers (N,), 1 or more.
+        batch_size: B, sequences in a batch.
+        seed: shuffles; the order is that of the lengths when left out.
+
+    Raises:
+        TypeError: lengths that are not whole numbers.
+        ValueError: none of them, one below 1, a batch size below 1, or a negative seed.
+    """
+
+    def __init__(self, lengths: npt.ArrayLike, batch_size: int, seed: int | None = None) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size ({batch_size}) has to be at least 1")
+        (self._lengths,) = _sequences([np.asarray(lengths)], "list of lengths")
+        if self._lengths.min() < 1:
+            i = int(self._lengths.argmin())
+            raise ValueError(f"length {i} is {self._lengths[i]}, and has to be at least 1")
+        self.batch_size = batch_size
+        super().__init__(seed)
+
+    def _draw(self, rng: np.random.Generator | None) -> None:
+        count = len(self._lengths)
+        order = np.arange(count) if rng is None else rng.permutation(count)
+        order = order[np.argsort(-self._lengths[order].astype(np.int64), kind="stable")]
+        batches = [order[i : i + self.batch_size] for i in range(0, count, self.batch_size)]
+        places = range(len(batches)) if rng is None else rng.permutation(len(batches))
+        self._batches = [batches[i] for i in places]
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return -(-len(self._lengths) // self.batch_size)
+
+    def _batch(self, i: int) -> np.ndarray:
+        return self._batches[i]
+
+
+class Batches(Epochs[Padded]):
+    """Many sequences, B at a time, padded: ``(inputs, targets, lengths)``.
+
+    inputs (T, B) and lengths (B) are as `padded` makes them, T the longest of this batch; in an
+    epoch every sequence is in exactly one batch. There are three kinds of targets:
+
+    - none given: the next symbols. Inputs are all but a sequence's last symbol, targets (T, B) all
+      but its first, so that each of these is predicted exactly once;
+    - one number for each sequence, as its class: targets (B);
+    - one sequence for each, of the same length, as labels of its symbols: targets (T, B).
+
+    Targets (T, B) are −100 behind the end, which `functional.cross_entropy` leaves out::
+
+        for inputs, targets, lengths in text.Batches(sentences, 32, seed=0):
+            y, _ = layers(embedding(inputs), lengths=lengths)
+            loss = functional.cross_entropy(head(y), targets)
+
+    Args:
+        sequences: N sequences of whole numbers, each (length,).
+        batch_size: B, sequences in a batch; the shortest of `Buckets`, or the last, may have fewer.
+        targets: what to predict, as above.
+        bucketed: sequences of about the same length go together, as in `Buckets`, so that there is
+            little to fill up; otherwise any do.
+        pad: the symbol that fills up the inputs, as ``vocabulary.pad``.
+        seed: shuffles, in every epoch anew.
+
+    Raises:
+        TypeError: what is not made of whole numbers.
+        ValueError: no sequences, an empty one, or one of a single symbol, after which there is
+            nothing to predict; targets of another number or length; a batch size below 1, or a
+            negative seed.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[npt.ArrayLike],
+        batch_size: int,
+        targets: Sequence[Any] | np.ndarray | None = None,
+        *,
+        bucketed: bool = True,
+        pad: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        self._inputs = _sequences(sequences, "sequence")
+        self._classes: np.ndarray | None = None
+        if targets is None:
+            short = next((i for i, s in enumerate(self._inputs) if len(s) < 2), None)
+            if short is not None:
+                raise ValueError(
+                    f"sequence {short} has a single symbol, and none after it to predict. Leave it "
+                    "out, or end each with a symbol for the end"
+                )
+            self._targets = [sequence[1:] for sequence in self._inputs]
+            self._inputs = [sequence[:-1] for sequence in self._inputs]
+        elif len(targets) != len(self._inputs):
+            raise ValueError(f"there are {len(self._inputs)} sequences and {len(targets)} targets")
+        elif np.ndim(targets[0]) == 0:
+            (self._classes,) = _sequences([np.asarray(targets)], "list of classes")
+        else:
+            self._targets = _sequences(targets, "target")
+            for i, (x, y) in enumerate(zip(self._inputs, self._targets, strict=True)):
+                if len(x) != len(y):
+                    raise ValueError(
+                        f"sequence {i} has {len(x)} symbols, its target {len(y)}. Targets of "
+                        "another length are padded on their own: see Buckets"
+                    )
+        self.pad = pad
+        lengths = [len(x) if bucketed else 1 for x in self._inputs]
+        self._buckets = Buckets(lengths, batch_size, seed)
+        self.batch_size = batch_size
+        super().__init__(seed)
+
+    def _draw(self, rng: np.random.Generator | None) -> None:
+        self._buckets = self._buckets.epoch(self._number)
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return len(self._buckets)
+
+    def _batch(self, i: int) -> Padded:
+        at = self._buckets[i]
+        inputs, lengths = _padded([self._inputs[k] for k in at], self.pad)
+        if self._classes is not None:
+            return inputs, self._classes[at], lengths
+        targets, _ = _padded([self._targets[k] for k in at], IGNORED)
+        return inputs, targets, lengths

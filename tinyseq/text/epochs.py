@@ -1,0 +1,75 @@
+"""Batches in an order of their own in every epoch, found again by plain numbers."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Self, TypeVar
+
+import numpy as np
+
+Batch = TypeVar("Batch", covariant=True)
+
+
+class Epochs(Sequence[Batch]):
+    """The batches of one epoch, 0 at first; `epoch` gives those of any other.
+
+    What is drawn for an epoch depends on the seed and on its number alone, so that a training run
+    resumes anywhere from the number of its step::
+
+        for step in range(start, steps):
+            epoch, i = divmod(step, len(batches))
+            batch = batches.epoch(epoch)[i]
+
+    Every epoch has ``len(batches)`` batches. Without a seed they are all the same.
+    """
+
+    _number: int
+    _latest: Self | None  # the epoch last asked for, besides this one
+
+    def __init__(self, seed: int | None) -> None:
+        """To be called at the end of a subclass's own: it draws the first epoch."""
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed is a whole number, 0 or more, or None, not {seed}")
+        self._seed = seed
+        self._start(0)
+
+    def epoch(self, number: int) -> Self:
+        """The batches of epoch ``number``, 0 or more.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        if number < 0:
+            raise ValueError(f"epochs are counted from 0, there is none of number {number}")
+        if number == self._number:
+            return self
+        if self._latest is None or self._latest._number != number:
+            other = copy.copy(self)
+            other._start(number)
+            self._latest = other
+        return self._latest
+
+    def _start(self, number: int) -> None:
+        self._number = number
+        self._latest = None
+        self._draw(None if self._seed is None else np.random.default_rng((self._seed, number)))
+
+    def __getitem__(self, i: int) -> Batch:  # type: ignore[override]  # one at a time, no slices
+        """Batch ``i`` of this epoch, 0 … len − 1.
+
+        Raises:
+            IndexError: out of range.
+        """
+        if not 0 <= i < len(self):
+            raise IndexError(f"batch {i} of an epoch that has {len(self)}")
+        return self._batch(i)
+
+    @abstractmethod
+    def _draw(self, rng: np.random.Generator | None) -> None:
+        """Set the order of an epoch; without a generator it is the given one."""
+
+    @abstractmethod
+    def _batch(self, i: int) -> Batch:
+        """Batch ``i``, which is in range."""
