@@ -612,8 +612,16 @@ def versions() -> dict[str, str | None]:
         "numpy": np.__version__,
         "numba": getattr(numba, "__version__", None),
         "python": platform.python_version(),
-        "processor": platform.machine(),
+        "processor": processor(),
     }
+
+
+def processor() -> str:
+    """Its name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def indented(lines: str) -> str:

@@ -8,9 +8,9 @@ then the mean loss of predicting each character of the last tenth once. It is th
 the run: nothing is chosen by it. A run has one thread, and as many go at once as --jobs says, so
 that what comes out depends neither on how many cores there are nor on what else they do.
 
-The speed is that of training alone, with all cores, measured when all runs are done: the median of
-some hundred chunks. Minutes are what the run's characters take at that speed. Measure it again on a
-quiet machine with --speed.
+The speed is that of training on one core, measured when all runs are done: the median over some
+hundred chunks, in seconds that the processor has worked, so that other programs hardly matter.
+Minutes are what a run's characters take at that speed. --speed measures it again.
 
 In --out are table.md, table.json and table.png, and one folder for each run. A run that is there is
 not repeated. Exit codes: 0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C).
@@ -188,27 +188,33 @@ class Table:
         return f"{row.settings('').network}, seed {seed}: {numbers['validation']['nats']:.4f} nats"
 
     def measure(self, again: bool) -> dict[str, float]:
-        """Characters a second in training, by row: each alone, with all cores; kept in a file."""
+        """Characters a second in training, by row; kept in a file."""
         path = self.out / "speed.json"
         known: dict[str, float] = {}
         if path.exists() and not again:
             known = json.loads(path.read_text(encoding="utf-8"))
-        for row in tqdm(self.rows, desc="speed", disable=None, leave=False):
-            if row.name not in known:
-                known[row.name] = self.speed(row)
-                checkpoint.write_atomically(path, json.dumps(known, indent=1).encode())
+        threads = ts.get_num_threads()
+        ts.set_num_threads(1)
+        try:
+            for row in tqdm(self.rows, desc="speed", disable=None, leave=False):
+                if row.name not in known:
+                    known[row.name] = self.speed(row)
+                    checkpoint.write_atomically(path, json.dumps(known, indent=1).encode())
+        finally:
+            ts.set_num_threads(threads)
         return known
 
     def speed(self, row: Row) -> float:
+        """Of this thread, by its processor time."""
         settings = row.settings(self.text.source)
         run = self.run(settings)
         run.train_step(settings.lr)  # may be compiled first
         seconds: list[float] = []
         end = time.perf_counter() + SPEED_SECONDS
         while len(seconds) < 3 or time.perf_counter() < end:
-            before = time.perf_counter()
+            before = time.process_time()
             run.train_step(settings.lr)
-            seconds.append(time.perf_counter() - before)
+            seconds.append(time.process_time() - before)
         return settings.batch_size * settings.seq_len / statistics.median(seconds)
 
 
@@ -241,7 +247,9 @@ def summarise(table: Table, speed: dict[str, float]) -> dict[str, Any]:
                 "characters_read": read,
                 "chars_per_second": speed[row.name],
                 "minutes": read / speed[row.name] / 60,
-                "validations": [run["validations"] for run in finished],
+                "after_each_pass": [  # by seed
+                    [nats for _, nats in run["validations"][1:]] for run in finished
+                ],
             }
         )
     settings = table.rows[0].settings(table.text.source)
@@ -255,7 +263,6 @@ def summarise(table: Table, speed: dict[str, float]) -> dict[str, Any]:
         "recipe": {name: getattr(settings, name) for name in ("seq_len", "batch_size", "lr")},
         "ngram": table.text.ngram,
         "rows": rows,
-        "threads": ts.get_num_threads(),
         "versions": versions,
     }
 
@@ -297,9 +304,10 @@ def markdown(summary: dict[str, Any], command: str) -> str:
             f"deviation of {seeds} seeds, where there is more than one. "
             f"Batches of {recipe['batch_size']} tracks × {recipe['seq_len']} characters, Adam at "
             f"{recipe['lr']:g} with warm-up and cosine, gradients clipped at norm "
-            f"{shakespeare.MAX_NORM:g}, nothing tuned by cell. chars/s: training alone on "
-            f"{summary['threads']} threads; minutes: a run at that speed. "
-            f"NumPy {versions['numpy']}, numba {versions['numba']}, Python {versions['python']}.",
+            f"{shakespeare.MAX_NORM:g}, nothing tuned by cell. chars/s: training, on one core; "
+            "minutes: a run at that speed. "
+            f"{versions['processor']}, NumPy {versions['numpy']}, numba {versions['numba']}, "
+            f"Python {versions['python']}.",
             "",
         ]
     )
@@ -317,10 +325,8 @@ def draw(summary: dict[str, Any]) -> Figure:
     cells = list(shakespeare.CELLS)
     sizes = sorted({(row["layers"], row["hidden"]) for row in summary["rows"]})
     for row in summary["rows"]:
-        steps = [step for step, _ in row["validations"][0]][1:]  # without the untrained model
-        by_seed = [[nats for _, nats in curve[1:]] for curve in row["validations"]]
-        passes = [step / summary["text"]["chunks"] for step in steps]
-        at = list(zip(*by_seed, strict=True))
+        at = list(zip(*row["after_each_pass"], strict=True))
+        passes = range(1, row["passes"] + 1)
         colour = f"C{cells.index(row['cell'])}"
         style = ("--", "-", "-.", ":")[sizes.index((row["layers"], row["hidden"])) % 4]
         mean = [statistics.fmean(nats) for nats in at]
@@ -334,6 +340,10 @@ def draw(summary: dict[str, Any]) -> Figure:
         name, nats = next(iter(shakespeare.PUBLISHED.items()))
         label = f"{name.split(',')[0]}: {nats}"
         axes.axhline(nats, color="black", linestyle=":", linewidth=1, label=label)
+    most = max(row["passes"] for row in summary["rows"])
+    ticks = [2**i for i in range(most.bit_length())]
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlabel("passes over the training text")
     axes.set_ylabel("validation, nats per character")
     axes.grid(alpha=0.3)
