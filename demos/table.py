@@ -33,17 +33,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import shakespeare  # before NumPy, whose threads it sets
+import shakespeare  # first: it sets NumPy's threads, and says which package is missing
+from matplotlib.figure import Figure
+from tqdm import tqdm
 
 import tinyseq as ts
 from tinyseq import checkpoint
 from tinyseq.text.corpus import TINY_SHA256
-
-try:
-    from matplotlib.figure import Figure
-    from tqdm import tqdm
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {error.name} is not installed: pip install 'tinyseq[demo]'")
 
 CELLS = ("rnn", "gru", "lstm", "peephole")
 HIDDEN = (128, 256)
