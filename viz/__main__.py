@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from tinyseq import nn
 
 from . import RenderError, draw_unrolled
+from .unrolled import LEVELS
 
 
 def _count(text: str) -> int:
@@ -45,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--dropout", type=float, default=0.0, metavar="P", help="between the layers"
     )
     parser.add_argument(
-        "--detail",
-        choices=("cells", "ops"),
-        default="cells",
-        help="ops: every operation (default cells)",
+        "--level",
+        choices=LEVELS,
+        default="cell",
+        help="layer: rolled up; op: every operation (default cell)",
     )
     parser.add_argument(
         "-o", "--out", metavar="FILE", help=".svg, .png, .pdf, .dot or .gv (default: print DOT)"
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.input, options.hidden, options.layers,
             bidirectional=options.bidirectional, dropout=options.dropout, **own,
         )  # fmt: skip
-        picture = draw_unrolled(layer, options.steps, detail=options.detail)
+        picture = draw_unrolled(layer, options.steps, level=options.level)
         if options.out:
             picture.save(options.out)
     except (ValueError, OSError, RenderError) as problem:

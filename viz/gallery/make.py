@@ -44,8 +44,8 @@ def pictures() -> dict[str, Picture]:
         "lstm": draw_unrolled(nn.LSTM(3, 4, num_layers=2)),
         "bidirectional": draw_unrolled(nn.GRU(3, 4, bidirectional=True)),
         "language_model": draw_unrolled(LanguageModel(65, 3, 4), x=tokens),
-        "gru_ops": draw_unrolled(nn.GRU(3, 4, variant="reset_before"), 2, detail="ops"),
-        "lstm_ops": draw_unrolled(nn.LSTM(3, 4), 2, detail="ops"),
+        "gru_ops": draw_unrolled(nn.GRU(3, 4, variant="reset_before"), 2, level="op"),
+        "lstm_ops": draw_unrolled(nn.LSTM(3, 4), 2, level="op"),
         "expression": draw(expression()),
     }
 

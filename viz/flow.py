@@ -1,0 +1,156 @@
+"""What flowed along the arrows: the norm of each value and of the loss's gradient with respect to
+it, and how that looks: dark and wide is much, pale and thin is little, on a scale of powers of ten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyseq.backprop import grad
+from tinyseq.errors import GraphError
+from tinyseq.graph import identity
+from tinyseq.tensor import Tensor
+
+from . import style
+from .timeline import Source, Timeline
+from .wording import width
+
+if TYPE_CHECKING:
+    from .drawing import Drawing
+
+KINDS = ("gradient", "value")
+DECADES = 8  # of the scale at most; what is smaller looks like its lower end
+WIDTHS = (0.5, 4.0)
+SWATCH = 30.0
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+class Flow:
+    """Norms by the value that flows: ``‖v‖`` and ``‖∂L/∂v‖``, over the batch and all units."""
+
+    def __init__(
+        self,
+        kind: str,
+        root: Tensor,
+        order: Sequence[Tensor],
+        line: Timeline,
+        scale: tuple[float, float] | None = None,
+    ) -> None:
+        if kind == "gradient" and root.size != 1:
+            raise ValueError(
+                f"flow='gradient' needs one number to start from, such as a loss, not a tensor of "
+                f"shape {root.shape}. Sum what you mean, or use flow='value'."
+            )
+        self.kind = kind
+        self.line = line
+        wanted = {identity(t): t for t in _flowing(line)}
+        self.values = _values(order, wanted.keys())
+        self.gradients = _gradients(root, wanted.values()) if root.size == 1 else {}
+        chosen = self.gradients if kind == "gradient" else self.values
+        norms = [n for t in wanted.values() for n in self._norms(chosen, t) if n > 0]
+        high = max((n for n in norms if math.isfinite(n)), default=1.0)
+        low = max(min(norms, default=1.0), high / 10.0**DECADES)
+        low, high = scale or (low, high)
+        self.high = math.ceil(math.log10(high))
+        self.low = min(math.floor(math.log10(low)), self.high - 1)
+
+    def _norms(self, found: dict[int, np.ndarray], tensor: Tensor) -> list[float]:
+        array = found.get(identity(tensor))
+        return [] if array is None else [float(np.linalg.norm(array))]
+
+    def norm(self, source: Source, kind: str) -> float | None:
+        """Of one value; `None` where it is not known, of a constant's gradient, say."""
+        tensor = self.line.stands_for.get(identity(source.tensor), source.tensor)
+        array = (self.gradients if kind == "gradient" else self.values).get(identity(tensor))
+        if array is None:
+            return None
+        if source.step is not None and array.ndim:
+            axis = 0 if source.step < array.shape[0] else 1
+            array = array.take(source.step, axis)
+        return float(np.linalg.norm(array))
+
+    def told(self, source: Source) -> dict[str, float]:
+        """Everything that is known of a value, by kind."""
+        found = {kind: self.norm(source, kind) for kind in KINDS}
+        return {kind: norm for kind, norm in found.items() if norm is not None}
+
+    def look(self, source: Source) -> style.Look:
+        """How the arrow looks that carries it."""
+        norm = self.norm(source, self.kind)
+        if norm is None:
+            return {"color": style.UNKNOWN, "penwidth": WIDTHS[0]}
+        if not norm > 0:  # nothing at all, or no number
+            return {"color": style.UNKNOWN, "penwidth": WIDTHS[0], "style": "dotted"}
+        return self._at(math.log10(norm) if math.isfinite(norm) else self.high)
+
+    def _at(self, power: float) -> style.Look:
+        part = (power - self.low) / (self.high - self.low)
+        part = min(max(part, 0.0), 1.0)
+        colour = style.between(style.FLOWS[self.kind], part)
+        return {"color": colour, "penwidth": WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * part}
+
+    def words(self, source: Source) -> list[str]:
+        """The same for a tooltip."""
+        signs = {"gradient": "‖∂L/∂v‖", "value": "‖v‖"}
+        return [f"{signs[kind]} = {norm:.3g}" for kind, norm in self.told(source).items()]
+
+    def scale(self) -> list[tuple[str, style.Look]]:
+        """A power of ten and its look, smallest first."""
+        powers = range(self.low, self.high + 1)
+        return [(f"10{str(p).translate(_RAISED)}", self._at(p)) for p in powers]
+
+
+def draw_legend(drawing: Drawing, flow: Flow) -> None:
+    """The scale, below the picture."""
+    title = {
+        "gradient": "‖∂L/∂v‖, the gradient that flowed back along the arrow of v",
+        "value": "‖v‖, the value that flowed along the arrow",
+    }[flow.kind]
+    x, y = 0.0, -22.0
+    for n, (text, look) in enumerate(flow.scale()):
+        drawing.node(
+            f"legend{n}", "legend", x + SWATCH / 2, y, SWATCH, float(look["penwidth"]), label="",
+            fillcolor=look["color"], color=look["color"], penwidth=0,
+        )  # fmt: skip
+        drawing.print(f"legend{n}text", text, x + SWATCH / 2, y - 11, 8)
+        x += SWATCH + 2
+    drawing.print("legend", title, x + 10 + width(title, 9) / 2, y - 4, 9)
+
+
+def _flowing(line: Timeline) -> Iterable[Tensor]:
+    """Every value of the boxes that were read, and what goes into them, as it was recorded."""
+    for row in line.rows:
+        for box in (row.read or row.boxes).values():
+            for tensor in [*box.ops, *(source.tensor for _, source in line.inputs(box))]:
+                yield line.stands_for.get(identity(tensor), tensor)
+
+
+def _values(order: Sequence[Tensor], wanted: Iterable[int]) -> dict[int, np.ndarray]:
+    """The contents of values. A recording keeps only what gradients need: the rest is computed
+    again.
+    """
+    found: dict[int, np.ndarray] = {}
+    with np.errstate(all="ignore"):
+        for t in order:
+            node = t.node
+            if node is None or node.op is None:
+                found[identity(t)] = t._data
+            elif node.output is not None:
+                found[id(node)] = node.output._data
+            else:
+                arrays = (found[identity(x)] for x in node.inputs)
+                found[id(node)] = np.asarray(node.op.forward(*arrays, **node.attrs))
+    return {key: found[key] for key in wanted if key in found}
+
+
+def _gradients(root: Tensor, wanted: Iterable[Tensor]) -> dict[int, np.ndarray]:
+    """Of the loss, with respect to each; no ``.grad`` is touched and the recording is kept."""
+    asked = [t for t in wanted if t.requires_grad and not t.elsewhere]
+    if not asked:
+        raise GraphError("nothing that is drawn requires a gradient, so none flowed back.")
+    found = grad(root, asked, retain_graph=True)
+    return {identity(t): g._data for t, g in zip(asked, found, strict=True)}

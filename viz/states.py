@@ -1,0 +1,261 @@
+"""The state's path through the picture: sideways from step to step, past steps left out, or around
+the one box of a rolled layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyseq import nn
+from tinyseq.graph import identity
+
+from . import style
+from .paths import Path, Point
+from .sheet import GAP, LOOP, Place
+from .timeline import Row, Slot, Source
+from .wording import counted, width
+
+if TYPE_CHECKING:
+    from .drawing import Drawing
+
+
+def draw_states(drawing: Drawing, row: Row) -> None:
+    """Everything that one row carries from step to step."""
+    painter = _Loop(drawing, row) if drawing.sheet.rolled else _Path(drawing, row)
+    painter.draw()
+
+
+class _States:
+    """What both have in common: where a box takes and gives a part of the state."""
+
+    def __init__(self, drawing: Drawing, row: Row) -> None:
+        self.drawing, self.row = drawing, row
+        self.sheet = drawing.sheet
+        self.way = row.way
+        self.name = f"r{self.sheet.row_number[row]}"
+        self.places = [self.sheet.places[box] for box in row.boxes.values()]
+
+    def look(self, n: int) -> style.Look:
+        return {"color": style.STATES[n % len(style.STATES)], "penwidth": 1.5}
+
+    def side(self, slot: Slot) -> float:
+        """The height, from a closed box's middle, of a part of the state: h lowest."""
+        return (self.row.slots.index(slot) - (len(self.row.slots) - 1) / 2) * 20
+
+    def front(self, place: Place) -> float:
+        """The edge of a box that looks to where the row comes from."""
+        return place.left if self.way > 0 else place.right
+
+    def back(self, place: Place) -> float:
+        return place.right if self.way > 0 else place.left
+
+    def shape(self, slot: Slot) -> str:
+        return self.drawing.shape_of(next(iter(self.row.boxes.values())).ops[slot.position])
+
+
+class _Loop(_States):
+    """The state of a rolled layer leaves on one side and comes in again on the same."""
+
+    def draw(self) -> None:
+        (place,) = self.places
+        edge = self.back(place)
+        for n, slot in enumerate(self.row.slots):
+            rise = 7.0 + 9.0 * n
+            out = edge + self.way * (LOOP * 0.6 + 8 * n)
+            path = Path((edge, place.y + rise)).straight(
+                (out, place.y + rise), (out, place.y - rise), (edge, place.y - rise)
+            )
+            name = self.sheet.called(slot.name, 0)
+            tip = f"{name} {self.shape(slot)}, {counted(self.sheet.columns.steps, 'step')}"
+            self.drawing.edge(place.name, place.name, f"state s{n}", path, tip, look=self.look(n))
+        out = edge + self.way * (LOOP * 0.6 + 8 * len(self.row.slots))
+        for n, slot in enumerate(self.row.slots):
+            text, shape = self.sheet.called(slot.name, 0), self.shape(slot)
+            wide = width(text, 16)
+            y = place.y + 9 + self.side(slot)
+            colour = style.STATES[n % len(style.STATES)]
+            self.drawing.write_name(
+                f"{self.name}s{n}", text, out + self.way * (wide / 2 + 2), y, colour
+            )
+            x = out + self.way * (wide + 6 + width(shape, 8) / 2)
+            self.drawing.print(f"{self.name}s{n}shape", shape, x, y - 1, 8)
+        times = "× T" if self.way > 0 else "× T, from the end"
+        x = out + self.way * (width(times, 10) / 2 + 4)
+        below = 9 + 10 * (len(self.row.slots) - 1)
+        self.drawing.print(f"{self.name}times", times, x, place.y - below - 4, 10)
+
+
+class _Path(_States):
+    """The state goes from box to box, and through a dashed one where steps are left out."""
+
+    def draw(self) -> None:
+        gaps = self._draw_gaps()
+        for n, slot in enumerate(self.row.slots):
+            self._draw_slot(n, slot, gaps)
+        self._draw_far(gaps)
+
+    def _draw_gaps(self) -> dict[int, Place]:
+        """The boxes that stand for steps left out, by the place in the row of the box after it."""
+        found: dict[int, Place] = {}
+        sheet, first = self.sheet, self.places[0]
+        for n, x in sheet.gap.items():
+            place = Place(first.box, f"{self.name}gap{n}", "", GAP, first.h, x, first.y)
+            found[n if self.way > 0 else len(self.places) - n] = place
+            left_out = counted(sheet.columns.gaps[n], "step")
+            high = min(first.h, 24.0 + 20 * len(self.row.slots))
+            self.drawing.node(
+                place.name, "gap", x, first.y, GAP, high, label=f"… {left_out} …", fontsize=10,
+                tooltip=f"{left_out} that are not shown", **style.GAP,
+            )  # fmt: skip
+        return found
+
+    def _draw_slot(self, n: int, slot: Slot, gaps: dict[int, Place]) -> None:
+        name, look = f"{self.name}s{n}", self.look(n)
+        boxes = list(self.row.boxes.values())
+        kind = f"state s{n}"
+        tail, leave, text = self._start(n, slot, gaps.get(0, self.places[0]))
+        of, slim = slot.start, False
+        for i, place in enumerate([*self.places, None]):
+            if i in gaps:
+                gap = gaps[i]
+                y = self._height(gap, slot, leave)
+                arrive = [(self.front(gap), y)]
+                self._draw_line(tail, gap.name, kind, leave, arrive, n, look, text, of)
+                of = self._carried(place, slot)
+                tail, leave = gap.name, [(self.back(gap), y)]
+                number = self._number_before(i)
+                text = self.sheet.called(slot.name, number) if place is not None else ""
+            if place is None:
+                break
+            for head, arrive in self._entries(place, slot, n):
+                slim = slim or place.slim
+                self._draw_line(tail, head, kind, leave, arrive, n, look, text, of, slim)
+                text = ""  # once is enough
+            of, slim = Source(boxes[i].ops[slot.position], None), place.slim
+            tail, leave = self.drawing.id(boxes[i].ops[slot.position]), self._exit(place, slot, n)
+            text = self.sheet.called(slot.name, self.sheet.number(boxes[i]))
+        if slot.final:
+            last = 1 if self.way < 0 else self.sheet.columns.steps
+            x, y = leave[-1]
+            text = self.sheet.called(slot.name, last)
+            reach = 14 + width(text, 16) / 2
+            self.drawing.write_name(f"{name}end", text, x + self.way * (reach + 14), y)
+            path = Path(leave[0]).straight(*leave[1:], (x + self.way * 26, y))
+            tip = f"{text} {self.shape(slot)}"
+            self.drawing.edge(tail, f"{name}end", kind, path, tip, of, look=look)
+
+    def _carried(self, place: Place | None, slot: Slot) -> Source | None:
+        """What comes out of a gap into the box behind it."""
+        carried = self.sheet.carried_into(place.box) if place is not None else []
+        return next((source for source, _, s in carried if s is slot), None)
+
+    def _number_before(self, i: int) -> int:
+        """The step, as it is written, before the i-th box of the row."""
+        boxes = list(self.row.boxes.values())
+        return self.sheet.number(boxes[i]) - self.way if i < len(boxes) else 0
+
+    def _height(self, gap: Place, slot: Slot, leave: list[Point]) -> float:
+        """Where a gap takes and gives a part of the state."""
+        return gap.y + self.side(slot) * (1.0 if not self.sheet.opened else 0.9)
+
+    def _draw_line(
+        self,
+        tail: str,
+        head: str,
+        kind: str,
+        leave: list[Point],
+        arrive: list[Point],
+        n: int,
+        look: style.Look,
+        text: str,
+        of: Source | None,
+        slim: bool = False,
+    ) -> None:
+        edge = arrive[0][0]
+        lane = edge - self.way * (self.sheet.gutter - 18 - 12 * n)
+        level = self.sheet.opened or abs(leave[-1][1] - arrive[0][1]) > 0.05
+        corners = [(lane, leave[-1][1]), (lane, arrive[0][1])] if level else []
+        path = Path(leave[0]).straight(*leave[1:], *corners, *arrive)
+        clear = 4 + width(text, 14) / 2 if self.way > 0 else self.sheet.gutter - 22
+        beside = clear if self.sheet.opened else self.sheet.gutter / 2 + 2
+        # The first is written at its start, which stands there as a node.
+        label: style.Look = {
+            "label": text,
+            "lp": f"{edge - self.way * beside:.1f},{arrive[0][1] + 9:.1f}",
+        }
+        labelled = label if text and not tail.endswith("start") and not slim else {}
+        slot = self.row.slots[n]
+        tip = f"{text or slot.name} {self.shape(slot)}"
+        self.drawing.edge(tail, head, kind, path, tip, of, slim, look | labelled)
+
+    def _start(self, n: int, slot: Slot, first: Place) -> tuple[str, list[Point], str]:
+        """The initial state, beside the first box; where its line begins."""
+        name = f"{self.name}s{n}start"
+        text = self.sheet.called(slot.name, self.sheet.start_number(self.row))
+        entries = [] if first.name.startswith(f"{self.name}gap") else self._entries(first, slot, n)
+        if entries:
+            y = entries[0][1][0][1]
+        elif first.name.startswith(f"{self.name}gap"):
+            y = self._height(first, slot, [])
+        else:
+            return name, [(0.0, 0.0)], ""  # the first step does not look at it
+        x = self.front(first) - self.way * (self.sheet.gutter - 4)
+        trained = slot.start is not None and isinstance(slot.start.tensor, nn.Parameter)
+        self.drawing.write_name(name, text, x, y, style.PARAMETER_LINE if trained else style.INK)
+        if slot.start is not None:
+            shape = self.drawing.shape_of(slot.start.tensor)
+            reach = width(text, 16) / 2 + width(shape, 8) / 2
+            self.drawing.print(f"{name}shape", shape, x - self.way * reach, y - 1, 8)
+        return name, [(x + self.way * (width(text, 16) / 2 + 1), y)], text
+
+    def _exit(self, place: Place, slot: Slot, n: int) -> list[Point]:
+        if place.inside is None:
+            return [(self.back(place), place.y + self.side(slot))]
+        return place.inside.sideways(slot.position, self.way, self.back(place), n, out=True)
+
+    def _entries(self, place: Place, slot: Slot, n: int) -> list[tuple[str, list[Point]]]:
+        """The nodes of a box that take a part of the state, each with the way in."""
+        carried = self.sheet.carried_into(place.box)
+        takers = {self.drawing.id(op): op for _, op, s in carried if s is slot}
+        edge = self.front(place)
+        if place.inside is None:
+            return [(head, [(edge, place.y + self.side(slot))]) for head in takers]
+        found = []
+        for head, op in takers.items():
+            key = place.box.position[identity(op)]
+            found.append((head, place.inside.sideways(key, -self.way, edge, n, out=False)[::-1]))
+        return sorted(found, key=lambda entry: -entry[1][0][1])
+
+    def _draw_far(self, gaps: dict[int, Place]) -> None:
+        """What a step takes from further back than the step before goes over the boxes between."""
+        way = self.way
+        for i, box in enumerate(self.row.boxes.values()):
+            for source, op, slot in self.sheet.carried_into(box):
+                if slot is not None:
+                    continue
+                maker = self.sheet.line.maker(source.tensor)
+                before = [gaps[k] for k in gaps if k <= i]
+                if maker is None and not before:
+                    continue
+                head = self.sheet.places[box]
+                tail = self.sheet.places[maker] if maker is not None else before[-1]
+                leave = [(self.back(tail), tail.top - 7)]
+                arrive = [(self.front(head), head.top - 7)]
+                name = tail.name
+                if maker is not None:
+                    name = self.drawing.id(source.tensor)
+                    if tail.inside is not None:
+                        j = maker.position[identity(source.tensor)]
+                        leave = tail.inside.sideways(j, way, leave[0][0], 2, out=True)
+                if head.inside is not None:
+                    j = box.position[identity(op)]
+                    arrive = head.inside.sideways(j, -way, arrive[0][0], 2, out=False)[::-1]
+                (a, b), (c, d) = leave[-1], arrive[0]
+                over, a, c = tail.top + 8, a + way * 8, c - way * 8
+                path = Path(leave[0]).straight(
+                    *leave[1:], (a, b), (a, over), (c, over), (c, d), *arrive
+                )
+                self.drawing.edge(
+                    name, self.drawing.id(op), "state", path,
+                    self.drawing.shape_of(source.tensor), source,
+                )  # fmt: skip
