@@ -94,9 +94,9 @@ class LanguageModel(nn.Module):
         vectors = self.embedding(np.where(start, 0, symbols))
         return ops.where(start[..., None], 0.0, vectors)
 
-    def initial_state(self, batch_size: int) -> Any:
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
         """The state before any symbol, for B parallel texts: zeros."""
-        return self.recurrent.initial_state(batch_size)
+        return self.recurrent.initial_state(batch_size, dtype)
 
     # -- of sentences -------------------------------------------------------------------------
 
