@@ -17,7 +17,7 @@ from tinyseq.viz import render
 from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
 
 import tinyseq as ts
-from tinyseq import graph, losses, nn, viz
+from tinyseq import graph, losses, nn, ops, viz
 from tinyseq.errors import GraphError
 
 MODES = ("unroll", None, "compiled")
@@ -322,9 +322,72 @@ def test_an_encoder_hands_its_last_state_to_a_decoder_of_another_length():
     text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
     home = next(n for n in text if text[n] == "decoder.layers.0.cell").removeprefix("home")
     coder = next(n for n in text if text[n] == "encoder.layers.0.cell").removeprefix("home")
-    assert (f"r{coder}t4", f"r{home}t1") in edges(drawn)
+    assert (f"r{coder}t4", f"r{home}s0start") in edges(drawn)
     assert {(f"r{home}t1", f"r{home}t2"), (f"r{home}t2", f"r{home}t3")} <= set(edges(drawn))
     assert [n for n in text if re.fullmatch(r"loss\d", n)] == ["loss1", "loss2", "loss3"]
+
+
+def fed_back(between=False, steps=5):
+    """A cell whose next input a layer of its own scope makes from its state."""
+    cell, head = nn.GRUCell(3, 4), nn.Linear(4, 3)
+    x, state, ys = ts.tensor(np.ones((2, 3), np.float32)), cell.initial_state(2), []
+    for t in range(steps):
+        with graph.scope("Cell"), graph.scope(f"t={t}"):
+            state = cell(x, state)
+        h = ops.tanh(state[0]) if between else state[0]
+        with graph.scope("Head"), graph.scope(f"t={t}"):
+            x = head(h)
+        ys.append(x)
+    return ops.stack(ys).sum()
+
+
+def top_level_layers(steps=4):
+    """Two layers outside of any step, and only what lies between in one."""
+    first, second = nn.Linear(3, 4), nn.Linear(4, 3)
+    x = ts.tensor(np.ones((2, 3), np.float32))
+    for t in range(steps):
+        x = second(ops.tanh(first(x)))
+        with graph.scope(f"t={t}"):
+            x = x * 2.0
+    return x.sum()
+
+
+def steps_that_differ(lengths=(1, 3, 2, 3, 5)):
+    w, h = ts.tensor(np.eye(4, dtype=np.float32), requires_grad=True), ts.tensor(np.ones((2, 4)))
+    for t, times in enumerate(lengths):
+        with graph.scope(f"t={t}"):
+            for _ in range(times):
+                h = ops.tanh(h.astype(np.float32) @ w)
+    return h.sum()
+
+
+@pytest.mark.parametrize("level", ["layer", "cell", "op"])
+@pytest.mark.parametrize(
+    "make", [fed_back, lambda: fed_back(between=True), top_level_layers, steps_that_differ]
+)
+def test_rows_that_feed_each_other_and_steps_that_differ_are_drawn(make, level):
+    drawn = viz.draw_unrolled(make(), level=level)
+    ET.fromstring(drawn.svg())
+    assert {end for edge in edges(drawn) for end in edge} <= set(nodes(drawn))
+
+
+def test_what_is_fed_back_goes_to_the_step_after():
+    drawn = viz.draw_unrolled(fed_back())
+    for t in range(1, 5):
+        assert {(f"r0t{t}", f"r1t{t}"), (f"r1t{t}", f"r0t{t + 1}")} <= set(edges(drawn))
+
+
+def test_the_state_runs_through_steps_that_differ():
+    drawn = viz.draw_unrolled(steps_that_differ())
+    chain = ["r0s0start", *(f"r0t{t}" for t in range(1, 6)), "y0"]
+    assert set(itertools.pairwise(chain[:-1])) <= set(edges(drawn))
+
+
+def test_a_model_with_a_decoder_is_drawn_down_to_its_ops():
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(np.full((2, 2), 3), np.full((3, 2), 4)), level="op")
+    ET.fromstring(drawn.svg())
+    assert any(head.endswith("s0start") for _, head in edges(drawn))
 
 
 def test_nothing_of_a_computation_changes():

@@ -29,6 +29,9 @@ class Drawing:
     def __init__(self, sheet: Sheet, note: str = "") -> None:
         self.sheet = sheet
         self.note = note
+        self.starts: dict[
+            tuple[Box, tuple[int, int | None]], tuple[str, Point]
+        ] = {}  # initial states, where written
         self.lanes: dict[tuple[int, int], int] = {}  # beside a column, for lines past other rows
         self.arrows: Counter[str] = Counter()
         self.flow = sheet.ran.flow
@@ -274,14 +277,19 @@ class Drawing:
                 maker = self.sheet.line.maker(source.tensor)
                 if maker is None or maker.row is box.row:
                     continue
-                ends = self.id(source.tensor), self.id(op)
+                given = self.starts.get((box, source.key))  # as the initial state
+                ends = self.id(source.tensor), given[0] if given else self.id(op)
                 step = next((s for s in (maker.step, box.step, source.step) if s is not None), None)
                 key = (*ends, step)
                 if key in seen or (step is not None and step not in self.sheet.column):
                     continue
                 seen.add(key)
+                arrive = None if given else self._arrive(op, box, source)
+                if given:
+                    x, y = given[1]
+                    arrive = [(x, self.sheet.places[box].bottom), (x, y - 10)]
                 self._up(
-                    *ends, self.leave(source.tensor), self._arrive(op, box, source),
+                    *ends, self.leave(source.tensor), arrive,
                     self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
                     self.sheet.places[box].bottom, self.sheet.places[maker].top,
                     tip=self.sheet.step_shape(source), of=source,
@@ -360,7 +368,9 @@ class Drawing:
         tip: str = "",
         of: Source | None = None,
     ) -> None:
-        """A line from one row to a higher one; past those between in a lane beside the column."""
+        """A line from one row to a higher one; past those between in a lane beside the column, as
+        also from a row down to one that it is fed back to.
+        """
         if leave is None:
             leave = [(arrive[0][0] if arrive else self.middle(step), top)]
         if arrive is None:
@@ -370,7 +380,8 @@ class Drawing:
         if above != below + 1:
             lane = self._lane(below, above)
             x = max(a, c) if step is None else self.sheet.column[step]
-            passed = self.sheet.line.rows[below + 1]
+            rows = self.sheet.line.rows
+            passed = rows[min(below + 1, len(rows) - 1)]  # none when it goes back down
             side = -passed.way if self.sheet.rolled else 1  # where the state does not go round
             if step not in self.sheet.columns.slim:
                 x += side * (self.sheet.wide / 2 + 9 + 7 * lane)
@@ -388,9 +399,10 @@ class Drawing:
 
     def _lane(self, below: int, above: int) -> int:
         """The first lane that no line past some of the same rows has taken."""
+        low, high = (below, above) if below < above else (above - 1, below + 1)
         if (below, above) not in self.lanes:
-            passing = [n for (a, b), n in self.lanes.items() if a < above and below < b]
-            self.lanes[below, above] = next(n for n in itertools.count() if n not in passing)
+            taken = [n for (a, b), n in self.lanes.items() if min(a, b) < high and low < max(a, b)]
+            self.lanes[below, above] = next(n for n in itertools.count() if n not in taken)
         return self.lanes[below, above]
 
 

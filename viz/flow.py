@@ -68,7 +68,8 @@ class Flow:
         array = (self.gradients if kind == "gradient" else self.values).get(identity(tensor))
         if array is None:
             return None
-        if source.step is not None and array.ndim:
+        own = identity(tensor) in self.line.of_one_step
+        if source.step is not None and array.ndim and not own:
             axis = 0 if source.step < array.shape[0] else 1
             array = array.take(source.step, axis)
         return float(np.linalg.norm(array))

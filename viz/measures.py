@@ -156,7 +156,9 @@ def _of_row(sheet: Sheet, row: Row, names: Callable[[Tensor], str]) -> Iterable[
         return
     slots = {slot.position: slot.name for slot in row.slots}
     for k in range(max(len(box.ops) for box in row.boxes.values())):
-        ops = [row.boxes[t].ops for t in steps]
+        ops = [
+            row.boxes[t].ops if t in row.boxes else [] for t in steps
+        ]  # a decoder may be shorter
         name = slots.get(k) or next(
             (n for made in ops if k < len(made) and (n := names(made[k]))), ""
         )

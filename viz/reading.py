@@ -24,9 +24,8 @@ from tinyseq.tensor import Tensor
 from .timeline import Box, Row, Scope, Slot, Source, Timeline, recorded
 from .wording import check_recorded
 
-RowKey = tuple[
-    Scope, frozenset[Scope]
-]  # scope, and the recurrent layers below: one Dropout, two places
+# Scope, has it steps, and the recurrent layers below: one Dropout, two places.
+RowKey = tuple[Scope, bool, frozenset[Scope]]
 
 
 @cache
@@ -174,7 +173,8 @@ class _Reader:
                 pass  # `_own_step` gives each step its part
             else:
                 timed = step is not None
-                row = self.rows.setdefault((scope, nothing if timed else below), Row(scope))
+                row_key = (scope, timed, nothing if timed else below)
+                row = self.rows.setdefault(row_key, Row(scope))
                 box = row.boxes.setdefault(step, Box(row, step))
                 op = self._own_step(tensor) if timed else tensor
                 self.line.box[identity(op)] = box
@@ -308,7 +308,7 @@ def _name_inputs(row: Row, line: Timeline) -> None:
         (box.position[identity(op)], i)
         for box, op, i in taken
         if len(users[identity(recorded(op).inputs[i])]) == 1
-        and (box.position[identity(op)], i) not in row.takes
+        and (len(box.ops), box.position[identity(op)], i) not in row.takes
     }
     first = min(places, default=None)  # a mask may follow, drawn for each step
     for box in boxes if first is not None and len(boxes) > 2 else ():
@@ -334,14 +334,25 @@ def _slots(
 ) -> list[Slot]:
     """What each step takes from the step before, or hands back at the end."""
     boxes = list(row.boxes.values())
-    slots: dict[int, Slot] = {}
+    slots: list[Slot] = []
+    known: dict[int, dict[int, Slot]] = {}  # by how many ops a step has, and the place among them
+
+    def slot_at(box: Box, made: int) -> Slot:
+        """Steps of other lengths hand on the same parts of the state, in the same order."""
+        here = known.setdefault(len(box.ops), {})
+        if made not in here:
+            if len(here) == len(slots):
+                slots.append(Slot("", made))
+            here[made] = slots[len(here)]
+            here[made].places[len(box.ops)] = made
+        return here[made]
 
     begins: Sequence[Tensor | None] = start or [None] * len(final)
     for tensor, begun in zip(final, begins, strict=True):
         for source in line.sources[identity(tensor)]:
             i = boxes[-1].position.get(identity(source.tensor))
-            if i is not None and i not in slots:
-                slots[i] = Slot("", i, None if begun is None else Source(begun, None), final=True)
+            if i is not None and not (slot := slot_at(boxes[-1], i)).final:
+                slot.start, slot.final = None if begun is None else Source(begun, None), True
     for before, box in itertools.pairwise(boxes):
         if abs(box.step - before.step) > 1:  # type: ignore[operator]
             continue
@@ -350,19 +361,19 @@ def _slots(
                 for source in line.sources[identity(x)]:
                     made = before.position.get(identity(source.tensor))
                     if made is not None:
-                        slot = slots.setdefault(made, Slot("", made))
-                        row.takes.setdefault((at, i), slot)
+                        row.takes.setdefault((len(box.ops), at, i), slot_at(before, made))
+    if slots and len(boxes[-1].ops) not in known:  # nothing takes from a last step like no other
+        slot_at(boxes[-1], len(boxes[-1].ops) - 1)
     # What the first step takes in that place is the initial state.
-    for (at, i), slot in row.takes.items():
+    for (_, at, i), slot in row.takes.items():
         if slot.start is None and at < len(boxes[0].ops):
             taken = recorded(boxes[0].ops[at]).inputs
             found = line.sources[identity(taken[i])] if i < len(taken) else []
             outside = [s for s in found if line.box.get(identity(s.tensor)) is not boxes[0]]
             slot.start = outside[0] if outside else None
 
-    listed = list(slots.values())
-    plain = ("h", "c") if len(listed) <= 2 else tuple(f"s{i + 1}" for i in range(len(listed)))
-    for slot, name in zip(listed, plain, strict=False):
+    plain = ("h", "c") if len(slots) <= 2 else tuple(f"s{i + 1}" for i in range(len(slots)))
+    for slot, name in zip(slots, plain, strict=False):
         given = slot.start.tensor.name if slot.start is not None else None
         slot.name = re.sub(r"_?0$", "", given) if given else name
-    return listed
+    return slots

@@ -110,9 +110,10 @@ class Sheet:
     def boxes(self) -> Iterator[Box]:
         return (box for row in self.line.rows for box in row.boxes.values())
 
-    def _find_exits(self) -> set[tuple[Row, int]]:
-        """The ops, by row and position, whose value leaves the box upwards in some step: to another
-        row, or as an output. There is a way out for them in every step, so that all look alike.
+    def _find_exits(self) -> set[tuple[Row, int, int]]:
+        """The ops, by row and position among so many, whose value leaves the box upwards in some
+        step: to another row, or as an output. There is a way out for them in every step, so that
+        all look alike.
         """
         ids = {identity(source.tensor) for _, found in self.line.outputs for source in found}
         for box in self.boxes():
@@ -122,7 +123,7 @@ class Sheet:
                     ids.add(identity(source.tensor))
         ids |= {identity(source.tensor) for source in self.loss.sources} if self.loss else set()
         return {
-            (box.row, i)
+            (box.row, len(box.ops), i)
             for box in self.boxes()
             for i, op in enumerate(box.ops)
             if identity(op) in ids
@@ -223,7 +224,7 @@ class Sheet:
 
     def _open(self, box: Box) -> Inside:
         """Label the ops of a box and lay them out."""
-        slots = {slot.position: slot for slot in box.row.slots}
+        slots = {i: slot for slot in box.row.slots if (i := slot.made_in(box)) is not None}
         carried = self.carried_into(box)
         ops: dict[int, Op] = {}
         edges: list[tuple[Any, Any]] = []
@@ -252,7 +253,7 @@ class Sheet:
             else:
                 name = self.ran.called.get(identity(op), (op, ""))[1]
             ops[i] = shown(op, sign(op, folded), name, uses_parameter)
-            if (box.row, i) in self.exits:
+            if (box.row, len(box.ops), i) in self.exits:
                 edges.append((i, ("out", i)))
         between = [(a, b) for a, b in edges if isinstance(a, int) and isinstance(b, int)]
         kinds = {i: node.op.name for i, op in enumerate(box.ops) if (node := recorded(op)).op}
@@ -290,7 +291,8 @@ class Sheet:
                         continue
                     if maker is not None and maker is before:
                         position = maker.position[identity(source.tensor)]
-                        slot = next(s for s in row.slots if s.position == position)
+                        made = (s for s in row.slots if s.made_in(maker) == position)
+                        slot = next(made, None)
                         found.append((source, op, slot))
                     elif maker is not None and maker.row is row:
                         found.append((source, op, None))
@@ -298,7 +300,7 @@ class Sheet:
                         starts = (s for s in row.slots if s.start and s.start.key == source.key)
                         found += [(source, op, slot) for slot in starts]
                     elif maker is None and (
-                        taken := row.takes.get((box.position[identity(op)], i))
+                        taken := row.takes.get((len(box.ops), box.position[identity(op)], i))
                     ):
                         found.append((source, op, taken))  # its maker was passed over
                     elif self.line.skipped.get(identity(source.tensor)) == row.scope:

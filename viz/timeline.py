@@ -47,12 +47,19 @@ class Box:
 
 @dataclass(eq=False)
 class Slot:
-    """One tensor of the carried state: the ``position``-th op of each step makes it."""
+    """One tensor of the carried state: the ``position``-th op of each step makes it. Where steps
+    differ, ``places`` says which op it is in a step of so many ops.
+    """
 
     name: str
     position: int
     start: Source | None = None
     final: bool = False  # handed back at the end
+    places: dict[int, int] = field(default_factory=dict)
+
+    def made_in(self, box: Box) -> int | None:
+        """The place of the op that makes it; `None` where a step hands on less than others."""
+        return self.places.get(len(box.ops))
 
 
 @dataclass(eq=False)
@@ -64,7 +71,9 @@ class Row:
     slots: list[Slot] = field(default_factory=list)
     reverse: bool = False  # from the last step to the first
     read: dict[int | None, Box] = field(default_factory=dict)  # of these and of some beside them
-    takes: dict[tuple[int, int], Slot] = field(default_factory=dict)  # by (op, input) of a step
+    takes: dict[tuple[int, int, int], Slot] = field(
+        default_factory=dict
+    )  # by (op, input) of a step of so many ops: (ops, op, input)
 
     @property
     def recurrent(self) -> bool:
