@@ -390,6 +390,36 @@ def test_a_model_with_a_decoder_is_drawn_down_to_its_ops():
     assert any(head.endswith("s0start") for _, head in edges(drawn))
 
 
+@pytest.mark.parametrize("steps", [(4, 3), (3, 3), (2, 4)])
+def test_a_decoder_reads_the_symbols_before_and_stands_above_the_encoder(steps):
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(2, 8, (n, 2)) for n in steps)
+    model = nn.EncoderDecoder(nn.LSTM(5, 4), nn.LSTM(6, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(source, target), params=model)
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    read = [text[f"x{t}"] for t in range(1, steps[0] + 1)]
+    assert read == [f"x⟨{t}⟩" for t in range(1, steps[0] + 1)]
+    told = [text[f"in1t{t}"] for t in range(1, steps[1] + 1)]
+    assert told == [f"y⟨{t}⟩" for t in range(steps[1])]
+    assert f"in1t{steps[1] + 1}" not in text
+    assert {text[n] for n in text if re.fullmatch(r"(x|in1t)\dshape", n)} == {"(2,)"}
+    rows = [text[f"home{i}"] for i in range(5)]
+    assert rows == [
+        "source_embedding", "encoder.layers.0.cell", "target_embedding", "decoder.layers.0.cell",
+        "head",
+    ]  # fmt: skip
+
+
+def test_a_bridge_lies_between_encoder_and_decoder():
+    encoder = nn.GRU(5, 4, bidirectional=True)
+    model = nn.EncoderDecoder(encoder, nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(np.full((3, 2), 3), np.full((3, 2), 4)), params=model)
+    height = {
+        label(s): places(drawn)[n][1] for n, s in nodes(drawn).items() if n.startswith("home")
+    }
+    assert height["bridge.linear"] < height["decoder.layers.0.cell"] < height["head"]
+
+
 def test_nothing_of_a_computation_changes():
     loss, x = loss_of(Model(nn.LSTM, mode="compiled"))
     before = list(map(graph.identity, graph.topological(loss)))

@@ -257,13 +257,29 @@ def _sorted(rows: Sequence[Row], line: Timeline) -> list[Row]:
     left, placed = list(rows), list[Row]()
     while left:
         done = set(placed)
-        ready = (row for row in left if below[row] <= done)
-        row = next(
-            ready, left[0]
-        )  # rows that need each other (feedback between layers) stay as recorded
-        placed.append(row)
-        left.remove(row)
+        ready = next((row for row in left if below[row] <= done), None)
+        together = {ready} if ready is not None else set()
+        if not together:  # of rows that need each other (feedback) those that wait for no others
+            together = min((_needed(row, below) - done for row in left), key=len)
+        placed += [row for row in left if row in together]
+        left = [row for row in left if row not in together]
+    # What takes nothing from a layer, an embedding say, lies right below the first that takes it.
+    for row in [row for row in placed if not below[row]]:
+        taker = next((other for other in placed if row in below[other]), None)
+        if taker is not None:
+            placed.remove(row)
+            placed.insert(placed.index(taker), row)
     return placed
+
+
+def _needed(row: Row, below: Mapping[Row, Collection[Row]]) -> set[Row]:
+    """A row and everything that it needs, by all ways down."""
+    found, left = {row}, [row]
+    while left:
+        new = set(below[left.pop()]) - found
+        found |= new
+        left += new
+    return found
 
 
 def _to_columns(row: Row, line: Timeline) -> None:

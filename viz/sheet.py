@@ -13,6 +13,7 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .gates import find_gates
+from .inputs import find_inputs
 from .inside import Inside, Op, lay_out, port, shown
 from .loss import find_loss
 from .running import Run
@@ -81,6 +82,7 @@ class Sheet:
         self.loss = find_loss(self.line)
         if self.loss is not None:  # it is drawn above the rows
             self.line.rows.remove(self.loss.box.row)
+        self.inputs = find_inputs(self)
         self.exits = self._find_exits()
         self.chips = self._find_chips()
         self.places = {box: self._measure(box) for box in self.boxes()}
@@ -88,12 +90,14 @@ class Sheet:
 
     # -- what there is ---------------------------------------------------------------------------
 
-    def called(self, name: str, number: int | None) -> str:
-        """A value of one step as it is written: h⟨3⟩, and of any step where there is one box."""
+    def called(self, name: str, number: int | None, back: int = 0) -> str:
+        """A value of one step (or so many before) as it is written: h⟨3⟩, and of any step where
+        there is one box.
+        """
         name = self.names.get(name, name)
         if self.rolled:
-            return f"{name}⟨t⟩"
-        return name if number is None else step_name(name, number)
+            return f"{name}⟨t−{back}⟩" if back else f"{name}⟨t⟩"
+        return name if number is None else step_name(name, number - back)
 
     def start_number(self, row: Row) -> int:
         """The step, as it is written, before the first of a row."""
@@ -325,8 +329,15 @@ class Sheet:
         self.chip_width = max((width(text, 10) + 12 for text in texts), default=0.0)
         self.trunk = self.chip_width + 10
         self._place_columns(self.trunk + 8 + before)
+        lower = [one for one in self.inputs if one.row is self.line.rows[0]] or self.inputs[:1]
+        for n, one in enumerate(lower):
+            one.bottom = -n * (VALUE + 14)
         y = VALUE
         for row in self.line.rows:
+            for one in self.inputs:
+                if one.row is row and one not in lower:  # it is written right below the row
+                    one.bottom = y + AIR
+                    y += AIR + VALUE
             places = [self.places[box] for box in row.boxes.values()]
             chips = self.chips_of(row)
             below = 2 * RAIL + 2 if row.recurrent and chips else AIR
