@@ -78,10 +78,11 @@ def read(
     reader = _Reader(order, steps, inputs or {}, wanted)
     line = reader.line
     line.outputs = [(y, line.sources[identity(y)]) for y in outputs]
-    line.rows = _sorted(list(reader.rows.values()), line)
+    below = _below(list(reader.rows.values()), line)
+    line.rows = _sorted(below)
     for row in line.rows:
         if row.recurrent:
-            _to_columns(row, line)
+            _to_columns(row, line, below)
             _order_steps(row, line)
             row.slots = _slots(row, line, final, start)
             _name_inputs(row, line)
@@ -242,9 +243,9 @@ def _is_array(part: Any) -> bool:
     return isinstance(part, np.ndarray) and part.ndim > 0
 
 
-def _sorted(rows: Sequence[Row], line: Timeline) -> list[Row]:
-    """What is needed comes below what needs it; else in the order of the recording."""
-    below = {
+def _below(rows: Sequence[Row], line: Timeline) -> dict[Row, set[Row]]:
+    """The other rows that each takes something from."""
+    return {
         row: {
             line.box[identity(source.tensor)].row
             for box in row.boxes.values()
@@ -254,10 +255,14 @@ def _sorted(rows: Sequence[Row], line: Timeline) -> list[Row]:
         - {row}
         for row in rows
     }
-    left, placed = list(rows), list[Row]()
+
+
+def _sorted(below: Mapping[Row, Collection[Row]]) -> list[Row]:
+    """What is needed comes below what needs it; else in the order of the recording."""
+    left, placed = list(below), list[Row]()
     while left:
         done = set(placed)
-        ready = next((row for row in left if below[row] <= done), None)
+        ready = next((row for row in left if done.issuperset(below[row])), None)
         together = {ready} if ready is not None else set()
         if not together:  # of rows that need each other (feedback) those that wait for no others
             together = min((_needed(row, below) - done for row in left), key=len)
@@ -282,16 +287,28 @@ def _needed(row: Row, below: Mapping[Row, Collection[Row]]) -> set[Row]:
     return found
 
 
-def _to_columns(row: Row, line: Timeline) -> None:
-    """A layer that is handed a sequence turned around counts its steps from the end: turn back."""
-    reads: set[tuple[int, int]] = set()
+def _to_columns(row: Row, line: Timeline, below: Mapping[Row, Collection[Row]]) -> None:
+    """A layer that is handed a sequence turned around counts its steps from the end: turn back.
+
+    Its own state says nothing of that, nor what comes back to it from layers that it feeds: the
+    first step takes there what an encoder did last.
+    """
+    fed: set[tuple[int, int]] = set()
+    found: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for step, box in row.boxes.items():
-        for _, source in line.inputs(box):
-            maker = line.box.get(identity(source.tensor))
-            column = source.step if maker is None or maker.step is None else maker.step
-            if step is not None and column is not None and (maker is None or maker.row is not row):
-                reads.add((step, column))
-    every = len({step for step, _ in reads}) == len(row.boxes)  # not the initial state alone
+        for at, op in enumerate(box.ops):
+            for i, x in enumerate(recorded(op).inputs):
+                for source in line.sources[identity(x)]:
+                    maker = line.box.get(identity(source.tensor))
+                    if maker is box:
+                        continue
+                    if maker is not None and row in _needed(maker.row, below):
+                        fed.add((at, i))
+                    column = source.step if maker is None or maker.step is None else maker.step
+                    if step is not None and column is not None:
+                        found.append(((at, i), (step, column)))
+    reads = {read for place, read in found if place not in fed}
+    every = len({step for step, _ in reads}) == len(row.boxes) > 1  # not the initial state alone
     if every and all(step == line.steps - 1 - column for step, column in reads):
         for box in row.boxes.values():
             box.step = line.steps - 1 - box.step  # type: ignore[operator]
@@ -335,8 +352,15 @@ def _name_inputs(row: Row, line: Timeline) -> None:
             line.of_one_step.add(identity(x))
 
 
+_ADJUST = ("sub", "mul", "div", "where", "maximum", "minimum")
+
+
 def _leaves(op: Tensor, line: Timeline) -> list[tuple[int, Tensor]]:
-    """The inputs of an op that are given: neither made nor trained, nor a number on its own."""
+    """The inputs of an op that are given: neither made nor trained, nor a number on its own. What
+    only scales or shifts a computed value (a mask, what softmax takes off) is a constant.
+    """
+    if recorded(op).op.name in _ADJUST and any(x.node for x in recorded(op).inputs):  # type: ignore[union-attr]
+        return []
     return [
         (i, x)
         for i, x in enumerate(recorded(op).inputs)
