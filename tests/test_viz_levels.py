@@ -17,7 +17,7 @@ from tinyseq.viz import render
 from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
 
 import tinyseq as ts
-from tinyseq import graph, losses, nn, ops, viz
+from tinyseq import functional, graph, losses, nn, ops, viz
 from tinyseq.errors import GraphError
 
 MODES = ("unroll", None, "compiled")
@@ -418,6 +418,75 @@ def test_a_bridge_lies_between_encoder_and_decoder():
         label(s): places(drawn)[n][1] for n, s in nodes(drawn).items() if n.startswith("home")
     }
     assert height["bridge.linear"] < height["decoder.layers.0.cell"] < height["head"]
+
+
+def decoder_in_its_own_scope(steps):
+    """An encoder of so many steps, and a decoder of as many that reads its own last word."""
+    encoder, cell, head = nn.GRU(3, 4), nn.GRUCell(4, 4), nn.Linear(4, 4)
+    y, _ = encoder(ts.tensor(np.ones((steps, 2, 3), np.float32), requires_grad=True))
+    state, word, words = (y[-1],), y[-1], []
+    for t in range(steps):
+        with graph.scope("Decoder"), graph.scope(f"t={t}"):
+            state = cell(word, state)
+        with graph.scope("Head"), graph.scope(f"t={t}"):
+            word = functional.softmax(head(state[0]))
+        words.append(word)
+    return losses.mse_loss(ops.stack(words), np.zeros((steps, 2, 4)))
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_a_decoder_that_reads_its_own_words_runs_forwards(steps):
+    drawn = viz.draw_unrolled(decoder_in_its_own_scope(steps))
+    arrows = set(edges(drawn))
+    for t in range(1, steps):
+        assert {(f"r1t{t}", f"r1t{t + 1}"), (f"r2t{t}", f"r1t{t + 1}")} <= arrows
+    assert {("r1s0start", "r1t1"), (f"r0t{steps}", "r1s0start")} <= arrows
+    x = {head for tail, head in arrows if re.fullmatch(r"(x|in\dt)\d", tail)}
+    assert x == {f"r0t{t}" for t in range(1, steps + 1)}  # nothing else is given
+
+
+@pytest.mark.parametrize("kind", ["mask", "softmax"])
+def test_a_constant_in_a_step_is_no_input(kind):
+    cell, x = nn.RNNCell(3, 4), np.ones((5, 2, 3), np.float32)
+    (h,), ys = cell.initial_state(2), []
+    for t in range(5):
+        with graph.scope("Cell"), graph.scope(f"t={t}"):
+            (h,) = cell(ts.tensor(x[t]), (h,))
+            h = h * ts.tensor(np.ones((2, 4), np.float32)) if kind == "mask" else h
+            h = functional.softmax(h) if kind == "softmax" else h
+        ys.append(h)
+    drawn = viz.draw_unrolled(ops.stack(ys).sum())
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[f"x{t}shape"] for t in range(1, 6)] == ["(2, 3)"] * 5
+    assert not any(n.startswith("in") for n in text)
+    assert Counter(tail for tail, _ in edges(drawn) if tail[0] == "x") == dict.fromkeys(
+        [f"x{t}" for t in range(1, 6)], 1
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_as_many_sequences_as_steps_are_read_along_time(batch_first, mode):
+    x = ts.tensor(np.ones((4, 4, 3), np.float32), requires_grad=True)
+    y, _ = nn.GRU(3, 5, batch_first=batch_first, mode=mode)(x)
+    drawn = viz.draw_unrolled(y.sum(), flow="gradient")
+    assert sorted(edge for edge in edges(drawn) if edge[0][0] == "x") == [
+        (f"x{t}", f"r0t{t}") for t in range(1, 5)
+    ]
+    norm = np.linalg.norm(ts.grad(y.sum(), [x])[0].numpy(), axis=(0, 2) if batch_first else (1, 2))
+    told = [drawn.data[f"x{t}--r0t{t}"]["gradient"] for t in range(1, 5)]
+    np.testing.assert_allclose(told, norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("begin", [0, 2])
+def test_a_part_of_a_longer_sequence_is_x(begin, mode):
+    x = ts.tensor(np.ones((10, 2, 3), np.float32), requires_grad=True)
+    y, _ = nn.GRU(3, 5, mode=mode)(x[begin : begin + 3])
+    drawn = viz.draw_unrolled(y.sum())
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[f"x{t}shape"] for t in range(1, 4)] == ["(2, 3)"] * 3
+    assert not any("leaf" in told for told in text.values())
 
 
 def test_nothing_of_a_computation_changes():

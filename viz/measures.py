@@ -186,7 +186,7 @@ def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> li
             continue
         tensor, axis = source.tensor, None
         if source.step is not None and (shared or tensor is sheet.ran.x):
-            axes = (sheet.ran.time_axis, 0, 1)
+            axes = (sheet.line.axes.get(identity(tensor), sheet.ran.time_axis), 0, 1)
             fitting = (
                 a for a in axes if a < tensor.ndim and tensor.shape[a] == sheet.columns.steps
             )

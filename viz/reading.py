@@ -60,12 +60,14 @@ def read(
     inputs: Mapping[int, int] | None = None,
     shown: Collection[int] | None = None,
     order: Sequence[Tensor] = (),
+    first: Mapping[int, int] | None = None,
 ) -> Timeline:
     """Read the recording of ``outputs`` and of the ``final`` state.
 
     ``start``: the state it began with, one tensor for each of ``final`` or nothing; ``inputs``: the
     time axis of each tensor that holds the input of all steps, by id; ``shown``: the columns to
-    read, by default all; ``order``: the recording, inputs first, if it was walked already.
+    read, by default all; ``order``: the recording, inputs first, if it was walked already;
+    ``first``: where the first step lies along that axis, if not at its start.
 
     Raises `GraphError` when nothing recurrent was recorded, or the recording was freed.
     """
@@ -75,7 +77,7 @@ def read(
     # A row that counts its steps from the end has them mirrored, and how the state is handed on is
     # learned from two steps in a row.
     wanted = columns | {steps - 1 - t for t in columns} | {0, 1, steps - 2, steps - 1}
-    reader = _Reader(order, steps, inputs or {}, wanted)
+    reader = _Reader(order, steps, inputs or {}, wanted, first or {})
     line = reader.line
     line.outputs = [(y, line.sources[identity(y)]) for y in outputs]
     below = _below(list(reader.rows.values()), line)
@@ -135,13 +137,14 @@ class _Reader:
         steps: int,
         inputs: Mapping[int, int],
         wanted: Collection[int],
+        first: Mapping[int, int],
     ) -> None:
         self.steps = steps
         self.numbered: list[Source] = []
         self.made: dict[int, tuple[Tensor, int | None]] = {}  # and the axis of time, if it has one
         self.labels = _Labels(self)
         self.rows: dict[RowKey, Row] = {}
-        self.line = Timeline([], steps, {}, _Sources(self), [])
+        self.line = Timeline([], steps, {}, _Sources(self), [], axes=inputs, first=first)
         lengths = self.line.lengths = _lengths(order)
         upstream: dict[int, frozenset[Scope]] = {}
         nothing: frozenset[Scope] = frozenset()
@@ -164,7 +167,7 @@ class _Reader:
             if step is not None and step not in wanted:
                 self.line.skipped[key] = scope
                 self.made[key] = tensor, None
-            elif not inner and _only_moves(node):
+            elif not inner and moves(node):
                 upstream[key] = below
                 moved = node.op.forward(  # type: ignore[union-attr]
                     *(self.labels[identity(x)] for x in node.inputs), **node.attrs
@@ -190,7 +193,8 @@ class _Reader:
             self.numbered.append(Source(tensor, None))
             return np.broadcast_to(first, tensor.shape)
         count = tensor.shape[axis]
-        self.numbered.extend(Source(tensor, t) for t in range(count))
+        begin = self.line.first.get(identity(tensor), 0)
+        self.numbered.extend(Source(tensor, t - begin) for t in range(count))
         along = [1] * tensor.ndim
         along[axis] = count
         return np.broadcast_to(np.arange(first, first + count).reshape(along), tensor.shape)
@@ -225,7 +229,7 @@ def _whole_product(row: Tensor) -> Tensor | None:
     return whole if belongs else None
 
 
-def _only_moves(node: graph.Node) -> bool:
+def moves(node: graph.Node) -> bool:
     """Does the op only say where values lie? An embedding's lookup computes, for all that it is an
     index.
     """

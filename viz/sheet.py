@@ -198,7 +198,8 @@ class Sheet:
 
     def step_shape(self, source: Source) -> str:
         """The shape of a value, of one step where it holds all."""
-        shape, axis = source.tensor.shape, self.ran.time_axis
+        shape = source.tensor.shape
+        axis = self.line.axes.get(identity(source.tensor), self.ran.time_axis)
         if source.step is not None and len(shape) > axis:
             shape = shape[:axis] + shape[axis + 1 :]
         return shape_text(shape, self.ran.batch)

@@ -101,6 +101,10 @@ class Timeline:
     )  # more sources of an op, by its id
     skipped: dict[int, Scope] = field(default_factory=dict)  # made in steps not read: the row's
     lengths: set[int] = field(default_factory=set)  # of the sequences: they may differ
+    axes: Mapping[int, int] = field(default_factory=dict)  # of time, by the id of an input
+    first: Mapping[int, int] = field(
+        default_factory=dict
+    )  # where step 0 lies along it, if not at 0
     of_one_step: set[int] = field(default_factory=set)  # ids of leaves that are x of one step each
     stands_for: dict[int, Tensor] = field(default_factory=dict)  # what was recorded in its place
 
