@@ -489,6 +489,14 @@ def test_a_part_of_a_longer_sequence_is_x(begin, mode):
     assert not any("leaf" in told for told in text.values())
 
 
+@pytest.mark.parametrize(("steps", "left_out"), [(9, "… 6 steps …"), (3, None)])
+def test_a_short_decoder_leaves_out_its_own_steps(steps, left_out):
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(np.full((12, 2), 3), np.full((steps, 2), 4)))
+    gaps = {n: label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"r\dgap\d", n)}
+    assert gaps == {"r1gap3": "… 7 steps …"} | ({"r3gap3": left_out} if left_out else {})
+
+
 def test_nothing_of_a_computation_changes():
     loss, x = loss_of(Model(nn.LSTM, mode="compiled"))
     before = list(map(graph.identity, graph.topological(loss)))

@@ -285,12 +285,15 @@ class Drawing:
                 if key in seen or (step is not None and step not in self.sheet.column):
                     continue
                 seen.add(key)
+                leave = self.leave(source.tensor)
                 arrive = None if given else self._arrive(op, box, source)
                 if given:
                     x, y = given[1]
                     arrive = [(x, self.sheet.places[box].bottom), (x, y - 10)]
+                    if leave is None:  # from the near end of a layer on all steps at once
+                        leave = [(self.sheet.left + 16, self.sheet.places[maker].top)]
                 self._up(
-                    *ends, self.leave(source.tensor), arrive,
+                    *ends, leave, arrive,
                     self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
                     self.sheet.places[box].bottom, self.sheet.places[maker].top,
                     tip=self.sheet.step_shape(source), of=source,

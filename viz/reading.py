@@ -93,14 +93,14 @@ def read(
     return line
 
 
-def _lengths(order: Sequence[Tensor]) -> set[int]:
-    """How many steps the layers have: an encoder and a decoder differ."""
+def _lengths(order: Sequence[Tensor]) -> dict[Scope, int]:
+    """How many steps each layer has: an encoder and a decoder differ."""
     last: dict[Scope, int] = {}
     for scope in {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values():
         layer, step, _ = place(scope)
         if step is not None:
             last[layer] = max(step, last.get(layer, 0))
-    return {step + 1 for step in last.values()}
+    return {layer: step + 1 for layer, step in last.items()}
 
 
 class _Labels(dict[int, np.ndarray]):
@@ -145,7 +145,8 @@ class _Reader:
         self.labels = _Labels(self)
         self.rows: dict[RowKey, Row] = {}
         self.line = Timeline([], steps, {}, _Sources(self), [], axes=inputs, first=first)
-        lengths = self.line.lengths = _lengths(order)
+        self.line.steps_of = _lengths(order)
+        lengths = self.line.lengths = set(self.line.steps_of.values())
         upstream: dict[int, frozenset[Scope]] = {}
         nothing: frozenset[Scope] = frozenset()
         hoisted = {id(whole.node) for t in order if (whole := _whole_product(t)) is not None}

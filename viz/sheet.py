@@ -99,6 +99,14 @@ class Sheet:
             return f"{name}⟨t−{back}⟩" if back else f"{name}⟨t⟩"
         return name if number is None else step_name(name, number - back)
 
+    def left_out(self, n: int, row: Row) -> int:
+        """How many steps of a row are left out before the n-th column: it may end among them."""
+        columns, length = self.columns, self.line.steps_of.get(row.scope, 0)
+        if row.reverse or columns.steps != self.line.steps:  # the run has fewer, as an example
+            return columns.gaps[n]
+        end = columns.shown[n] if n < len(columns.shown) else columns.steps
+        return max(0, min(end, length) - (end - columns.gaps[n]))
+
     def start_number(self, row: Row) -> int:
         """The step, as it is written, before the first of a row."""
         return self.columns.steps + 1 if row.reverse else 0

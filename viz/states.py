@@ -101,9 +101,12 @@ class _Path(_States):
         found: dict[int, Place] = {}
         sheet, first = self.sheet, self.places[0]
         for n, x in sheet.gap.items():
+            steps = sheet.left_out(n, self.row)
+            if not steps:
+                continue
             place = Place(first.box, f"{self.name}gap{n}", "", GAP, first.h, x, first.y)
             found[n if self.way > 0 else len(self.places) - n] = place
-            left_out = counted(sheet.columns.gaps[n], "step")
+            left_out = counted(steps, "step")
             high = min(first.h, 24.0 + 20 * len(self.row.slots))
             self.drawing.node(
                 place.name, "gap", x, first.y, GAP, high, label=f"… {left_out} …", fontsize=10,

@@ -100,6 +100,7 @@ class Timeline:
         default_factory=dict
     )  # more sources of an op, by its id
     skipped: dict[int, Scope] = field(default_factory=dict)  # made in steps not read: the row's
+    steps_of: dict[Scope, int] = field(default_factory=dict)  # how many each layer has
     lengths: set[int] = field(default_factory=set)  # of the sequences: they may differ
     axes: Mapping[int, int] = field(default_factory=dict)  # of time, by the id of an input
     first: Mapping[int, int] = field(
