@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_viz import SVG, edges, label, nodes, places, rises
 from tinyseq.viz import render
 from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
+from tinyseq.viz.wording import width
 
 import tinyseq as ts
 from tinyseq import functional, graph, losses, nn, ops, viz
@@ -495,6 +496,35 @@ def test_a_short_decoder_leaves_out_its_own_steps(steps, left_out):
     drawn = viz.draw_unrolled(model.loss(np.full((12, 2), 3), np.full((steps, 2), 4)))
     gaps = {n: label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"r\dgap\d", n)}
     assert gaps == {"r1gap3": "… 7 steps …"} | ({"r3gap3": left_out} if left_out else {})
+
+
+@pytest.mark.parametrize("one", [True, False])
+def test_parameters_are_called_the_same_at_every_step_when_they_are(one):
+    first, second = nn.RNNCell(3, 4), nn.RNNCell(3, 4)
+    x = ts.tensor(np.ones((4, 2, 3), np.float32), requires_grad=True)
+    state = first.initial_state(2)
+    for t in range(4):
+        with graph.scope(f"t={t}"):
+            state = (first if one or t < 2 else second)(x[t], state)
+    drawn = viz.draw_unrolled(state[0].sum())
+    assert ("the same at every step" in drawn.dot) == one
+
+
+def test_no_arrow_crosses_the_title_of_an_opened_cell():
+    class CellWithAVeryLongNameIndeed(nn.RNNCell):
+        pass
+
+    drawn = viz.draw_unrolled(CellWithAVeryLongNameIndeed(3, 4), level="op")
+    found = re.findall(r'bb="([\d.,]+)", label="([^"]+)", lp="([\d.]+),', drawn.dot)
+    assert len(found) == 3
+    for t, (corners, title, middle) in enumerate(found, 1):
+        left, _, right, _ = map(float, corners.split(","))
+        out = re.search(rf'"r0t{t}_\d+" -> "y0t{t}" \[pos="\S+ ([\d.]+),', drawn.dot)
+        x = float(out[1])
+        half = width(title, 10) / 2
+        assert left < float(middle) - half
+        assert float(middle) + half < right
+        assert abs(x - float(middle)) > half
 
 
 def test_nothing_of_a_computation_changes():

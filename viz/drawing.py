@@ -20,7 +20,7 @@ from .loss import draw_loss
 from .paths import Path, Point, at
 from .sheet import CHIP, CHIP_GAP, RAIL, VALUE, Place, Sheet
 from .states import draw_states
-from .timeline import Box, Source, recorded
+from .timeline import Box, Row, Source, recorded
 from .wording import shape_text, short, width
 
 
@@ -145,7 +145,7 @@ class Drawing:
             home = short(self.sheet.home_of(row))
             middle = max(self.sheet.chip_width, width(home, 9)) / 2
             self.print(f"home{i}", home, middle, top + 6, 9)
-            if row.recurrent and self.sheet.columns.steps > 1:
+            if row.recurrent and self.sheet.columns.steps > 1 and self._used_always(row, chips):
                 x = (self.sheet.trunk + self.sheet.left) / 2
                 self.print(f"same{i}", "the same at every step", x, place.bottom - RAIL - 7, 8)
             for n, tensor in enumerate(chips):
@@ -158,6 +158,14 @@ class Drawing:
                     tooltip=self.sheet.ran.names.get(identity(tensor), self.sheet.name_of(tensor)),
                 )  # fmt: skip
                 self._hand_out(tensor, y)
+
+    def _used_always(self, row: Row, chips: list[Tensor]) -> bool:
+        """Does every step of the row use all of these? Encoder and decoder may be in one loop."""
+        using = [
+            {box.step for _, box in self.sheet.chips[identity(tensor)][1] if box.row is row}
+            for tensor in chips
+        ]
+        return all(steps == set(row.boxes) for steps in using)
 
     def _chip_id(self, tensor: Tensor) -> str:
         return f"p{list(self.sheet.chips).index(identity(tensor))}"
@@ -206,14 +214,21 @@ class Drawing:
             )  # fmt: skip
             return
         corners = f"{at(place.left, place.bottom)},{at(place.right, place.top)}"
-        half = width(place.title, 10) / 2 + 8
         passing = [
             inside.at(key)[0] for key in inside.size if isinstance(key, tuple) and key[0] == "out"
         ]
-        left_free = all(x > place.left + 2 * half for x in passing)
-        title_x = place.left + half if left_free else place.right - half
+        rooms = (
+            min(passing, default=place.right) - place.left,
+            place.right - max(passing, default=place.left),
+        )
+        room = rooms[0] if width(place.title, 10) + 16 < rooms[0] else max(rooms)
+        title = place.title
+        while len(title) > 3 and width(title, 10) + 16 > room:  # no arrow crosses it
+            title = short(place.title, len(title) - 1)
+        half = width(title, 10) / 2 + 8
+        title_x = place.left + half if room == rooms[0] else place.right - half
         with self.dot.cluster(
-            place.name, bb=corners, label=place.title, lp=at(title_x, place.top - 9), tooltip=tip,
+            place.name, bb=corners, label=title, lp=at(title_x, place.top - 9), tooltip=tip,
             **{"id": place.name, "class": "cell"}, **style.FRAME,
         ):  # fmt: skip
             for i, op in enumerate(box.ops):

@@ -102,7 +102,9 @@ def counted(n: int, thing: str) -> str:
 
 def short(name: str, limit: int = 28) -> str:
     """Long names lose their middle."""
-    return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 + 1 :]}"
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit // 2 - 1]}…{name[-limit // 2 + 1 :] if limit > 3 else ''}"
 
 
 def width(text: str, size: float) -> float:
