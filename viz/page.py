@@ -178,6 +178,9 @@ def _facts(sheet: Sheet, measured: Measured) -> dict[str, Any]:
     """What the page's script has to know besides the pictures."""
     rows = {row: i for row, i in sheet.row_number.items() if row in sheet.line.rows}
     numbered = {i: row for row, i in rows.items()}
+    titles: dict[Row, str] = {}  # the last view need not show every row: a decoder may be shorter
+    for box, placed in sheet.places.items():
+        titles.setdefault(box.row, placed.title)
     number = sheet.columns.number
     return {
         "first": number[sheet.columns.shown[0]],
@@ -188,7 +191,7 @@ def _facts(sheet: Sheet, measured: Measured) -> dict[str, Any]:
         "ends": [{"name": end.name, "step": end.step} for end in measured.ends],
         "rows": [
             {
-                "title": visible(sheet.places[next(iter(row.boxes.values()))].title),
+                "title": visible(titles[row]),
                 "way": row.way if row.recurrent else 0,
                 "key": slot_key(i, 0, numbered) if row.slots else f"r{i}",
             }
