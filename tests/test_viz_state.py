@@ -624,16 +624,16 @@ def test_chance_is_not_confirmed():
     model = Planted(vocabulary)
     rng = np.random.default_rng(0)
     confirmed = chosen = 0
-    for _ in range(20):
+    for _ in range(10):
         wanted = np.repeat(rng.random(100) < 0.5, 20)
         found = viz.find_units(model, vocabulary, source, wanted, top=5)
         confirmed += bool(found.confirmed)
         chosen += abs(found[0].chosen - 0.5) > 0.04
-    assert chosen >= 10  # the best of many does look like something
-    assert confirmed <= 2
+    assert chosen >= 5  # the best of many does look like something
+    assert confirmed <= 1
 
 
-@given(st.integers(400, 9000), st.integers(0, 3))
+@pytest.mark.parametrize(("n", "seed"), [(400, 0), (1600, 1), (2001, 2), (6400, 3)])
 def test_a_long_text_read_in_tracks_is_the_text_read_once(n, seed):
     """For a state that forgets what lies far behind; the planted one does at each line's end."""
     source = a_text(n, seed)
@@ -702,7 +702,7 @@ def test_what_cannot_be_searched():
     wrong("has 5 symbols", "capital", text="The q")
     wrong("'vowels' is unknown.*capital", "vowels")
     wrong("quotation is False throughout the first half", "quotation")
-    wrong("len_of has to be N=400", lambda text: len_of("ab"))
+    wrong("<lambda> has to be N=400", lambda text: len_of("ab"))
     wrong("not finite at symbol 1", np.array([0, np.nan, *range(398)]))
 
 
