@@ -156,6 +156,14 @@ def test_no_other_full_batches_have_less_to_fill_up(batch_size, batches, drawn):
         assert least <= room(order[i : i + batch_size] for i in range(0, len(order), batch_size))
 
 
+def test_short_and_long_batches_are_mixed():
+    """Else an epoch would go from the longest to the shortest, and end on words of one letter."""
+    buckets = text.Buckets(np.arange(1, 41), 2, seed=0)
+    firsts = [tuple(at[0] for at in buckets.epoch(epoch)) for epoch in range(5)]
+    assert len(set(firsts)) == 5
+    assert all(np.abs(np.corrcoef(range(20), first)[0, 1]) < 0.7 for first in firsts)
+
+
 def texts(lengths):
     """Sequences that share no symbol: 0, 1, 2, … cut into pieces of these lengths."""
     return np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])

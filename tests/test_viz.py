@@ -126,7 +126,7 @@ def picture() -> viz.Picture:
 
 def test_a_picture_is_rendered(renderer, picture, tmp_path):
     svg = picture.svg()
-    assert {"x₁", "x₂", "h₀", "h₁", "h₂", "y₁", "y₂", "RNNCell"} <= set(texts(svg))
+    assert {"x⟨1⟩", "x⟨2⟩", "h⟨0⟩", "h⟨1⟩", "h⟨2⟩", "y⟨1⟩", "y⟨2⟩", "RNNCell"} <= set(texts(svg))
     assert picture.png().startswith(b"\x89PNG\r\n\x1a\n")
     for name in ("p.svg", "p.SVG", "p.png"):
         assert picture.save(tmp_path / name) == tmp_path / name
@@ -147,7 +147,7 @@ def test_pdf_is_for_the_system_graphviz_alone(renderer, picture, tmp_path):
 
 
 def test_both_renderers_put_everything_in_the_same_place(monkeypatch):
-    shown = viz.draw_unrolled(nn.LSTM(3, 4, 2, bidirectional=True), detail="ops")
+    shown = viz.draw_unrolled(nn.LSTM(3, 4, 2, bidirectional=True), level="op")
     found = []
     for hide in (without_graphviz_pure, without_system_graphviz):
         with monkeypatch.context() as patch:
@@ -261,8 +261,8 @@ def test_hostile_parameter_names_survive_in_unrolled_pictures(any_renderer, name
     setattr(cell, name[:20], parameter)
     cell.forward = lambda x, state: (ops.tanh(x @ cell.w_x + state[0] @ parameter + cell.b),)
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-    for detail in ("cells", "ops"):
-        assert shown[:20] in "\n".join(texts(viz.draw_unrolled(cell, detail=detail).svg()))
+    for level in ("layer", "cell", "op"):
+        assert shown[:20] in "\n".join(texts(viz.draw_unrolled(cell, level=level).svg()))
 
 
 @given(st.text())
@@ -279,7 +279,7 @@ def pictures() -> dict[str, viz.Picture]:
     return {
         "viz_rnn": viz.draw_unrolled(nn.RNN(3, 4)),
         "viz_lstm_2_layers": viz.draw_unrolled(nn.LSTM(3, 4, 2)),
-        "viz_gru_ops": viz.draw_unrolled(nn.GRU(3, 4), 2, detail="ops"),
+        "viz_gru_ops": viz.draw_unrolled(nn.GRU(3, 4), 2, level="op"),
         "viz_bidirectional_dropout": viz.draw_unrolled(
             nn.GRU(3, 4, 2, variant="simplified", bidirectional=True, dropout=0.5), 2
         ),
@@ -500,7 +500,7 @@ def test_a_compiled_layer_that_is_no_part_of_the_drawn_module_is_unrolled():
             def forward(self, x):
                 return inner(x)  # noqa: B023
 
-        pictures.append(viz.draw_unrolled(Outer(), 2, detail="ops").dot)
+        pictures.append(viz.draw_unrolled(Outer(), 2, level="op").dot)
     assert pictures[0] == pictures[1]
     assert pictures[0].count("candidate") >= 4
 
@@ -529,13 +529,13 @@ def layer(request):
     return LAYERS[request.param]()
 
 
-@pytest.fixture(params=["cells", "ops"])
-def detail(request):
+@pytest.fixture(params=["cell", "op"])
+def level(request):
     return request.param
 
 
-def test_each_parameter_is_drawn_once_and_reaches_every_step(layer, detail):
-    drawn = viz.draw_unrolled(layer, 3, detail=detail)
+def test_each_parameter_is_drawn_once_and_reaches_every_step(layer, level):
+    drawn = viz.draw_unrolled(layer, 3, level=level)
     wanted = Counter(f"{n.rpartition('.')[2]}  {p.shape}" for n, p in layer.named_parameters())
     chips = {n: label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"p\d+", n)}
     assert Counter(chips.values()) == wanted
@@ -544,8 +544,8 @@ def test_each_parameter_is_drawn_once_and_reaches_every_step(layer, detail):
         assert steps == {"1", "2", "3"}
 
 
-def test_time_runs_left_to_right_and_layers_bottom_to_top(any_renderer, layer, detail):
-    drawn = viz.draw_unrolled(layer, 4, detail=detail)
+def test_time_runs_left_to_right_and_layers_bottom_to_top(any_renderer, layer, level):
+    drawn = viz.draw_unrolled(layer, 4, level=level)
     at = places(drawn)
     boxes: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for name, place in at.items():
@@ -572,7 +572,7 @@ def test_time_runs_left_to_right_and_layers_bottom_to_top(any_renderer, layer, d
 
 
 def test_every_recorded_op_is_drawn_once_when_boxes_are_opened(layer):
-    drawn = viz.draw_unrolled(layer, 3, detail="ops")
+    drawn = viz.draw_unrolled(layer, 3, level="op")
     module = layer if not isinstance(layer, nn.Cell) else nn.Recurrent(layer)
     for m in [m for _, m in module.named_modules() if isinstance(m, nn.Recurrent)]:
         m.mode = "unroll"
@@ -595,15 +595,15 @@ def test_the_state_runs_from_step_to_step():
         assert found.count(("r0t3", f"r0s{n}end")) == 1
     assert found.count(("r0t1", "r0t2")) == found.count(("r0t2", "r0t3")) == 2
     names = [label(nodes(drawn)[n]) for n in ("r0s0start", "r0s1start", "r0s0end", "r0s1end")]
-    assert names == ["h₀", "c₀", "h₃", "c₃"]
-    assert re.findall(r'"r0t1" -> "r0t2".*label="(..)"', drawn.dot) == ["h₁", "c₁"]
+    assert names == ["h⟨0⟩", "c⟨0⟩", "h⟨3⟩", "c⟨3⟩"]
+    assert re.findall(r'"r0t1" -> "r0t2".*label="([^"]*)"', drawn.dot) == ["h⟨1⟩", "c⟨1⟩"]
 
 
 def test_a_reversed_row_runs_right_to_left():
     drawn = viz.draw_unrolled(nn.RNN(3, 4, bidirectional=True), 3)
     assert ("r0t1", "r0t2") in edges(drawn)
     assert ("r1t2", "r1t1") in edges(drawn)
-    assert label(nodes(drawn)["r1s0start"]) == "h₄"
+    assert label(nodes(drawn)["r1s0start"]) == "h⟨4⟩"
     assert ("r1t1", "r1s0end") in edges(drawn)
     assert label(nodes(drawn)["r2"]) == "concat axis 2"
 
@@ -616,7 +616,7 @@ def test_dropout_lies_between_layers_in_training_only():
     assert "Dropout" not in viz.draw_unrolled(layer).dot
 
 
-def test_a_cell_of_ones_own_gets_the_same_picture(detail):
+def test_a_cell_of_ones_own_gets_the_same_picture(level):
     class LSTMCell(nn.Module):  # the library's equations, without its base class
         def __init__(self):
             self.input_size = 3
@@ -636,15 +636,15 @@ def test_a_cell_of_ones_own_gets_the_same_picture(detail):
             c = update * candidate + forget * c
             return output * ops.tanh(c), c
 
-    mine = viz.draw_unrolled(LSTMCell(), 3, detail=detail)
-    theirs = viz.draw_unrolled(nn.LSTMCell(3, 4), 3, detail=detail)
+    mine = viz.draw_unrolled(LSTMCell(), 3, level=level)
+    theirs = viz.draw_unrolled(nn.LSTMCell(3, 4), 3, level=level)
     assert mine.dot == theirs.dot
 
 
 def test_the_names_of_the_cells_code_are_shown():
-    drawn = viz.draw_unrolled(nn.LSTM(3, 4), 2, detail="ops")
+    drawn = viz.draw_unrolled(nn.LSTM(3, 4), 2, level="op")
     shown = {label(s) for n, s in nodes(drawn).items() if n.startswith("r0t2_")}
-    assert {"[:, 4:8]   forget", "tanh   candidate", "+ b   gates", "+   c₂", "×   h₂"} <= shown
+    assert {"[:, 4:8]   forget", "tanh   candidate", "+ b   gates", "+   c⟨2⟩", "×   h⟨2⟩"} <= shown
     assert {"@ w_x", "@ w_h", "σ"} <= shown
 
 
@@ -659,7 +659,7 @@ def test_a_function_is_a_cell_when_it_is_given_input_and_state():
     assert "(2, 4)" in drawn.dot
 
 
-def test_a_step_may_reach_further_back_than_one(detail):
+def test_a_step_may_reach_further_back_than_one(level):
     class Skip(nn.Module):
         input_size = 3
 
@@ -675,7 +675,7 @@ def test_a_step_may_reach_further_back_than_one(detail):
             h, older = state
             return ops.tanh(x @ self.w + self.scale * h - older), h
 
-    drawn = viz.draw_unrolled(Skip(), 4, detail=detail)
+    drawn = viz.draw_unrolled(Skip(), 4, level=level)
     found = {(tail.split("_")[0], head.split("_")[0]) for tail, head in edges(drawn)}
     assert {("r0t1", "r0t3"), ("r0t2", "r0t4"), ("r0t1", "r0t2")} <= found
     chips = [label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"p\d+", n)]
@@ -694,9 +694,9 @@ class LanguageModel(nn.Module):
         return self.head(y), state
 
 
-def test_a_whole_model_is_drawn_with_bands_for_what_works_on_all_steps(detail):
+def test_a_whole_model_is_drawn_with_bands_for_what_works_on_all_steps(level):
     model = LanguageModel()
-    drawn = viz.draw_unrolled(model, x=np.array([[0], [1], [2], [3]]), detail=detail)
+    drawn = viz.draw_unrolled(model, x=np.array([[0], [1], [2], [3]]), level=level)
     shown = nodes(drawn)
     assert [label(shown[f"r{i}"]) for i in (0, 3)] == ["Embedding", "Linear"]
     assert [t for t, h in edges(drawn) if h == "r0" and t[0] == "x"] == ["x1", "x2", "x3", "x4"]
@@ -704,7 +704,7 @@ def test_a_whole_model_is_drawn_with_bands_for_what_works_on_all_steps(detail):
     assert sum(t == "r0" for t, _ in edges(drawn)) == 4
 
 
-def test_an_embedding_inside_the_cell_reads_x_in_its_own_column(detail):
+def test_an_embedding_inside_the_cell_reads_x_in_its_own_column(level):
     class Tokens(nn.Cell):
         def __init__(self):
             super().__init__(5, 4)
@@ -721,7 +721,7 @@ def test_an_embedding_inside_the_cell_reads_x_in_its_own_column(detail):
         def forward(self, x):
             return nn.unroll(self.cell, x, self.cell.initial_state(1))
 
-    drawn = viz.draw_unrolled(Model(), x=np.array([[0], [3], [1]]), detail=detail)
+    drawn = viz.draw_unrolled(Model(), x=np.array([[0], [3], [1]]), level=level)
     found = {(tail, head.split("_")[0]) for tail, head in edges(drawn)}
     assert {("x1", "r0t1"), ("x2", "r0t2"), ("x3", "r0t3")} <= found
 
@@ -757,13 +757,13 @@ def test_a_learned_initial_state_is_drawn_once():
             return nn.unroll(self.cell, x, (start,))
 
     drawn = viz.draw_unrolled(Learned())
-    assert label(nodes(drawn)["r0s0start"]) == "h₀"
+    assert label(nodes(drawn)["r0s0start"]) == "h⟨0⟩"
     assert ("r0s0start", "r0t1") in edges(drawn)
     assert not [s for n, s in nodes(drawn).items() if n[0] == "p" and "h0" in label(s)]
 
 
-def test_one_step_has_its_state_too(detail):
-    drawn = viz.draw_unrolled(nn.LSTM(3, 4), 1, detail=detail)
+def test_one_step_has_its_state_too(level):
+    drawn = viz.draw_unrolled(nn.LSTM(3, 4), 1, level=level)
     names = [n for n in nodes(drawn) if re.fullmatch(r"r0s\d(start|end)", n)]
     assert sorted(names) == ["r0s0end", "r0s0start", "r0s1end", "r0s1start"]
 
@@ -775,7 +775,7 @@ def test_b_stands_for_the_batch_and_for_nothing_else():
         assert set(shapes) == {"(B, 7)", f"(B, {hidden})"}
 
 
-def test_the_layer_is_left_as_it_was(detail):
+def test_the_layer_is_left_as_it_was(level):
     layer = nn.LSTM(3, 4, 2, dropout=0.5, rng=np.random.default_rng(1))
     layer.layers[0].cell.w_x.requires_grad = False
     before = [p.numpy() for p in layer.parameters()]
@@ -783,7 +783,7 @@ def test_the_layer_is_left_as_it_was(detail):
     modes = [layer.mode for layer in layer.layers]
     profile = sys.getprofile()
     with ts.no_grad():
-        drawn = viz.draw_unrolled(layer, detail=detail)
+        drawn = viz.draw_unrolled(layer, level=level)
     assert "w_x" in drawn.dot
     assert all(
         np.array_equal(a, p.numpy()) for a, p in zip(before, layer.parameters(), strict=True)
@@ -794,7 +794,7 @@ def test_the_layer_is_left_as_it_was(detail):
     assert layer.training
     assert sys.getprofile() is profile
     cell = layer.layers[0].cell
-    viz.draw_unrolled(cell, detail=detail)
+    viz.draw_unrolled(cell, level=level)
     assert cell._scope_name == "cell"
 
 
@@ -814,16 +814,23 @@ def test_bad_steps(steps):
         viz.draw_unrolled(nn.RNN(3, 4), steps)
 
 
-def test_bad_detail():
-    with pytest.raises(ValueError, match="detail='all'"):
-        viz.draw_unrolled(nn.RNN(3, 4), detail="all")
+def test_bad_level():
+    with pytest.raises(ValueError, match="level='all'"):
+        viz.draw_unrolled(nn.RNN(3, 4), level="all")
 
 
-def test_too_many_steps_are_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"3000 steps.*Draw fewer steps\."):
-        viz.draw_unrolled(nn.RNN(1, 1), 3000)
-    with pytest.raises(ValueError, match=r"or detail='cells'"):
-        viz.draw_unrolled(nn.LSTM(1, 1), unrolled.MAX_BOXES // 2, detail="ops")
+def test_more_boxes_than_can_be_read_make_a_smaller_picture_and_a_warning():
+    layer = nn.LSTM(3, 4, num_layers=10)
+    with pytest.warns(UserWarning, match=r"boxes are more than can be read.*level='cell'") as said:
+        drawn = viz.draw_unrolled(layer, 50, level="op")
+    assert drawn.note == str(said[0].message)
+    assert label(nodes(drawn)["note"]) == drawn.note
+    cells = [n for n in nodes(drawn) if re.fullmatch(r"r\d+t\d+", n)]
+    assert len(cells) <= unrolled.MAX_BOXES
+    with pytest.warns(UserWarning, match=r"5 columns of 60"):
+        drawn = viz.draw_unrolled(nn.RNN(3, 4, num_layers=6), 100, columns=range(60))
+    assert {"r0t1", "r0t3", "r0t59", "r0t60"} <= set(nodes(drawn))
+    assert viz.draw_unrolled(nn.LSTM(3, 4), 50).note == ""
 
 
 def test_an_unknown_input_size_asks_for_x():
@@ -897,9 +904,9 @@ def test_the_command_writes_a_picture(any_renderer, tmp_path, capsys):
 
 
 def test_the_command_prints_dot(capsys, tmp_path):
-    assert main(["gru", "--variant", "simplified", "--detail", "ops", "--steps", "1"]) == 0
+    assert main(["gru", "--variant", "simplified", "--level", "op", "--steps", "1"]) == 0
     printed = capsys.readouterr().out
-    assert printed == viz.draw_unrolled(nn.GRU(3, 4, variant="simplified"), 1, detail="ops").dot
+    assert printed == viz.draw_unrolled(nn.GRU(3, 4, variant="simplified"), 1, level="op").dot
     assert main(["rnn", "--nonlinearity", "relu", "--dot", "-o", str(tmp_path / "a.dot")]) == 0
     assert capsys.readouterr().out == (tmp_path / "a.dot").read_text(encoding="utf-8")
 
@@ -935,7 +942,6 @@ def test_bad_options_of_the_command(arguments, capsys):
     ("arguments", "message"),
     [
         ("lstm --dropout 1.5", "1.5"),
-        ("lstm --steps 9999", "Draw fewer steps"),
         ("lstm -o {}/picture.jpg", ".svg"),
         ("lstm -o {}/nowhere/picture.dot", "nowhere"),
     ],

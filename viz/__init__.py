@@ -7,11 +7,11 @@ network does: its state, its gradients, its training.
 
 from .colour import ColouredText, colour_text
 from .curves import training
-from .flow import gradient_flow
+from .gradients import gradient_flow
 from .heatmaps import heatmap
 from .recording import draw
+from .records import Record, record
 from .render import Picture, RenderError
-from .states import Record, record
 from .units import PROPERTIES, Unit, Units, find_units
 from .unrolled import draw_unrolled
 

@@ -22,7 +22,7 @@ from tinyseq.checkpoint import write_atomically
 from tinyseq.text import Vocabulary
 
 from .heatmaps import check_unit, is_signed, limit_of
-from .states import record
+from .records import record
 from .symbols import visible
 
 if TYPE_CHECKING:

@@ -1,122 +1,156 @@
-"""`gradient_flow`: how much of a loss's gradient is left so many steps before it."""
+"""What flowed along the arrows: the norm of each value and of the loss's gradient with respect to
+it, and how that looks: dark and wide is much, pale and thin is little, on a scale of powers of ten.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-import tinyseq as ts
-from tinyseq import graph, nn
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.backprop import grad
+from tinyseq.errors import GraphError
+from tinyseq.graph import identity
+from tinyseq.tensor import Tensor
 
-from .plots import DASHES, LINES, new_plot
-from .states import as_module, as_sequence, tapped
+from . import style
+from .timeline import Source, Timeline
+from .wording import width
 
+if TYPE_CHECKING:
+    from .drawing import Drawing
 
-def gradient_flow(
-    modules: nn.Module | Mapping[str, nn.Module],
-    x: Any,
-    loss: Callable[[Tensor], Tensor] | None = None,
-    *,
-    name: str = "h",
-    title: str = "How far back the gradient of the last step reaches",
-) -> Any:
-    """‖∂loss/∂h⟨t⟩‖ by lag, T − t, a line a layer, on a logarithmic axis: a `Plot`.
-
-    The norm is over the units of a sequence, and its mean is over the batch. The last step has lag
-    0. A gradient that vanishes falls in a straight line, as an RNN's does; that which an LSTM's
-    memory carries falls less. It runs in `nn.evaluation`, and no ``.grad`` is touched. ``data``
-    holds the norms by label, (T,), the first one that of lag 0; one that is exactly 0 is not drawn.
-
-    Args:
-        modules: a layer or a Module with recurrent layers inside, or several to compare, by label.
-        x: what they take, (T, B, D), or whole numbers (T, B).
-        loss: a function of what the module gives (of a tuple, the first part): a single number,
-            Σ y⟨T⟩ when left out, the sum of the last outputs.
-        name: which part of the state, of each layer that has it.
-
-    Raises:
-        ValueError: a module without recurrent layers, or without a state of that name; a loss that
-            is no single number; a gradient that is not finite.
-        RenderError: matplotlib is not installed.
-    """
-    several = modules if isinstance(modules, Mapping) else {"": modules}
-    norms: dict[str, np.ndarray] = {}
-    groups: list[tuple[int, int]] = []  # which module, which of its layers
-    for i, (label, module) in enumerate(several.items()):
-        found = _norms(module, x, loss, name)
-        for j, (path, values) in enumerate(found.items()):
-            # A module that has a single layer needs no name but its own.
-            shown = f"{label}, {path}" if label and len(found) > 1 else label or path
-            norms[shown] = values
-            groups.append((i, j))
-
-    figure = new_plot(7.0, 4.2)
-    axes = figure.add_subplot()
-    for (i, j), (label, values) in zip(groups, norms.items(), strict=True):
-        kind, variant = (i, j) if isinstance(modules, Mapping) else (j, 0)
-        drawn = np.where(values > 0, values, np.nan)
-        axes.plot(
-            np.arange(len(values)),
-            drawn,
-            color=LINES[kind % len(LINES)],
-            linestyle=DASHES[(variant + kind // len(LINES)) % len(DASHES)],
-            label=label,
-            marker="o" if len(values) < 20 else "",
-            markersize=3,
-        )
-    axes.set_yscale("log")
-    axes.set_xlabel("lag T − t, steps before the last one")
-    axes.set_ylabel(f"‖∂loss/∂{name}⟨t⟩‖, mean over the batch")
-    axes.set_title(title, parse_math=False)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.data = norms
-    return figure
+KINDS = ("gradient", "value")
+DECADES = 8  # of the scale at most; what is smaller looks like its lower end
+WIDTHS = (0.5, 4.0)
+SWATCH = 30.0
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
-def _norms(
-    module: nn.Module, x: Any, loss: Callable[[Tensor], Tensor] | None, name: str
-) -> dict[str, np.ndarray]:
-    """(T,) of each layer, from the last step that ran back to the first."""
-    module = as_module(module)
-    x = as_sequence(x)
-    if not isinstance(x, Tensor):
-        x = Tensor(x)
-    # Whatever was frozen: a gradient is asked for, and flows only through what needs one.
-    x = Tensor(x.detach().numpy(), None, x.dtype in FLOATS)
-    frozen = [p for p in module.parameters() if not p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad = True
-    try:
-        with nn.evaluation(module), tapped(module) as taps, graph.recorded(True):
-            result = module(x)
-            y = result[0] if isinstance(result, tuple | list) else result
-            value = y[-1].sum() if loss is None else loss(y)
-            states = {p: s for p, tap in taps.items() if (s := tap.running(name))}
-            if not states:
-                raise ValueError(
-                    f"{type(module).__name__} has no layer with a state {name!r}; there are "
-                    f"{', '.join(sorted({n for tap in taps.values() for n in tap.called or ()}))}."
-                )
-            if not isinstance(value, Tensor) or value.size != 1:
-                raise ValueError(
-                    f"the loss is {value!r}, not a Tensor of a single number. Sum it, or take its "
-                    "mean."
-                )
-            gradients = iter(ts.grad(value, [h for steps in states.values() for h in steps]))
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad = False
-    out = {}
-    for path, steps in states.items():
-        each = [next(gradients).numpy().astype(np.float64) for _ in steps]
-        lengths = [np.sqrt((g.reshape(len(g), -1) ** 2).sum(axis=1)).mean() for g in each]
-        out[path] = np.array(lengths[::-1])
-        if not np.isfinite(out[path]).all():
+class Flow:
+    """Norms by the value that flows: ``‖v‖`` and ``‖∂L/∂v‖``, over the batch and all units."""
+
+    def __init__(
+        self,
+        kind: str,
+        root: Tensor,
+        order: Sequence[Tensor],
+        line: Timeline,
+        scale: tuple[float, float] | None = None,
+    ) -> None:
+        if kind == "gradient" and root.size != 1:
             raise ValueError(
-                f"the gradient of {name} in {path} is not finite: it explodes, or the loss does."
+                f"flow='gradient' needs one number to start from, such as a loss, not a tensor of "
+                f"shape {root.shape}. Sum what you mean, or use flow='value'."
             )
-    return out
+        self.kind = kind
+        self.line = line
+        wanted = {identity(t): t for t in _flowing(line)}
+        self.values = _values(order, wanted.keys())
+        self.gradients = _gradients(root, wanted.values()) if root.size == 1 else {}
+        chosen = self.gradients if kind == "gradient" else self.values
+        norms = [n for t in wanted.values() for n in self._norms(chosen, t) if n > 0]
+        high = max((n for n in norms if math.isfinite(n)), default=1.0)
+        low = max(min(norms, default=1.0), high / 10.0**DECADES)
+        low, high = scale or (low, high)
+        self.high = math.ceil(math.log10(high))
+        self.low = min(math.floor(math.log10(low)), self.high - 1)
+
+    def _norms(self, found: dict[int, np.ndarray], tensor: Tensor) -> list[float]:
+        array = found.get(identity(tensor))
+        return [] if array is None else [float(np.linalg.norm(array))]
+
+    def norm(self, source: Source, kind: str) -> float | None:
+        """Of one value; `None` where it is not known, of a constant's gradient, say."""
+        tensor = self.line.stands_for.get(identity(source.tensor), source.tensor)
+        array = (self.gradients if kind == "gradient" else self.values).get(identity(tensor))
+        if array is None:
+            return None
+        if source.step is not None and array.ndim:
+            axis = 0 if source.step < array.shape[0] else 1
+            array = array.take(source.step, axis)
+        return float(np.linalg.norm(array))
+
+    def told(self, source: Source) -> dict[str, float]:
+        """Everything that is known of a value, by kind."""
+        found = {kind: self.norm(source, kind) for kind in KINDS}
+        return {kind: norm for kind, norm in found.items() if norm is not None}
+
+    def look(self, source: Source) -> style.Look:
+        """How the arrow looks that carries it."""
+        norm = self.norm(source, self.kind)
+        if norm is None:
+            return {"color": style.UNKNOWN, "penwidth": WIDTHS[0]}
+        if not norm > 0:  # nothing at all, or no number
+            return {"color": style.UNKNOWN, "penwidth": WIDTHS[0], "style": "dotted"}
+        return self._at(math.log10(norm) if math.isfinite(norm) else self.high)
+
+    def _at(self, power: float) -> style.Look:
+        part = (power - self.low) / (self.high - self.low)
+        part = min(max(part, 0.0), 1.0)
+        colour = style.between(style.FLOWS[self.kind], part)
+        return {"color": colour, "penwidth": WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * part}
+
+    def words(self, source: Source) -> list[str]:
+        """The same for a tooltip."""
+        signs = {"gradient": "‖∂L/∂v‖", "value": "‖v‖"}
+        return [f"{signs[kind]} = {norm:.3g}" for kind, norm in self.told(source).items()]
+
+    def scale(self) -> list[tuple[str, style.Look]]:
+        """A power of ten and its look, smallest first."""
+        powers = range(self.low, self.high + 1)
+        return [(f"10{str(p).translate(_RAISED)}", self._at(p)) for p in powers]
+
+
+def draw_legend(drawing: Drawing, flow: Flow) -> None:
+    """The scale, below the picture."""
+    title = {
+        "gradient": "‖∂L/∂v‖, the gradient that flowed back along the arrow of v",
+        "value": "‖v‖, the value that flowed along the arrow",
+    }[flow.kind]
+    x, y = 0.0, -22.0
+    for n, (text, look) in enumerate(flow.scale()):
+        drawing.node(
+            f"legend{n}", "legend", x + SWATCH / 2, y, SWATCH, float(look["penwidth"]), label="",
+            fillcolor=look["color"], color=look["color"], penwidth=0,
+        )  # fmt: skip
+        drawing.print(f"legend{n}text", text, x + SWATCH / 2, y - 11, 8)
+        x += SWATCH + 2
+    drawing.print("legend", title, x + 10 + width(title, 9) / 2, y - 4, 9)
+
+
+def _flowing(line: Timeline) -> Iterable[Tensor]:
+    """Every value of the boxes that were read, and what goes into them, as it was recorded."""
+    for row in line.rows:
+        for box in (row.read or row.boxes).values():
+            for tensor in [*box.ops, *(source.tensor for _, source in line.inputs(box))]:
+                yield line.stands_for.get(identity(tensor), tensor)
+
+
+def _values(order: Sequence[Tensor], wanted: Iterable[int]) -> dict[int, np.ndarray]:
+    """The contents of values. A recording keeps only what gradients need: the rest is computed
+    again.
+    """
+    found: dict[int, np.ndarray] = {}
+    with np.errstate(all="ignore"):
+        for t in order:
+            node = t.node
+            if node is None or node.op is None:
+                found[identity(t)] = t._data
+            elif node.output is not None:
+                found[id(node)] = node.output._data
+            else:
+                arrays = (found[identity(x)] for x in node.inputs)
+                found[id(node)] = np.asarray(node.op.forward(*arrays, **node.attrs))
+    return {key: found[key] for key in wanted if key in found}
+
+
+def _gradients(root: Tensor, wanted: Iterable[Tensor]) -> dict[int, np.ndarray]:
+    """Of the loss, with respect to each; no ``.grad`` is touched and the recording is kept."""
+    asked = [t for t in wanted if t.requires_grad and not t.elsewhere]
+    if not asked:
+        raise GraphError("nothing that is drawn requires a gradient, so none flowed back.")
+    found = grad(root, asked, retain_graph=True)
+    return {identity(t): g._data for t, g in zip(asked, found, strict=True)}

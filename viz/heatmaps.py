@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .plots import new_plot
-from .states import Record
+from .records import Record
 from .symbols import visible
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ class Op:
     name: str  # what the code calls the value
     look: style.Look
     size: tuple[float, float]
+    gate: str = ""  # that it belongs to
 
 
 @dataclass

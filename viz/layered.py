@@ -7,6 +7,7 @@ squares.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,15 +104,20 @@ def _order(layers: list[list[Key]], links: Sequence[Edge], left: set[Key], right
         below.setdefault(head, []).append(tail)
         above.setdefault(tail, []).append(head)
 
-    def cost() -> float:
-        place = {k: i for layer in layers for i, k in enumerate(layer)}
-        crossings = 0
-        for layer in layers:
-            ends = sorted((place[k], place[other]) for k in layer for other in above.get(k, ()))
-            crossings += sum(a[1] > b[1] for a, b in itertools.combinations(ends, 2) if a[0] < b[0])
-        off = sum(place[k] for k in left & place.keys())
-        off += sum(len(layer) - 1 - place[k] for layer in layers for k in layer if k in right)
-        return crossings + 0.3 * off
+    def cost(*rows: int) -> float:
+        """Crossings above some layers, and how far nodes are from the sides they belong to."""
+        total = 0.0
+        for r in rows:
+            place = {k: i for i, k in enumerate(layers[r])}
+            over = {k: i for i, k in enumerate(layers[r + 1])} if r + 1 < len(layers) else {}
+            ends = sorted((place[k], over[other]) for k in place for other in above.get(k, ()))
+            passed: list[int] = []
+            for _, end in ends:  # a line crosses those that began before it and end behind it
+                total += len(passed) - bisect.bisect_right(passed, end)
+                bisect.insort(passed, end)
+            total += 0.3 * sum(place[k] for k in left & place.keys())
+            total += 0.3 * sum(len(place) - 1 - place[k] for k in right & place.keys())
+        return total
 
     def sort(layer: list[Key], neighbours: Mapping[Key, list[Key]]) -> None:
         place = {k: i / max(len(row) - 1, 1) for row in layers for i, k in enumerate(row)}
@@ -123,24 +129,28 @@ def _order(layers: list[list[Key]], links: Sequence[Edge], left: set[Key], right
 
         layer.sort(key=mean)
 
-    best, lowest = [list(layer) for layer in layers], cost()
+    every = range(len(layers))
+    best, lowest = [list(layer) for layer in layers], cost(*every)
     for sweep in range(12):
         upwards = sweep % 2 == 0
         for layer in layers if upwards else reversed(layers):
             sort(layer, below if upwards else above)
-        if cost() < lowest:
-            best, lowest = [list(layer) for layer in layers], cost()
+        if (now := cost(*every)) < lowest:
+            best, lowest = [list(layer) for layer in layers], now
     layers[:] = best
-    swapped = True
-    while swapped:  # and what exchanging two neighbours still improves
+    for _ in range(12):  # and what exchanging two neighbours still improves
         swapped = False
-        for layer in layers:
+        for r, layer in enumerate(layers):
+            touched = range(max(r - 1, 0), r + 1)
+            before = cost(*touched)
             for i in range(len(layer) - 1):
                 layer[i], layer[i + 1] = layer[i + 1], layer[i]
-                if (now := cost()) < lowest:
-                    lowest, swapped = now, True
+                if (now := cost(*touched)) < before - 1e-9:
+                    before, swapped = now, True
                 else:
                     layer[i], layer[i + 1] = layer[i + 1], layer[i]
+        if not swapped:
+            break
 
 
 def _positions(

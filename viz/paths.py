@@ -40,14 +40,19 @@ class Path:
             self._points += [(a, b + middle), (c, d - middle), (c, d)]
         return self
 
-    def pos(self, arrow: float) -> str:
-        """The attribute, with the last ``arrow`` points of the way left to the arrow's head."""
+    def pos(self, arrow: float, short: float = 0.0) -> str:
+        """The attribute, with the last ``arrow`` points of the way left to the arrow's head, which
+        ends so ``short`` of the last point; 0 is for lines without one.
+        """
         points = list(self._points)
+        if not arrow:
+            return " ".join(at(x, y) for x, y in points)
         (a, b), (c, d) = (
             next((p for p in reversed(points[:-1]) if math.dist(p, points[-1]) > 0.05), points[0]),
             points[-1],
         )
         length = math.dist((a, b), (c, d)) or 1.0
+        c, d = c - (c - a) / length * short, d - (d - b) / length * short
         points[-1] = (c - (c - a) / length * arrow, d - (d - b) / length * arrow)
         return f"e,{at(c, d)} " + " ".join(at(x, y) for x, y in points)
 

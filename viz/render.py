@@ -6,8 +6,8 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,14 @@ class RenderError(RuntimeError):
 class Picture:
     """A graph as DOT text, rendered when asked. A notebook shows it as SVG by itself.
 
-    ``dot``: the DOT text; it needs no renderer.
+    ``dot``: the DOT text; it needs no renderer. ``note``: what was left out, where the whole would
+    have been too large to be read. ``data``: where a picture shows what flowed, what is known of
+    each arrow by its id in the SVG: the norm of the ``value`` and of the ``gradient``.
     """
 
     dot: str
+    note: str = ""
+    data: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def svg(self) -> str:
         """The picture as SVG text. Raises `RenderError` when there is no renderer."""
@@ -65,7 +69,10 @@ class Picture:
         return path
 
     def _repr_svg_(self) -> str | None:
-        return self.svg() if find_renderer() else None
+        try:
+            return self.svg()
+        except (RenderError, OSError):  # a notebook then shows the DOT text, not a traceback
+            return None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         svg = self._repr_svg_()

@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -19,8 +19,11 @@ from tinyseq import graph, nn, random
 from tinyseq.graph import identity
 from tinyseq.tensor import FLOATS, Tensor
 
+from .columns import Columns, shortened
 from .expanded import expanded
-from .timeline import Source, Timeline, flatten, read, recorded
+from .flow import Flow
+from .reading import count_steps, read
+from .timeline import Source, Timeline, flatten, recorded
 from .wording import shape_text
 
 
@@ -29,11 +32,14 @@ class Run:
     """One forward pass, and what is known about it besides the recording."""
 
     line: Timeline
-    module: nn.Module
-    x: Tensor
-    batch: int | None  # how long the batch axis is, when that says nothing else
+    columns: Columns
+    modules: dict[tuple[str, str], nn.Module]  # by the first part of a scope and the dotted rest
     names: dict[int, str]  # parameters and constants by identity, dotted
-    called: dict[int, tuple[Tensor, str]]  # what the code calls a value
+    x: Tensor | None = None  # the input of all steps, where that is one tensor
+    time_axis: int = 0
+    batch: int | None = None  # how long the batch axis is, when that says nothing else
+    called: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  # what the code calls it
+    flow: Flow | None = None
 
 
 class Function(nn.Module):
@@ -56,8 +62,12 @@ def _named_like(function: Callable[..., Any]) -> nn.Module:
 _LAYERS = (nn.Recurrent, nn.Bidirectional, nn.Stacked, nn.Reversed)
 
 
-def run(layer: Any, steps: int, x: Any, state: Any) -> Run:
-    """Run ``layer`` (a cell is made a layer first) on ``x``, or on anything of so many steps."""
+def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Columns]) -> Run:
+    """Run ``layer`` (a cell is made a layer first) on ``x``, or on anything of so many steps.
+
+    ``choose`` says which of the steps are shown. All steps of a recurrence are alike: where the
+    input is made up, a few stand for those that are not shown.
+    """
     module = layer if isinstance(layer, nn.Module) else _named_like(layer)
     inside = [m for _, m in module.named_modules()]
     starts = hasattr(module, "initial_state") or state is not None
@@ -71,9 +81,11 @@ def run(layer: Any, steps: int, x: Any, state: Any) -> Run:
     floats = [t.dtype for t in tensors.values() if t.dtype in FLOATS]
     dtype = floats[0] if floats else np.dtype(np.float32)
     batch = None
+    columns: Columns | None = None
     batch_first = getattr(module, "batch_first", False)
     if x is None:
         size = _input_size(module)
+        steps, columns = shortened(choose(steps))
         taken = {n for t in tensors.values() for n in t.shape} | {size, steps}
         batch = next(p for p in itertools.count(7) if p not in taken and _prime(p))
         shape = (batch, steps, size) if batch_first else (steps, batch, size)
@@ -97,15 +109,24 @@ def run(layer: Any, steps: int, x: Any, state: Any) -> Run:
     if isinstance(result, tuple | list) and len(result) == 2 and (ys := flatten(result[0])):
         outputs, final = made[: len(ys)], made[len(ys) :]
     start = flatten(state)
+    if columns is None:
+        columns = choose(count_steps(graph.topological(*outputs, *final)))
     line = read(
         outputs,
         final,
         start if len(start) == len(final) else (),
         inputs={identity(x): time_axis} if x.ndim > time_axis else {},
+        shown=columns.shown,
     )
-    _find_lookups(line, x, time_axis)
+    find_lookups(line, x, time_axis)
     names = {identity(t): name for name, t in tensors.items()}
-    return Run(line, module, x, batch, names, called)
+    modules = modules_of(module)
+    return Run(line, columns, modules, names, x, time_axis, batch, called)
+
+
+def modules_of(module: nn.Module) -> dict[tuple[str, str], nn.Module]:
+    """The modules within by their path in a scope: the root goes by the name of its class."""
+    return {(type(module).__name__, name): m for name, m in module.named_modules()}
 
 
 def _prime(n: int) -> bool:
@@ -181,7 +202,7 @@ def _locals() -> Iterator[dict[int, tuple[Tensor, str]]]:
         sys.setprofile(before)
 
 
-def _find_lookups(line: Timeline, x: Tensor, axis: int) -> None:
+def find_lookups(line: Timeline, x: Tensor, axis: int) -> None:
     """Whole numbers enter an embedding as an index, not as an input: count them as one."""
     if x.dtype in FLOATS or x.ndim <= axis:
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,13 @@ from tinyseq import nn
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from . import style
+from .gates import find_gates
 from .inside import Inside, Op, lay_out, port, shown
+from .loss import find_loss
 from .running import Run
 from .timeline import Box, Row, Slot, Source, recorded
-from .wording import constant_text, shape_text, short, sign, step_name, width
+from .wording import constant_text, counted, shape_text, short, sign, step_name, width
 
 # Distances, in points.
 CHIP, CHIP_GAP = 18.0, 4.0  # a parameter's height, and what is left between two
@@ -21,6 +25,9 @@ RAIL = 17.0  # below a row: the line that hands its parameters to every step
 BAND = 28.0  # the height of a layer that works on all steps at once
 VALUE = 34.0  # the height of x or y with its shape
 AIR = 24.0  # between rows
+GAP = 78.0  # how wide the box is that stands for the steps left out
+SLIM, SLIM_GAP = 4.0, 8.0  # a step without words, and what is left between two
+LOOP = 34.0  # how far the state of a rolled layer swings out
 
 
 @dataclass
@@ -35,6 +42,7 @@ class Place:
     x: float = 0.0
     y: float = 0.0
     inside: Inside | None = None
+    slim: bool = False
 
     @property
     def left(self) -> float:
@@ -53,47 +61,72 @@ class Place:
         return self.y + self.h / 2
 
 
-def step_number(box: Box) -> int:
-    """The step as it is written: from 1, as in the notes."""
-    assert box.step is not None
-    return box.step + 1
-
-
 class Sheet:
     """Everything that is drawn, measured and placed; y goes up."""
 
-    def __init__(self, ran: Run, opened: bool) -> None:
+    def __init__(self, ran: Run, level: str, names: Mapping[str, str]) -> None:
         self.ran = ran
         self.line = ran.line
-        self.opened = opened
-        self.time_axis = 1 if getattr(ran.module, "batch_first", False) else 0
-        self.modules = dict(ran.module.named_modules())
+        self.columns = ran.columns
+        self.opened = level == "op"
+        self.rolled = level == "layer"
+        self.names = names  # what to call x, y and the parts of the state instead
         self.row_number = {row: i for i, row in enumerate(self.line.rows)}
         self.starts = {
-            identity(slot.start.tensor): step_name(slot.name, self._startstep_number(row))
+            identity(slot.start.tensor): self.called(slot.name, self.start_number(row))
             for row in self.line.rows
             for slot in row.slots
             if slot.start
         }
-        self.shown_above = self._find_shown_above()
+        self.loss = find_loss(self.line)
+        if self.loss is not None:  # it is drawn above the rows
+            self.line.rows.remove(self.loss.box.row)
+        self.exits = self._find_exits()
         self.chips = self._find_chips()
         self.places = {box: self._measure(box) for box in self.boxes()}
         self._arrange()
 
     # -- what there is ---------------------------------------------------------------------------
 
+    def called(self, name: str, number: int | None) -> str:
+        """A value of one step as it is written: h⟨3⟩, and of any step where there is one box."""
+        name = self.names.get(name, name)
+        if self.rolled:
+            return f"{name}⟨t⟩"
+        return name if number is None else step_name(name, number)
+
+    def start_number(self, row: Row) -> int:
+        """The step, as it is written, before the first of a row."""
+        return self.columns.steps + 1 if row.reverse else 0
+
+    def is_input(self, source: Source) -> bool:
+        """Is it x of one step?"""
+        given = source.tensor.node is None and not isinstance(source.tensor, nn.Parameter)
+        return given and source.step is not None
+
+    def is_x(self, tensor: Tensor) -> bool:
+        return any(self.is_input(source) for source in self.line.sources[identity(tensor)])
+
     def boxes(self) -> Iterator[Box]:
         return (box for row in self.line.rows for box in row.boxes.values())
 
-    def _find_shown_above(self) -> set[int]:
-        """Ids of the values that leave their box upwards: to another row, or as an output."""
+    def _find_exits(self) -> set[tuple[Row, int]]:
+        """The ops, by row and position, whose value leaves the box upwards in some step: to another
+        row, or as an output. There is a way out for them in every step, so that all look alike.
+        """
         ids = {identity(source.tensor) for _, found in self.line.outputs for source in found}
         for box in self.boxes():
             for _, source in self.line.inputs(box):
-                maker = self.line.box.get(identity(source.tensor))
+                maker = self.line.maker(source.tensor)
                 if maker is not None and maker.row is not box.row:
                     ids.add(identity(source.tensor))
-        return ids
+        ids |= {identity(source.tensor) for source in self.loss.sources} if self.loss else set()
+        return {
+            (box.row, i)
+            for box in self.boxes()
+            for i, op in enumerate(box.ops)
+            if identity(op) in ids
+        }
 
     def _find_chips(self) -> dict[int, tuple[Tensor, list[tuple[Tensor, Box]]]]:
         """Parameters, and constants that belong to the module: each with the ops that use it."""
@@ -102,7 +135,7 @@ class Sheet:
             for op, source in self.line.inputs(box):
                 tensor = source.tensor
                 belongs = identity(tensor) in self.ran.names or tensor.requires_grad
-                is_value = tensor is self.ran.x or identity(tensor) in self.starts
+                is_value = self.is_input(source) or identity(tensor) in self.starts
                 if tensor.node is None and belongs and not is_value:
                     chips.setdefault(identity(tensor), (tensor, []))[1].append((op, box))
         return chips
@@ -113,7 +146,8 @@ class Sheet:
 
     def name_of(self, tensor: Tensor) -> str:
         """A parameter's own name: the path to it stands above."""
-        name = self.ran.names.get(identity(tensor), tensor.name or "initial state")
+        plain = "parameter" if isinstance(tensor, nn.Parameter) else "leaf"
+        name = self.ran.names.get(identity(tensor), tensor.name or plain)
         return name.rpartition(".")[2]
 
     def home_of(self, row: Row) -> str:
@@ -125,16 +159,50 @@ class Sheet:
         depth = len(box.row.scope) + (box.step is not None)
         within = {recorded(op).scope[depth : depth + 1] for op in box.ops}
         scope = box.row.scope + (within.pop() if len(within) == 1 else ())
-        module = self.modules.get(".".join(scope[1:]))
+        module = self.ran.modules.get((scope[0], ".".join(scope[1:]))) if scope else None
         if isinstance(module, nn.Recurrent):
             module = module.cell
         if module is None:
-            return short(scope[-1]) if scope else ""
+            named = [part for part in scope if part != "cell"]
+            return short(named[-1] if named else ", ".join(sign(op, {}) for op in box.ops))
         if box.step is None and any(m is not module for _, m in module.named_modules()):
             return short(", ".join(sign(op, {}) for op in box.ops))  # what a container does itself
         whole = repr(module)
         says_more = box.step is None and "\n" not in whole and not list(module.parameters())
         return short(whole if says_more else type(module).__name__)
+
+    def given(self, sources: list[Source]) -> list[tuple[Source, int | None]]:
+        """Those of some values that are shown, and in which column."""
+        found = []
+        for source in sources:
+            maker = self.line.maker(source.tensor)
+            if maker is None:
+                continue
+            step = maker.step if source.step is None else source.step
+            if step is None:  # a layer on all steps at once, or on what is above one of them
+                columns = {
+                    box.step if box is not None and s.step is None else s.step
+                    for _, s in self.line.inputs(maker)
+                    for box in [self.line.box.get(identity(s.tensor))]
+                    if box is not None
+                }
+                step = columns.pop() if len(columns) == 1 else None
+            if step is None or step in self.column:
+                found.append((source, step))
+        return found
+
+    def step_shape(self, source: Source) -> str:
+        """The shape of a value, of one step where it holds all."""
+        shape, axis = source.tensor.shape, self.ran.time_axis
+        if source.step is not None and len(shape) > axis:
+            shape = shape[:axis] + shape[axis + 1 :]
+        return shape_text(shape, self.ran.batch)
+
+    def input_shape(self, source: Source) -> str:
+        """The shape of x of one step, from the sequence it is part of or as it is."""
+        if identity(source.tensor) in self.line.of_one_step:
+            return shape_text(source.tensor.shape, self.ran.batch)
+        return self.step_shape(source)
 
     # -- how large, and where --------------------------------------------------------------------
 
@@ -143,7 +211,9 @@ class Sheet:
         title = self._title(box)
         if box.step is None:
             return Place(box, name, title, 0.0, BAND)
-        name += f"t{box.step + 1}"
+        name += f"t{self.columns.number[box.step]}"
+        if box.step in self.columns.slim:
+            return Place(box, name, "", SLIM, 48.0, slim=True)
         if not self.opened:
             more = 20.0 * max(0, len(box.row.slots) - 2)
             return Place(box, name, title, max(width(title, 12) + 26, 84.0), 48.0 + more)
@@ -170,54 +240,89 @@ class Sheet:
                         uses_parameter = True
                     elif any(source.key == s.key for s, _, _ in carried):
                         pass
-                    elif source.tensor.node is None and source.tensor is not self.ran.x:
+                    elif self.line.hidden(source.tensor) is not None:
+                        edges.append((port(source), i))
+                    elif source.tensor.node is None and not self.is_input(source):
                         folded[n] = self.starts.get(key) or constant_text(source.tensor)
                     else:
                         edges.append((port(source), i))
             edges += [(port(source), i) for source in self.line.lookups.get(identity(op), ())]
             if i in slots:
-                name = step_name(slots[i].name, step_number(box))
+                name = self.called(slots[i].name, self.number(box))
             else:
                 name = self.ran.called.get(identity(op), (op, ""))[1]
             ops[i] = shown(op, sign(op, folded), name, uses_parameter)
-            if identity(op) in self.shown_above:
+            if (box.row, i) in self.exits:
                 edges.append((i, ("out", i)))
+        between = [(a, b) for a, b in edges if isinstance(a, int) and isinstance(b, int)]
+        kinds = {i: node.op.name for i, op in enumerate(box.ops) if (node := recorded(op)).op}
+        names = {i: op.name for i, op in ops.items() if op.name}
+        gates = find_gates(kinds, between, names, slots)
+        colours = dict(
+            zip(dict.fromkeys(gates[i] for i in sorted(gates)), style.GATES, strict=False)
+        )
+        for i, gate in gates.items():
+            ops[i].gate = gate
+            ops[i].look = ops[i].look | {"fillcolor": colours.get(gate, "white")}
         takes = {box.position[identity(op)] for _, op, _ in carried}
         ends = (set(slots), takes) if box.row.reverse else (takes, set(slots))
         return lay_out(ops, edges, *ends)
+
+    def number(self, box: Box) -> int:
+        """The step of a box as it is written."""
+        assert box.step is not None
+        return self.columns.number[box.step]
 
     def carried_into(self, box: Box) -> list[tuple[Source, Tensor, Slot | None]]:
         """What a step takes from the step before or, at first, from the initial state.
 
         As (value, op, slot); no slot stands for what comes from further back in the same row.
         """
-        boxes = list(box.row.boxes.values())
-        i = boxes.index(box)
+        row = box.row
+        before = row.read.get(box.step - row.way) if box.step is not None else None
+        is_first = next(iter(row.read.values()), None) is box
         found: list[tuple[Source, Tensor, Slot | None]] = []
-        for op, source in self.line.inputs(box):
-            maker = self.line.box.get(identity(source.tensor))
-            if i and maker is boxes[i - 1]:
-                position = maker.position[identity(source.tensor)]
-                found.append((source, op, next(s for s in box.row.slots if s.position == position)))
-            elif maker is not None and maker.row is box.row:
-                found.append((source, op, None))
-            elif i == 0:
-                starts = (s for s in box.row.slots if s.start and s.start.key == source.key)
-                found += [(source, op, slot) for slot in starts]
+        for op in box.ops:
+            for i, x in enumerate(recorded(op).inputs):
+                for source in self.line.sources[identity(x)]:
+                    maker = self.line.box.get(identity(source.tensor))
+                    if maker is box:
+                        continue
+                    if maker is not None and maker is before:
+                        position = maker.position[identity(source.tensor)]
+                        slot = next(s for s in row.slots if s.position == position)
+                        found.append((source, op, slot))
+                    elif maker is not None and maker.row is row:
+                        found.append((source, op, None))
+                    elif is_first:
+                        starts = (s for s in row.slots if s.start and s.start.key == source.key)
+                        found += [(source, op, slot) for slot in starts]
+                    elif maker is None and (
+                        taken := row.takes.get((box.position[identity(op)], i))
+                    ):
+                        found.append((source, op, taken))  # its maker was passed over
+                    elif self.line.skipped.get(identity(source.tensor)) == row.scope:
+                        found.append((source, op, None))
         return found
 
     def _arrange(self) -> None:
         """Columns left to right, rows bottom to top."""
         columns = [place for place in self.places.values() if place.box.step is not None]
-        slots = max(len(row.slots) for row in self.line.rows if row.recurrent)
-        self.gutter = 44.0 + 12.0 * slots if self.opened else 58.0
+        recurrent = [row for row in self.line.rows if row.recurrent]
+        slots = max(len(row.slots) for row in recurrent)
+        longest = max(
+            (width(self.called(slot.name, n), 14) for row in recurrent for slot in row.slots
+             for n in self.columns.number.values()), default=0.0,
+        )  # fmt: skip
+        self.gutter = longest + (18 + 12.0 * slots if self.opened else 34)
+        before = self.gutter + max(longest, 30.0)  # the initial state and its shape
+        if self.rolled:
+            before = 2 * LOOP + 60 if any(row.reverse for row in recurrent) else 60
         self.wide = max(place.w for place in columns)
         texts = [self.chip_text(tensor) for tensor, _ in self.chips.values()]
         self.chip_width = max((width(text, 10) + 12 for text in texts), default=0.0)
         self.trunk = self.chip_width + 10
-        first = self.trunk + 34 + self.gutter + self.wide / 2
-        self.column = [first + t * (self.wide + self.gutter) for t in range(self.line.steps)]
-        self.left, self.right = self.column[0] - self.wide / 2, self.column[-1] + self.wide / 2
+        self._place_columns(self.trunk + 8 + before)
         y = VALUE
         for row in self.line.rows:
             places = [self.places[box] for box in row.boxes.values()]
@@ -232,7 +337,8 @@ class Sheet:
                 if place.box.step is None:
                     place.w, place.x = self.right - self.left, (self.left + self.right) / 2
                 else:
-                    place.w, place.x = self.wide, self.column[place.box.step]
+                    place.w = SLIM if place.slim else self.wide
+                    place.x = self.column[place.box.step]
                 if place.inside is not None:
                     layout = place.inside.layout
                     place.inside.x = place.x - layout.width / 2
@@ -240,9 +346,47 @@ class Sheet:
             y += half
         self.ceiling = y + AIR
 
+    def _place_columns(self, left: float) -> None:
+        """Where the steps lie, and the boxes that stand for those between."""
+        self.column: dict[int, float] = {}
+        self.gap: dict[int, float] = {}  # the middle of the gap before the n-th column
+        self.left = x = left
+        for n, gap in enumerate(self.columns.gaps):
+            if gap and not self.rolled:
+                self.gap[n] = x + GAP / 2
+                x += GAP + self.gutter
+            if n < len(self.columns.shown):
+                wide, after = self._room(n)
+                self.column[self.columns.shown[n]] = x + wide / 2
+                self.right = x + wide
+                x += wide + after
+        if self.columns.gaps[-1] and not self.rolled:
+            self.right = x - self.gutter
+        self.slim_runs = [
+            ((self.column[run[0]] + self.column[run[-1]]) / 2, self._slim_text(run))
+            for slim, shown in itertools.groupby(self.columns.shown, self.columns.slim.__contains__)
+            if slim
+            for run in [list(shown)]
+        ]
+
+    def _room(self, n: int) -> tuple[float, float]:
+        """The width of the n-th column, and what is left behind it."""
+        shown, slim = self.columns.shown, self.columns.slim
+        here, there = (t in slim for t in (shown[n], shown[min(n + 1, len(shown) - 1)]))
+        wide = SLIM if here else self.wide
+        return wide, SLIM_GAP if here and there else 3 * SLIM_GAP if here or there else self.gutter
+
+    def _slim_text(self, run: list[int]) -> str:
+        """What is written under slim columns."""
+        before = [t for t in self.columns.shown if t < run[0]]
+        after = [t for t in self.columns.shown if t > run[-1]]
+        first = before[-1] + 1 if before else 0
+        last = after[0] if after else self.columns.steps
+        text = counted(last - first, "step")
+        if len(run) < last - first:
+            text += f", one in {run[1] - run[0]} drawn" if len(run) > 1 else ", one drawn"
+        return f"… {text} …"
+
     def chip_text(self, tensor: Tensor) -> str:
         batch = None if isinstance(tensor, nn.Parameter) else self.ran.batch
         return f"{short(self.name_of(tensor))}  {shape_text(tensor.shape, batch)}"
-
-    def _startstep_number(self, row: Row) -> int:
-        return step_number(next(iter(row.boxes.values()))) - (-1 if row.reverse else 1)

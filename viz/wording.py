@@ -17,7 +17,6 @@ _SYMBOLS = {
     "greater_equal": "≥", "equal": "=", "not_equal": "≠", "reshape": "reshape",
 }  # fmt: skip
 _COMMUTATIVE = ("add", "mul")
-_SUBSCRIPTS = str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
 
 
 def check_recorded(tensors: Collection[Tensor]) -> None:
@@ -92,8 +91,13 @@ def shape_text(shape: tuple[int, ...], batch: int | None = None) -> str:
 
 
 def step_name(name: str, t: int) -> str:
-    """x, 3 → x₃. Subscripts are characters: not every renderer lowers text by itself."""
-    return f"{name}{str(t).translate(_SUBSCRIPTS)}"
+    """x, 3 → x⟨3⟩, as in the lecture notes. On the line: not every renderer raises text."""
+    return f"{name}⟨{t}⟩"
+
+
+def counted(n: int, thing: str) -> str:
+    """``1 step``, ``10 000 steps``."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}".replace(",", " ")
 
 
 def short(name: str, limit: int = 28) -> str:

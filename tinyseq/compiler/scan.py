@@ -7,7 +7,8 @@ attributes, the shapes behind the batch, the dtype, and which gradients are want
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -104,6 +105,7 @@ class _Call:
     ) -> None:
         self.run, self.cell, self.order = run, cell, order
         self.running, self.noise, self.states = running, noise, states
+        self.steps = run.memory.outputs[0][2][0]
         self.path = recording.scope
 
     def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
@@ -112,6 +114,30 @@ class _Call:
         reverse = bool(self.run.memory.reverse)
         with within(self.path), recorded(True):
             return unroll(self.cell, x, tuple(state), reverse, self.running, noise=self.noise)
+
+    def some(self, inputs: Sequence[Tensor], steps: Collection[int]) -> tuple[Tensor, State]:
+        """As `unrolled`, with zeros in place of what each run of other steps makes."""
+        x, state = inputs[0], tuple(inputs[1 : 1 + self.states])
+        reverse, T = bool(self.run.memory.reverse), self.steps
+        shape = self.run.memory.outputs[0][2][1:]
+        parts = []
+        wanted = {t for t in steps if t < T} | {t for t in (0, 1, T - 2, T - 1) if 0 <= t < T}
+        with within(self.path), recorded(True):
+            for known, run in groupby(range(T)[:: -1 if reverse else 1], wanted.__contains__):
+                ts = sorted(run)
+                rows = slice(ts[0], ts[-1] + 1)
+                if known:
+                    running = None if self.running is None else self.running[rows]
+                    noise = _rows(self.noise, rows)
+                    part, state = unroll(
+                        self.cell, x[rows], state, reverse, running,
+                        noise=noise, first=ts[0],
+                    )  # fmt: skip
+                else:
+                    part = Tensor.wrap(np.zeros((len(ts), *shape), state[0].dtype))
+                    state = tuple(Tensor.wrap(np.zeros(s.shape, s.dtype)) for s in state)
+                parts.append(part)
+            return ops.concat(parts[::-1] if reverse else parts), state
 
     def again(self, inputs: Sequence[Tensor]) -> Tensor:
         """The same flat outputs, unrolled and recorded: for gradients of gradients."""
@@ -191,10 +217,12 @@ def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
 # -- for those who read recordings -----------------------------------------------------------------
 
 
-def expand(*tensors: Tensor) -> list[Tensor]:
+def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tensor]:
     """The same tensors, recorded as if every compiled layer they were made by had run unrolled.
 
     For reading alone, in a picture say: of the values only those of the steps are computed again.
+    ``steps``: those that are wanted, of a long sequence; what the others made is then left at 0, so
+    that only who made what of what is right, and not the values.
     """
     given = {identity(t): t for t in tensors}
     new: dict[int, Tensor] = {}
@@ -211,7 +239,7 @@ def expand(*tensors: Tensor) -> list[Tensor]:
             continue
         inputs = tuple(map(renewed, node.inputs))
         if node.op is _scan:
-            outputs[id(node)] = _replayed(node, inputs)
+            outputs[id(node)] = _replayed(node, inputs, steps)
         elif node.op is _piece and id(node.inputs[0].node) in outputs:
             place = (node.attrs["start"], node.attrs["stop"], node.attrs["shape"])
             new[identity(t)] = outputs[id(node.inputs[0].node)][place]
@@ -223,11 +251,20 @@ def expand(*tensors: Tensor) -> list[Tensor]:
     return list(map(renewed, tensors))
 
 
-def _replayed(node: Node, inputs: tuple[Tensor, ...]) -> dict[Any, Tensor]:
+def _rows(noise: Any, rows: slice) -> Any:
+    """Some rows of what a cell drew for a sequence."""
+    if noise is None:
+        return None
+    return tuple(_rows(n, rows) for n in noise) if isinstance(noise, tuple) else noise[rows]
+
+
+def _replayed(
+    node: Node, inputs: tuple[Tensor, ...], steps: Collection[int] | None
+) -> dict[Any, Tensor]:
     call: _Call = node.attrs["call"]
     if call.running is not None and (masked := inputs[0].node) is not None:
         inputs = (masked.inputs[1], *inputs[1:])  # `unroll` masks x itself
-    y, after = call.unrolled(inputs)
+    y, after = call.unrolled(inputs) if steps is None else call.some(inputs, steps)
     return dict(zip(call.run.memory.outputs, (y, *after), strict=True))
 
 

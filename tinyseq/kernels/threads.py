@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+import time
 from collections.abc import Callable
 
 import numba.core.config
@@ -125,8 +126,9 @@ class _Team:
     """The threads besides the caller's own.
 
     A number each says what is going on: the count of tasks, which the helpers watch, and a helper's
-    count of those it has done, which the caller watches. Who stops watching says so in a dictionary
-    and waits for a lock; who takes the entry out has to release it.
+    count of those it has done, which the caller watches. A helper that stops watching says so in a
+    dictionary and waits for a lock; who takes the entry out has to release it. The caller watches
+    on: in a `shared` task the helper's count changes in compiled code, which cannot release a lock.
     """
 
     def __init__(self, helpers: int) -> None:
@@ -137,9 +139,7 @@ class _Team:
         self._task: Callable[[int], None] | None = None
         self._parts = 0
         self._asleep: dict[int, bool] = {}
-        self._waiting: dict[int, bool] = {}
         self._go = [threading.Semaphore(0) for _ in range(helpers)]
-        self._done = [threading.Semaphore(0) for _ in range(helpers)]
         self._failed: list[BaseException] = []
         for i in range(helpers):
             threading.Thread(target=self._work, args=(i,), daemon=True, name="tinyseq").start()
@@ -147,6 +147,7 @@ class _Team:
     def _seen(self, place: int, value: int) -> bool:
         """Whether the count at this place is no longer the value, after a while of watching."""
         if _PLAIN:
+            time.sleep(1e-4)
             return int(self._counts[place]) != value
         return bool(_watch(self._address + 8 * place, value, _WATCH))
 
@@ -167,8 +168,6 @@ class _Team:
             except BaseException as error:
                 self._failed.append(error)
             self._counts[mine] = task
-            if self._waiting.pop(i, None):
-                self._done[i].release()
 
     def _share(self, first: int) -> None:
         assert self._task is not None
@@ -184,21 +183,26 @@ class _Team:
         self._counts[0] += 1
         self._wake()
 
+    def _joined(self) -> list[BaseException]:
+        """What failed of the last task that began, once every helper has done its parts."""
+        now = int(self._counts[0])
+        for i in range(self.helpers):
+            mine = (1 + i) * _LINE
+            while self._counts[mine] != now:
+                self._wake()  # it may have gone to sleep just before a `shared` task began
+                self._seen(mine, now - 1)
+        failed, self._failed = self._failed, []
+        return failed
+
     def run_shared(self, task: Callable[[int, np.ndarray], None], parts: int) -> None:
         """As `run`, for a task that begins and ends by itself; no more parts than threads."""
         counts = self._counts
         self._task, self._parts = lambda part: task(part, counts), parts
         self._wake()
-        before = int(counts[0])
         try:
             task(0, counts)
         finally:
-            if counts[0] != before:  # it did begin
-                for i in range(self.helpers):
-                    while counts[(1 + i) * _LINE] != before + 1:
-                        self._wake()  # it may have gone to sleep just before the task began
-                        self._seen((1 + i) * _LINE, before)
-            failed, self._failed = self._failed, []
+            failed = self._joined()
         if failed:
             raise failed[0]
 
@@ -206,17 +210,10 @@ class _Team:
         """Part 0 here, the others on the helpers; `free` is held by the caller."""
         self._task, self._parts = task, parts
         self._start()
-        now = int(self._counts[0])
         try:
             self._share(0)
         finally:
-            for i in range(self.helpers):
-                mine = (1 + i) * _LINE
-                if self._counts[mine] != now and not self._seen(mine, now - 1):
-                    self._waiting[i] = True
-                    if self._counts[mine] != now or self._waiting.pop(i, None) is None:
-                        self._done[i].acquire()
-            failed, self._failed = self._failed, []
+            failed = self._joined()
         if failed:
             raise failed[0]
 

@@ -100,13 +100,15 @@ def unroll(
     running: np.ndarray | None = None,
     hoist: bool = False,
     noise: Any = None,
+    first: int = 0,
 ) -> tuple[Tensor, State]:
     """The recurrence, step by step: the specification of everything that is faster.
 
     x (T, B, D) → outputs (T, B, H) and the last state. ``reverse`` runs from the last step to the
     first. ``running`` (T, B, 1) of booleans says which sequences have a step t; the state of the
     others stands still, and their output there is 0. ``hoist`` computes ``x[t] @ w`` for all steps
-    at once. ``noise`` is what the cell drew for the sequence: step t gets its row t.
+    at once. ``noise`` is what the cell drew for the sequence: step t gets its row t. ``first`` is
+    the number of the first step in what is recorded, for a part of a sequence.
     """
     T = x.shape[0]
     if running is not None:  # whatever lies behind an end, NaN too, is never read
@@ -115,7 +117,7 @@ def unroll(
     products: dict[int, Product] = {}
     path = graph.recording.scope
     for t in reversed(range(T)) if reverse else range(T):
-        with graph.scope(f"t={t}"):
+        with graph.scope(f"t={first + t}"):
             row = _Step.of(x, t, products, path) if hoist else x[t]
             new = cell(row, state) if noise is None else cell(row, state, noise=noise_at(noise, t))
             _check_state(cell, new, state)

@@ -1,0 +1,451 @@
+"""One graph at three levels, long sequences, computations that were recorded, and what flowed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_viz import SVG, edges, label, nodes, places, rises
+from tinyseq.viz import render
+from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
+
+import tinyseq as ts
+from tinyseq import graph, losses, nn, viz
+from tinyseq.errors import GraphError
+
+MODES = ("unroll", None, "compiled")
+
+
+class Model(nn.Module):
+    """x (T, B, 3) → scores (T, B, 2), or (B, 2) of the last step alone."""
+
+    def __init__(self, make=nn.RNN, last=False, **options):
+        self.rnn = make(3, 4, **options)
+        self.head = nn.Linear(4, 2)
+        self.last = last
+
+    def forward(self, x):
+        y, _ = self.rnn(x)
+        return self.head(y[-1] if self.last else y)
+
+
+def loss_of(model, steps=20, needs=True):
+    rng = np.random.default_rng(0)
+    x = ts.tensor(rng.normal(size=(steps, 2, 3)), np.float32, requires_grad=needs)
+    scores = model(x)
+    return losses.mse_loss(scores, np.ones(scores.shape)), x
+
+
+def attributes(picture, pattern):
+    """The arrows whose id matches, each with its attributes."""
+    found = re.findall(r'^ *"[^"]+" -> "[^"]+" \[(.*)\];$', picture.dot, re.M)
+    arrows = (dict(re.findall(r'(\w+)="?([^",]*)"?', line)) for line in found)
+    return {a["id"]: a for a in arrows if re.fullmatch(pattern, a["id"])}
+
+
+# -- levels ----------------------------------------------------------------------------------------
+
+
+def test_a_rolled_layer_is_one_box_with_its_state_going_round():
+    drawn = viz.draw_unrolled(nn.LSTM(3, 4, 2, bidirectional=True), 50, level="layer")
+    boxes = [n for n in nodes(drawn) if re.fullmatch(r"r\d+t\d+", n)]
+    assert len(boxes) == 4
+    for box in boxes:
+        assert edges(drawn).count((box, box)) == 2
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[f"r0s{n}"] for n in (0, 1)] == ["h⟨t⟩", "c⟨t⟩"]
+    assert (text["r0times"], text["r1times"]) == ("× T", "× T, from the end")
+    assert "x⟨t⟩" in text.values()
+    assert "y⟨t⟩" in text.values()
+    assert "h⟨t⟩ (B, 4), 50 steps" in drawn.dot
+
+
+def test_values_can_be_called_as_in_the_notes():
+    drawn = viz.draw_unrolled(nn.RNN(3, 4), 2, names={"h": "a", "y": "ŷ"})
+    text = {label(s) for s in nodes(drawn).values() if "label" in s}
+    assert {"a⟨0⟩", "a⟨2⟩", "x⟨1⟩", "ŷ⟨1⟩"} <= text
+    assert not any(name.startswith("h⟨") for name in text)
+
+
+@pytest.mark.parametrize("level", ["layer", "cell", "op"])
+def test_every_box_and_arrow_has_an_id_of_its_own(level):
+    if render.find_renderer() is None:
+        pytest.skip("no renderer here")
+    loss, _ = loss_of(Model(nn.LSTM, num_layers=2))
+    root = ET.fromstring(viz.draw_unrolled(loss, level=level).svg().encode())
+    groups = [g for g in root.iter(f"{SVG}g") if g.get("class")]
+    ids = Counter(g.get("id") for g in groups)
+    assert max(ids.values()) == 1
+    kinds = {kind for g in groups for kind in g.get("class").split()[1:]}
+    assert {"cell", "parameter", "value", "loss", "s0", "s1", "up", "use"} <= kinds
+    assert ("op" in kinds) == ("inside" in kinds) == (level == "op")
+
+
+GATES = {
+    nn.LSTMCell: {"output": "[:,", "forget": "[:, ×", "update": "[:, ×", "candidate": "[:, tanh"},
+    nn.GRUCell: {"update": "[:, 1 × ×", "reset": "[:, ×", "candidate": "[:, + [:, + tanh"},
+    nn.PeepholeLSTMCell: {
+        "output": "[:, × + σ", "forget": "[:, × + σ ×", "update": "[:, × + σ ×"
+    },
+    nn.RNNCell: {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_ops_are_grouped_by_gate(cell, recorded):
+    """Those that serve one gate alone, or come from it alone, and the products it makes."""
+    layer = nn.Recurrent(cell(3, 4))
+    model = Model(lambda *_: layer)
+    what = loss_of(model)[0] if recorded else layer
+    drawn = viz.draw_unrolled(what, level="op", params=model if recorded else None)
+    found: dict[str, list[str]] = {}
+    for n, s in nodes(drawn).items():
+        if n.startswith("r0t2_") and (gate := re.search(r'class="op (\w+)"', s)):
+            found.setdefault(gate[1], []).append(label(s).split()[0])
+    assert {gate: sorted(ops) for gate, ops in found.items()} == {
+        gate: sorted(ops.split()) for gate, ops in GATES[cell].items()
+    }
+
+
+# -- columns ---------------------------------------------------------------------------------------
+
+
+def test_the_middle_of_a_long_sequence_is_one_box():
+    drawn = viz.draw_unrolled(nn.LSTM(3, 4), 50)
+    boxes = [n for n in nodes(drawn) if re.fullmatch(r"r0t\d+", n)]
+    assert boxes == ["r0t1", "r0t2", "r0t3", "r0t49", "r0t50"]
+    assert label(nodes(drawn)["r0gap3"]) == "… 45 steps …"
+    for pair in (("r0t3", "r0gap3"), ("r0gap3", "r0t49")):
+        assert edges(drawn).count(pair) == 2
+    text = {label(s) for s in nodes(drawn).values() if "label" in s}
+    assert {"x⟨50⟩", "y⟨49⟩", "h⟨50⟩", "c⟨50⟩"} <= text
+    assert 'label="h⟨48⟩"' in drawn.dot
+
+
+def test_a_reversed_row_passes_its_gap_the_other_way():
+    drawn = viz.draw_unrolled(nn.Recurrent(nn.RNNCell(3, 4), reverse=True), 50)
+    assert {("r0t49", "r0gap3"), ("r0gap3", "r0t3")} <= set(edges(drawn))
+    assert label(nodes(drawn)["r0s0start"]) == "h⟨51⟩"
+    assert label(nodes(drawn)["r0s0end"]) == "h⟨1⟩"
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown", "gaps"),
+    [
+        ((1, 1), [1, 20], ["r0gap1"]),
+        ((0, 2), [19, 20], ["r0gap0"]),
+        ((2, 0), [1, 2], ["r0gap2"]),
+        ((10, 9), list(range(1, 21)), []),
+        (range(4, 6), [5, 6], ["r0gap0", "r0gap2"]),
+        ([-1, 0, 9], [1, 10, 20], ["r0gap1", "r0gap2"]),
+    ],
+)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_columns_say_which_steps_are_shown(columns, shown, gaps, recorded):
+    what = loss_of(Model())[0] if recorded else nn.RNN(3, 4)
+    drawn = viz.draw_unrolled(what, 20, columns=columns)
+    found = nodes(drawn)
+    assert [n for n in found if re.fullmatch(r"r0t\d+", n)] == [f"r0t{t}" for t in shown]
+    assert [n for n in found if re.fullmatch(r"r0gap\d+", n)] == gaps
+    row = re.compile(r"r0(t\d+|gap\d+)$")
+    states = [(a, b) for a, b in edges(drawn) if row.match(a) and row.match(b)]
+    assert len(states) == len(shown) + len(gaps) - 1
+
+
+@given(st.integers(1, 40), st.data())
+def test_columns_and_gaps_make_up_the_sequence(steps, data):
+    pairs = st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(any)
+    some = st.lists(st.integers(-steps, steps - 1), min_size=1)
+    found = choose(steps, data.draw(st.none() | pairs | some), "cell")
+    for columns in (found, fewer(found, data.draw(pairs))):
+        assert len(columns.shown) + sum(columns.gaps) == steps
+        numbers = [columns.number[t] for t in columns.shown]
+        first = 0
+        for number, gap in zip(numbers, columns.gaps, strict=False):
+            assert number == first + gap + 1
+            first = number
+        run, short = shortened(columns)
+        assert list(short.number.values()) == numbers
+        assert run == len(numbers) + sum(gap > 0 for gap in columns.gaps)
+        assert max(short.shown, default=0) < run
+    whole = filled(found)
+    assert set(found.shown) == set(whole.shown) - whole.slim
+    assert len(whole.slim) == steps - len(found.shown)  # so few that each has a column
+
+
+@pytest.mark.parametrize("columns", [(1,), (0, 0), (-1, 2), (1.5, 1), (1, 2, 3)])
+def test_bad_ends(columns):
+    with pytest.raises(ValueError, match=r"columns=.*\(3, 2\)"):
+        viz.draw_unrolled(nn.RNN(3, 4), 20, columns=columns)
+
+
+def test_bad_columns():
+    for columns in ([20], ["a"], 3, 1.5):
+        with pytest.raises(ValueError, match="the indices of some of 20 steps"):
+            viz.draw_unrolled(nn.RNN(3, 4), 20, columns=columns)
+    with pytest.raises(ValueError, match="columns is empty"):
+        viz.draw_unrolled(nn.RNN(3, 4), 20, columns=[])
+
+
+def test_a_long_layer_costs_no_more_than_a_short_one():
+    began = time.process_time()
+    drawn = viz.draw_unrolled(nn.LSTM(3, 4, 2), 10_000)
+    assert time.process_time() - began < 2
+    assert label(nodes(drawn)["r1gap3"]) == "… 9 995 steps …"
+    assert "y0t10000" in nodes(drawn)
+
+
+@pytest.mark.parametrize("mode", ["unroll", "compiled"])
+def test_a_long_recording_is_drawn_in_no_time(mode):
+    loss, _ = loss_of(Model(mode=mode), 10_000)
+    began = time.process_time()
+    drawn = viz.draw_unrolled(loss)
+    assert time.process_time() - began < 2
+    assert {"r0t1", "r0gap3", "r0t9999", "r0t10000", "loss10000"} <= set(nodes(drawn))
+
+
+# -- computations ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["layer", "cell", "op"])
+@pytest.mark.parametrize("make", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("needs", [False, True], ids=["x constant", "x needs a gradient"])
+def test_a_computation_looks_the_same_however_it_ran(level, make, needs):
+    """Unrolled, with the products of all steps computed at once, and compiled."""
+    ts.seed(0)
+    models = [Model(make, mode=mode) for mode in MODES]
+    found = []
+    for model in models:
+        model.load_state_dict(models[0].state_dict())
+        loss, _ = loss_of(model, needs=needs)
+        drawn = viz.draw_unrolled(loss, level=level, params=model)
+        found.append(
+            (set(edges(drawn)), {n: label(s) for n, s in nodes(drawn).items() if "label" in s})
+        )
+    for pairs, text in found[1:]:
+        assert pairs == found[0][0]
+        text.pop("lossvalue"), found[0][1].pop("lossvalue", "")
+        assert text == found[0][1]
+
+
+def test_the_loss_of_each_step_and_their_sum():
+    loss, _ = loss_of(Model())
+    drawn = viz.draw_unrolled(loss)
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert (text["y0t1"], text["loss1"], text["loss"]) == ("ŷ⟨1⟩", "L⟨1⟩", "L = Σ L⟨t⟩")
+    assert text["lossvalue"] == f"= {loss.item():.4g}"
+    assert [pair for pair in edges(drawn) if pair[1] == "loss"] == [
+        (f"loss{t}", "loss") for t in (1, 2, 3, 19, 20)
+    ]
+
+
+SUMS = {
+    "squares": (lambda y: (y * y).sum(), True),
+    "mean": (lambda y: (y**2).mean() * 3, True),
+    "classes": (lambda y: losses.cross_entropy(y, np.zeros(y.shape[:2], int)), True),
+    "a loop": (lambda y: sum((y[t] ** 2).sum() for t in range(y.shape[0])), True),
+    "largest": (lambda y: ts.max(y), False),
+    "square of a sum": (lambda y: y.sum() ** 2, False),
+    "neighbours": (lambda y: (ts.cumsum(y, 0) ** 2).sum(), False),
+    "product": (lambda y: y[0].sum() * y[1].sum(), False),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_loss_is_called_a_sum_over_steps_when_it_is_one(name):
+    function, is_sum = SUMS[name]
+    y, _ = nn.RNN(3, 4)(np.ones((4, 2, 3), np.float32))
+    drawn = viz.draw_unrolled(function(y))
+    assert label(nodes(drawn)["loss"]) == ("L = Σ L⟨t⟩" if is_sum else "L")
+    assert ("loss1" in nodes(drawn)) == is_sum
+
+
+def test_a_loss_of_one_step_has_no_sum():
+    drawn = viz.draw_unrolled(loss_of(Model(last=True))[0])
+    assert label(nodes(drawn)["loss"]) == "L"
+    assert [pair for pair in edges(drawn) if pair[1] == "loss"] == [("y0", "loss")]
+
+
+def test_tokens_are_x_where_an_embedding_looks_them_up():
+    embedding, rnn = nn.Embedding(9, 3), nn.RNN(3, 4)
+    tokens = np.arange(8).reshape(8, 1)
+    y, _ = rnn(embedding(tokens))
+    drawn = viz.draw_unrolled(y, params={"embedding": embedding, "rnn": rnn})
+    assert [t for t, h in edges(drawn) if h == "r0" and t[0] == "x"] == [
+        "x1",
+        "x2",
+        "x3",
+        "x7",
+        "x8",
+    ]
+    chips = [label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"p\d+", n)]
+    assert chips == ["weight  (9, 3)", "w_x  (3, 4)", "w_h  (4, 4)", "b  (4,)"]
+    homes = [label(s) for n, s in nodes(drawn).items() if n.startswith("home")]
+    assert homes == ["embedding", "rnn.layers.0.cell"]
+
+
+@pytest.mark.parametrize("level", ["cell", "op"])
+@pytest.mark.parametrize(
+    "cell", [nn.LSTMCell, nn.GRUCell, nn.PeepholeLSTMCell, nn.LayerNormLSTMCell]
+)
+def test_ranks_are_aligned_in_a_computation(level, cell):
+    if render.find_renderer() is None:
+        pytest.skip("no renderer here")
+
+    def make(*sizes):
+        return nn.Recurrent(cell(*sizes))
+
+    at = places(viz.draw_unrolled(loss_of(Model(make, last=True))[0], level=level))
+    steps = sorted({int(m[1]) for n in at if (m := re.match(r"r0t(\d+)", n))})
+    heights = []
+    for t in steps:
+        found = {
+            n.partition("_")[2]: p for n, p in at.items() if re.fullmatch(rf"r0t{t}(_\d+)?", n)
+        }
+        heights.append({n: y for n, (_, y) in found.items()})
+    assert all(h == pytest.approx(heights[0]) for h in heights)
+    assert rises([at[f"x{t}"][0] for t in steps])
+
+
+def test_an_encoder_hands_its_last_state_to_a_decoder_of_another_length():
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    scores = model(np.full((4, 2), 3), np.full((3, 2), 4))
+    drawn = viz.draw_unrolled(losses.cross_entropy(scores, np.full((3, 2), 4)), params=model)
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    home = next(n for n in text if text[n] == "decoder.layers.0.cell").removeprefix("home")
+    coder = next(n for n in text if text[n] == "encoder.layers.0.cell").removeprefix("home")
+    assert (f"r{coder}t4", f"r{home}t1") in edges(drawn)
+    assert {(f"r{home}t1", f"r{home}t2"), (f"r{home}t2", f"r{home}t3")} <= set(edges(drawn))
+    assert [n for n in text if re.fullmatch(r"loss\d", n)] == ["loss1", "loss2", "loss3"]
+
+
+def test_nothing_of_a_computation_changes():
+    loss, x = loss_of(Model(nn.LSTM, mode="compiled"))
+    before = list(map(graph.identity, graph.topological(loss)))
+    for options in ({}, {"level": "op"}, {"flow": "gradient"}, {"flow": "value"}):
+        viz.draw_unrolled(loss, **options)
+    assert list(map(graph.identity, graph.topological(loss))) == before
+    assert x.grad is None
+    loss.backward()
+    assert x.grad is not None
+    with pytest.raises(GraphError, match="freed by a backward pass"):
+        viz.draw_unrolled(loss)
+
+
+def test_what_was_not_computed_cannot_be_drawn():
+    with pytest.raises(GraphError, match="nothing was recorded"):
+        viz.draw_unrolled(ts.tensor(1.0))
+    with pytest.raises(GraphError, match="nothing was recorded"):
+        viz.draw_unrolled([])
+    with pytest.raises(GraphError, match="no step in time"):
+        viz.draw_unrolled(nn.Linear(3, 2)(np.ones((4, 3))).sum())
+
+
+# -- what flowed -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=10)
+@given(steps=st.integers(2, 12), mode=st.sampled_from(MODES), last=st.booleans())
+def test_the_norms_are_those_of_values_and_gradients(steps, mode, last):
+    """Compared with the gradients of a loop written out, with respect to every h and x."""
+    model = Model(last=last, mode=mode)
+    loss, x = loss_of(model, steps)
+    data = viz.draw_unrolled(loss, flow="gradient", columns=(steps, 0)).data
+    cell = model.rnn.layers[0].cell
+    xs = [ts.tensor(x.numpy()[t], requires_grad=True) for t in range(steps)]
+    h = ts.tensor(np.zeros((2, 4), np.float32), requires_grad=True)
+    hs, ys = [], []
+    for row in xs:
+        (h,) = cell(row, (h,))
+        hs.append(h)
+        ys.append(model.head(h))
+    scores = ys[-1] if last else ts.stack(ys)
+    again = losses.mse_loss(scores, np.ones(scores.shape))
+    wanted = [*hs, *xs]
+    for value, g in zip(wanted, ts.grad(again, wanted), strict=True):
+        value.grad = g
+    for t in range(1, steps):
+        found = data[f"r0t{t}--r0t{t + 1}"]
+        assert found["value"] == pytest.approx(np.linalg.norm(hs[t - 1].numpy()), rel=1e-3)
+        expected = np.linalg.norm(hs[t - 1].grad.numpy())
+        assert found["gradient"] == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    for t in range(1, steps + 1):
+        expected = np.linalg.norm(xs[t - 1].grad.numpy())
+        assert data[f"x{t}--r0t{t}"]["gradient"] == pytest.approx(expected, rel=1e-3, abs=1e-7)
+
+
+def test_a_vanishing_gradient_is_seen_fading():
+    ts.seed(0)
+    loss, _ = loss_of(Model(last=True), 30)
+    drawn = viz.draw_unrolled(loss, flow="gradient")
+    arrows = attributes(drawn, r"r0t\d+--r0t\d+")
+    assert len(arrows) == 29
+    widths = [float(arrows[f"r0t{t}--r0t{t + 1}"]["penwidth"]) for t in range(1, 30)]
+    assert widths[-1] > 3
+    assert widths[0] < 1
+    assert sum(a < b for a, b in itertools.pairwise(widths)) > 20
+    norms = [drawn.data[f"r0t{t}--r0t{t + 1}"]["gradient"] for t in range(1, 30)]
+    assert norms[0] < 1e-3 * norms[-1]
+    assert f"‖∂L/∂v‖ = {norms[-1]:.3g}" in arrows["r0t29--r0t30"]["tooltip"] + drawn.dot
+    slim = [n for n, s in nodes(drawn).items() if 'class="cell slim"' in s]
+    assert slim == [f"r0t{t}" for t in range(4, 29)]
+    assert "… 25 steps …" in drawn.dot
+
+
+def test_two_pictures_can_have_one_scale():
+    looks = []
+    for make in (nn.RNN, nn.LSTM):
+        loss, _ = loss_of(Model(make))
+        drawn = viz.draw_unrolled(loss, flow="gradient", scale=(1e-6, 1.0))
+        looks.append(
+            [s for n, s in nodes(drawn).items() if n.startswith("legend") and n != "legend"]
+        )
+        text = [label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"legend\d+text", n)]
+        assert text == ["10⁻⁶", "10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²", "10⁻¹", "10⁰"]
+    assert looks[0] == looks[1]
+
+
+def test_of_very_many_steps_some_are_drawn():
+    loss, _ = loss_of(Model(last=True, mode="compiled"), 400)
+    drawn = viz.draw_unrolled(loss, flow="value")
+    slim = [n for n, s in nodes(drawn).items() if 'class="cell slim"' in s]
+    assert 50 < len(slim) <= 60
+    assert "… 395 steps, one in 7 drawn …" in drawn.dot
+    assert set(drawn.data) >= {"r0t4--r0t11", "x11--r0t11"}
+
+
+def test_what_is_constant_or_nothing_looks_different():
+    loss, _ = loss_of(Model(last=True), 8, needs=False)
+    drawn = viz.draw_unrolled(loss, flow="gradient")
+    assert set(drawn.data["x1--r0t1"]) == {"value"}
+    assert attributes(drawn, "x1--r0t1")["x1--r0t1"]["color"] == "#BBBBBB"
+    shown = attributes(viz.draw_unrolled(loss, flow="value"), "r0s0start--r0t1")
+    assert shown["r0s0start--r0t1"]["style"] == "dotted"  # h⟨0⟩ is 0
+
+
+def test_bad_flows():
+    loss, _ = loss_of(Model())
+    with pytest.raises(ValueError, match="flow='up'"):
+        viz.draw_unrolled(loss, flow="up")
+    with pytest.raises(ValueError, match=r"a layer alone.*draw_unrolled\(loss"):
+        viz.draw_unrolled(nn.RNN(3, 4), flow="gradient")
+    y, _ = nn.RNN(3, 4)(np.ones((4, 2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"needs one number.*\(4, 2, 4\)"):
+        viz.draw_unrolled(y, flow="gradient")
+    assert viz.draw_unrolled(y, flow="value").data
+    for scale in ((1, 0.1), (0, 1), (1,), (1, np.inf)):
+        with pytest.raises(ValueError, match="scale="):
+            viz.draw_unrolled(loss, flow="gradient", scale=scale)
+
+
+def test_few_steps_are_all_shown():
+    assert choose(ALL_UP_TO, None, "cell").gaps == (0,) * (ALL_UP_TO + 1)
+    assert sum(choose(ALL_UP_TO + 1, None, "cell").gaps) == 2

@@ -1,0 +1,131 @@
+"""What was computed already, read for its picture: nothing is run again but the steps of compiled
+layers that are to be shown.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from tinyseq import graph, nn
+from tinyseq.errors import GraphError
+from tinyseq.graph import identity
+from tinyseq.tensor import Tensor
+
+from .columns import Columns, choose
+from .expanded import count_compiled, expanded
+from .flow import Flow
+from .reading import count_steps, place, read
+from .running import Run, find_lookups, modules_of, run
+from .timeline import Timeline, recorded
+
+Params = nn.Module | Mapping[str, nn.Module | Tensor]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Reading makes very many small objects and no garbage: a search for cycles among them, now and
+    again, would take half of the time.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_uncollected()
+def recall(
+    tensors: Sequence[Tensor],
+    params: Params | None,
+    chosen: Callable[[int], Columns],
+    flow: str | None = None,
+    scale: tuple[float, float] | None = None,
+) -> Run:
+    """The recording that the tensors were made by. Raises `GraphError` where there is none.
+
+    What flowed is found by going through every step, those of compiled layers run again.
+    """
+    if not tensors or all(t.node is None for t in tensors):
+        raise GraphError(
+            "nothing was recorded for this tensor: nothing it was made from requires a gradient, "
+            "or it was made under no_grad(). Give a leaf requires_grad=True before it is used."
+        )
+    order = graph.topological(*tensors)
+    steps = max(count_compiled(order), count_steps(order, at_least=0))
+    columns = chosen(steps or count_steps(order))
+    roots = expanded(tensors, None if flow else columns.shown)
+    if roots[0] is not tensors[0]:
+        order = graph.topological(*roots)
+    names, modules = _named(params)
+    within = {  # what a step takes as it is holds no steps
+        id(x)
+        for t in order
+        if t.node is not None and place(t.node.scope)[2]
+        for x in t.node.inputs
+        if x.node is None
+    }
+    inputs = {
+        identity(t): axis
+        for t in order
+        if t.node is None and id(t) not in within
+        for axis in [_time_axis(t, columns.steps)]
+        if axis is not None
+    }
+    line = read(roots, inputs=inputs, shown=columns.shown, order=order)
+    for op in [op for row in line.rows for box in row.boxes.values() for op in box.ops]:
+        index = None if op.node is None else op.node.attrs.get("index")
+        if isinstance(index, np.ndarray) and index.ndim and len(index) in line.lengths:
+            find_lookups(line, Tensor(index), 0)  # tokens, looked up in an embedding
+    ran = Run(line, columns, modules, names, called=_called(line, modules))
+    if flow is not None:
+        ran.flow = Flow(flow, roots[0], order, line, scale)
+    return ran
+
+
+def _called(
+    line: Timeline, modules: Mapping[tuple[str, str], nn.Module]
+) -> dict[int, tuple[Tensor, str]]:
+    """What the code of the cells calls its values: a recording does not say, so each cell runs a
+    few steps on made-up input, and the same ops in the same order have the same names.
+    """
+    called: dict[int, tuple[Tensor, str]] = {}
+    for row in line.rows:
+        layer = modules.get((row.scope[0], ".".join(row.scope[1:]))) if row.scope else None
+        if not isinstance(layer, nn.Recurrent) or not hasattr(layer.cell, "input_size"):
+            continue
+        again = run(layer, 3, None, None, lambda steps: choose(steps, None, "cell"))
+        like = next(r for r in again.line.rows if r.recurrent).boxes[1]
+        for box in row.boxes.values():
+            if [recorded(op).op for op in box.ops] == [recorded(op).op for op in like.ops]:
+                for op, other in zip(box.ops, like.ops, strict=True):
+                    if identity(other) in again.called:
+                        called[identity(op)] = op, again.called[identity(other)][1]
+    return called
+
+
+def _time_axis(x: Tensor, steps: int) -> int | None:
+    """Which axis of a leaf the steps run along: the first, or the second behind the batch."""
+    if x.ndim < 2:
+        return None
+    return next((axis for axis in (0, 1) if x.shape[axis] == steps), None)
+
+
+def _named(params: Params | None) -> tuple[dict[int, str], dict[tuple[str, str], nn.Module]]:
+    """Names of parameters by identity, and modules by their place in a scope."""
+    given = {"": params} if isinstance(params, nn.Module) else dict(params or {})
+    names: dict[int, str] = {}
+    modules: dict[tuple[str, str], nn.Module] = {}
+    for name, thing in given.items():
+        if isinstance(thing, nn.Module):
+            modules |= modules_of(thing)
+            for inner, tensor in thing.named_tensors():
+                names[identity(tensor)] = f"{name}.{inner}" if name else inner
+        else:
+            names[identity(thing)] = name
+    return names, modules

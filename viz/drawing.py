@@ -1,0 +1,402 @@
+"""Writes a sheet as DOT. Every place is computed before, and written into the text (``layout=nop2``
+takes it as it is), so that the steps line up and the picture is the same with every renderer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+from tinyseq import nn
+from tinyseq.graph import identity
+from tinyseq.tensor import Tensor
+
+from . import style
+from .dot import Dot, Html, Value, html_text
+from .flow import draw_legend
+from .inside import Op, port
+from .loss import draw_loss
+from .paths import Path, Point, at
+from .sheet import CHIP, CHIP_GAP, RAIL, VALUE, Place, Sheet
+from .states import draw_states
+from .timeline import Box, Source, recorded
+from .wording import shape_text, short, width
+
+
+class Drawing:
+    """A sheet on its way to DOT text, and how each kind of thing looks."""
+
+    def __init__(self, sheet: Sheet, note: str = "") -> None:
+        self.sheet = sheet
+        self.note = note
+        self.lanes: dict[tuple[int, int], int] = {}  # beside a column, for lines past other rows
+        self.arrows: Counter[str] = Counter()
+        self.flow = sheet.ran.flow
+        self.data: dict[str, dict[str, float]] = {}  # what flowed, by arrow
+        self.dot = Dot(layout="nop2", outputorder="edgesfirst", bgcolor="white", pad=0.1)
+
+    def write(self) -> str:
+        self.dot.default("graph", fontname=style.FONT, fontcolor=style.INK)
+        self.dot.default(
+            "node", shape="box", style="filled", fillcolor="white", color=style.LINE, margin=0,
+            fixedsize="true", fontname=style.FONT, fontcolor=style.INK, fontsize=12,
+        )  # fmt: skip
+        self.dot.default(
+            "edge", color=style.LINE, arrowsize=0.6,
+            fontname=style.MATH, fontcolor=style.INK, fontsize=14,
+        )  # fmt: skip
+        self._draw_parameters()
+        for box in self.sheet.boxes():
+            self._draw_box(self.sheet.places[box])
+        self._draw_inputs()
+        for row in self.sheet.line.rows:
+            if row.recurrent:
+                draw_states(self, row)
+        self._draw_upwards()
+        if self.sheet.loss is None:
+            self._draw_outputs()
+        else:
+            draw_loss(self, self.sheet.loss)
+        if self.flow is not None:
+            draw_legend(self, self.flow)
+        if self.note:
+            self.print("note", self.note, width(self.note, 9) / 2, -14, 9)
+        return self.dot.text()
+
+    # -- one thing -------------------------------------------------------------------------------
+
+    def node(
+        self, name: str, kind: str, x: float, y: float, w: float, h: float, **look: Value
+    ) -> None:
+        self.dot.node(
+            name, pos=at(x, y), width=w / 72, height=h / 72,
+            **{"id": name, "class": kind}, **look,
+        )  # fmt: skip
+
+    def edge(
+        self,
+        tail: str,
+        head: str,
+        kind: str,
+        path: Path,
+        tip: str = "",
+        of: Source | None = None,
+        slim: bool = False,
+        look: style.Look | None = None,
+    ) -> str:
+        """An arrow that carries the value ``of``; ``slim`` ones have no head. Returns its id."""
+        look = dict(look or {})
+        arrow = 0 if slim else 4 if kind == "use" else 6
+        if slim:
+            look["arrowhead"] = "none"
+        name, short = f"{tail}--{head}", 0.0
+        self.arrows[name] += 1
+        name += f"--{self.arrows[name]}" if self.arrows[name] > 1 else ""
+        if self.flow is not None and of is not None:
+            look |= self.flow.look(of)
+            short = 0.0 if slim else float(look["penwidth"])  # a wide arrow's tip reaches further
+            self.data[name] = self.flow.told(of)
+            tip = ", ".join([tip, *self.flow.words(of)])
+        told: style.Look = {"tooltip": tip} if tip else {}
+        self.dot.edge(
+            tail, head, pos=path.pos(arrow, short), **{"id": name, "class": kind}, **told, **look
+        )
+        return name
+
+    def print(self, name: str, text: str, x: float, y: float, size: float) -> None:
+        """Small print."""
+        if text:
+            self.node(
+                name, "note", x, y, width(text, size), size, label=text,
+                shape="plaintext", style="", fontsize=size, fontcolor=style.FAINT,
+            )  # fmt: skip
+
+    def write_name(self, name: str, text: str, x: float, y: float, colour: str = style.INK) -> None:
+        """The name of a value."""
+        self.node(
+            name, "value", x, y, width(text, 16), 18, label=text, shape="plaintext", style="",
+            fontname=style.MATH, fontsize=16, fontcolor=colour,
+        )  # fmt: skip
+
+    def write_value(self, name: str, text: str, shape: str, x: float, y: float) -> None:
+        """x or y: a name, and its shape in small print."""
+        if not text:  # of a slim column: there is only the arrow's end
+            self.node(name, "value", x, y, 1, 1, label="", style="invis")
+            return
+        self.write_name(name, text, x, y + 5)
+        self.print(f"{name}shape", shape, x, y - 10, 8)
+
+    def shape_of(self, tensor: Tensor) -> str:
+        return shape_text(tensor.shape, self.sheet.ran.batch)
+
+    # -- parameters ------------------------------------------------------------------------------
+
+    def _draw_parameters(self) -> None:
+        for i, row in enumerate(self.sheet.line.rows):
+            chips = self.sheet.chips_of(row)
+            if not chips:
+                continue
+            place = self.sheet.places[next(iter(row.boxes.values()))]
+            top = place.y + len(chips) * (CHIP + CHIP_GAP) / 2
+            home = short(self.sheet.home_of(row))
+            middle = max(self.sheet.chip_width, width(home, 9)) / 2
+            self.print(f"home{i}", home, middle, top + 6, 9)
+            if row.recurrent and self.sheet.columns.steps > 1:
+                x = (self.sheet.trunk + self.sheet.left) / 2
+                self.print(f"same{i}", "the same at every step", x, place.bottom - RAIL - 7, 8)
+            for n, tensor in enumerate(chips):
+                y = top - (n + 0.5) * (CHIP + CHIP_GAP)
+                self.node(
+                    self._chip_id(tensor), "parameter", self.sheet.chip_width / 2, y,
+                    self.sheet.chip_width, CHIP, label=self.sheet.chip_text(tensor), fontsize=10,
+                    fillcolor=style.PARAMETER_FILL if isinstance(tensor, nn.Parameter) else "white",
+                    color=style.PARAMETER_LINE,
+                    tooltip=self.sheet.ran.names.get(identity(tensor), self.sheet.name_of(tensor)),
+                )  # fmt: skip
+                self._hand_out(tensor, y)
+
+    def _chip_id(self, tensor: Tensor) -> str:
+        return f"p{list(self.sheet.chips).index(identity(tensor))}"
+
+    def _hand_out(self, tensor: Tensor, y: float) -> None:
+        """The faint lines from a parameter to everything that uses it."""
+        users = self.sheet.chips[identity(tensor)][1]
+        rows = list(dict.fromkeys(box.row for _, box in users))
+        for op, box in {self.id(op): (op, box) for op, box in users}.values():
+            place = self.sheet.places[box]
+            if place.slim:
+                continue
+            trunk = self.sheet.trunk + 6 * rows.index(box.row)
+            if box.step is None:
+                end = [(trunk, place.y), (place.left, place.y)]
+            else:
+                rail, riser = place.bottom - RAIL, place.left + 12
+                end = [(trunk, rail), (riser, rail), (riser, place.bottom)]
+            path = Path((self.sheet.chip_width, y)).straight((trunk, y), *end)
+            self.edge(
+                self._chip_id(tensor), self.id(op), "use", path,
+                look={"arrowsize": 0.4, "penwidth": 0.7, "color": style.RAIL},
+            )  # fmt: skip
+
+    # -- boxes -----------------------------------------------------------------------------------
+
+    def id(self, op: Tensor) -> str:
+        """The node that stands for an op: itself when its box is opened, else the box."""
+        box = self.sheet.line.box[identity(op)]
+        place = self.sheet.places[box]
+        return place.name if place.inside is None else f"{place.name}_{box.position[identity(op)]}"
+
+    def _draw_box(self, place: Place) -> None:
+        box, inside = place.box, place.inside
+        depth = len(box.row.scope) + (box.step is not None)
+        where = "/".join(recorded(box.ops[0]).scope[:depth])
+        tip = f"{where}: {len(box.ops)} op{'s' if len(box.ops) > 1 else ''}"
+        if inside is None:
+            kind, look = ("band", style.BAND) if box.step is None else ("cell", style.CELL)
+            if place.slim:
+                kind, look = "cell slim", style.SLIM
+                tip = f"step {self.sheet.number(box)}, {tip}"
+            self.node(
+                place.name, kind, place.x, place.y, place.w, place.h,
+                label=place.title, tooltip=tip, **look,
+            )  # fmt: skip
+            return
+        corners = f"{at(place.left, place.bottom)},{at(place.right, place.top)}"
+        half = width(place.title, 10) / 2 + 8
+        passing = [
+            inside.at(key)[0] for key in inside.size if isinstance(key, tuple) and key[0] == "out"
+        ]
+        left_free = all(x > place.left + 2 * half for x in passing)
+        title_x = place.left + half if left_free else place.right - half
+        with self.dot.cluster(
+            place.name, bb=corners, label=place.title, lp=at(title_x, place.top - 9), tooltip=tip,
+            **{"id": place.name, "class": "cell"}, **style.FRAME,
+        ):  # fmt: skip
+            for i, op in enumerate(box.ops):
+                what, node = inside.ops[i], recorded(op)
+                assert node.op is not None
+                (x, y), (w, h) = inside.at(i), what.size
+                self.node(
+                    self.id(op), f"op {what.gate}".strip(), x, y, w, h, label=_two_lines(what),
+                    tooltip=f"{node.op.name} {self.shape_of(op)} in {'/'.join(node.scope)}",
+                    **what.look,
+                )  # fmt: skip
+        for tail, head in inside.layout.bends:
+            if isinstance(tail, int) and isinstance(head, int):
+                start, *rest = inside.through(tail, head)
+                made = box.ops[tail]
+                self.edge(
+                    self.id(made), self.id(box.ops[head]), "inside", Path(start).curved(rest),
+                    self.shape_of(made), Source(made, None),
+                )  # fmt: skip
+
+    # -- upwards: from x through the layers to y -------------------------------------------------
+
+    def _draw_inputs(self) -> None:
+        """x at the foot of each column that reads it."""
+        found: dict[int, list[tuple[Tensor, Box, Source]]] = {}
+        for box in self.sheet.boxes():
+            for op, source in self.sheet.line.inputs(box):
+                if source.step in self.sheet.column and self.sheet.is_input(source):
+                    found.setdefault(source.step, []).append((op, box, source))
+        for step in sorted(found):
+            op, box, source = found[step][0]
+            arrive = self._arrive(op, box, source)
+            straight = arrive is not None and box.row is self.sheet.line.rows[0]
+            foot = arrive[0][0] if arrive and straight else self.sheet.column[step]
+            number = self.sheet.columns.number[step]
+            name = f"x{number}"
+            text, shape = self.sheet.called("x", number), self.sheet.input_shape(source)
+            slim = step in self.sheet.columns.slim
+            self.write_value(name, "" if slim else text, shape, foot, VALUE / 2)
+            heads = {self.id(op): (op, box, source) for op, box, source in found[step]}
+            for head, (op, box, source) in heads.items():
+                self._up(
+                    name, head, [(foot, VALUE)], self._arrive(op, box, source),
+                    -1, self.sheet.row_number[box.row], step, self.sheet.places[box].bottom,
+                    tip=f"{text} {shape}", of=source,
+                )  # fmt: skip
+        if found:
+            self.print_dots("x", VALUE / 2 + 5)
+
+    def print_dots(self, name: str, y: float) -> None:
+        """Where a line of values has steps left out."""
+        for n, x in self.sheet.gap.items():
+            self.print(f"{name}gap{n}", "…", x, y, 16)
+        for n, (x, text) in enumerate(self.sheet.slim_runs if name == "x" else ()):
+            self.print(f"{name}slim{n}", text, x, y, 11)
+
+    def _draw_upwards(self) -> None:
+        """From row to row."""
+        seen: set[tuple[str, str, int | None]] = set()
+        for box in self.sheet.boxes():
+            for op, source in self.sheet.line.inputs(box):
+                maker = self.sheet.line.maker(source.tensor)
+                if maker is None or maker.row is box.row:
+                    continue
+                ends = self.id(source.tensor), self.id(op)
+                step = next((s for s in (maker.step, box.step, source.step) if s is not None), None)
+                key = (*ends, step)
+                if key in seen or (step is not None and step not in self.sheet.column):
+                    continue
+                seen.add(key)
+                self._up(
+                    *ends, self.leave(source.tensor), self._arrive(op, box, source),
+                    self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
+                    self.sheet.places[box].bottom, self.sheet.places[maker].top,
+                    tip=self.sheet.step_shape(source), of=source,
+                )  # fmt: skip
+
+    def _draw_outputs(self) -> None:
+        """y above each column that gives it, or one y where it is not one a step."""
+        for n, (tensor, sources) in enumerate(self.sheet.line.outputs):
+            name = tensor.name or ("y" if n == 0 else f"y{chr(0x2032) * n}")
+            self.draw_values(name, f"y{n}", sources, self.sheet.ceiling + n * (VALUE + 4))
+
+    def draw_values(
+        self, name: str, node: str, sources: list[Source], bottom: float
+    ) -> dict[int | None, float]:
+        """What the uppermost rows give, written in a line; returns where, by step."""
+        found = self.sheet.given(sources)
+        each = len(sources) > 1 or self.sheet.columns.steps == 1
+        placed: dict[int | None, float] = {}
+        for source, step in found:
+            maker = self.sheet.line.box[identity(source.tensor)]
+            leave = self.leave(source.tensor)
+            foot = leave[-1][0] if leave else self.middle(step)
+            number = self.sheet.columns.number[step] if each and step is not None else None
+            top = node if number is None else f"{node}t{number}"
+            shape = self.sheet.step_shape(source)
+            text = self.sheet.called(name, number) if each else self.sheet.names.get(name, name)
+            if step not in placed:
+                placed[step] = foot
+                slim = each and step in self.sheet.columns.slim
+                self.write_value(top, "" if slim else text, shape, foot, bottom + VALUE / 2)
+            self._up(
+                self.id(source.tensor), top, leave, [(foot, self.sheet.ceiling)],
+                self.sheet.row_number[maker.row], len(self.sheet.line.rows), step,
+                self.sheet.ceiling, self.sheet.places[maker].top, tip=f"{text} {shape}", of=source,
+            )  # fmt: skip
+        if len(placed) > 1:
+            self.print_dots(node, bottom + VALUE / 2 + 5)
+        return placed
+
+    def middle(self, step: int | None) -> float:
+        return (self.sheet.left + self.sheet.right) / 2 if step is None else self.sheet.column[step]
+
+    def leave(self, op: Tensor) -> list[Point] | None:
+        """From an op to the upper edge of its box; `None` where any place on the edge will do."""
+        box = self.sheet.line.box[identity(op)]
+        place = self.sheet.places[box]
+        if box.step is None:
+            return None
+        if place.inside is None:
+            return [(place.x, place.top)]
+        i = box.position[identity(op)]
+        return [*place.inside.through(i, ("out", i)), (place.inside.at(("out", i))[0], place.top)]
+
+    def _arrive(self, op: Tensor, box: Box, source: Source) -> list[Point] | None:
+        """From the lower edge of a box to an op in it."""
+        place = self.sheet.places[box]
+        if box.step is None:
+            return None
+        if place.inside is None:
+            return [(place.x, place.bottom)]
+        key = port(source)
+        rest = place.inside.through(key, box.position[identity(op)])
+        return [(rest[0][0], place.bottom), *rest]
+
+    def _up(
+        self,
+        tail: str,
+        head: str,
+        leave: list[Point] | None,
+        arrive: list[Point] | None,
+        below: int,
+        above: int,
+        step: int | None,
+        bottom: float,
+        top: float = 0.0,
+        tip: str = "",
+        of: Source | None = None,
+    ) -> None:
+        """A line from one row to a higher one; past those between in a lane beside the column."""
+        if leave is None:
+            leave = [(arrive[0][0] if arrive else self.middle(step), top)]
+        if arrive is None:
+            arrive = [(leave[-1][0], bottom)]
+        path = Path(leave[0]).curved(leave[1:])
+        (a, b), (c, d) = leave[-1], arrive[0]
+        if above != below + 1:
+            lane = self._lane(below, above)
+            x = max(a, c) if step is None else self.sheet.column[step]
+            passed = self.sheet.line.rows[below + 1]
+            side = -passed.way if self.sheet.rolled else 1  # where the state does not go round
+            if step not in self.sheet.columns.slim:
+                x += side * (self.sheet.wide / 2 + 9 + 7 * lane)
+            path.straight((a, b + 9), (x, b + 9), (x, d - 9), (c, d - 9), (c, d))
+        elif abs(a - c) > 1:
+            path.straight((a, d - 9), (c, d - 9), (c, d))
+        else:
+            path.straight((c, d))
+        path.curved(arrive[1:])
+        slim = step in self.sheet.columns.slim
+        name = self.edge(tail, head, "up", path, tip, of, slim)
+        inner = below >= 0 and bottom < self.sheet.ceiling  # at the ends others say it
+        if inner and abs(a - c) <= 1 and not slim:
+            self.print(f"{name}--shape", tip, c - 6 - width(tip, 8) / 2, b + 11, 8)
+
+    def _lane(self, below: int, above: int) -> int:
+        """The first lane that no line past some of the same rows has taken."""
+        if (below, above) not in self.lanes:
+            passing = [n for (a, b), n in self.lanes.items() if a < above and below < b]
+            self.lanes[below, above] = next(n for n in itertools.count() if n not in passing)
+        return self.lanes[below, above]
+
+
+def _two_lines(op: Op) -> Html:
+    """The sign of an op, and below it in small print what the code calls the value."""
+    label = f'<FONT POINT-SIZE="12">{html_text(op.sign)}</FONT>'
+    if op.name:
+        label += f'<BR/><FONT POINT-SIZE="9" COLOR="{style.CELL_LINE}">{html_text(op.name)}</FONT>'
+    return Html(label)

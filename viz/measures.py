@@ -1,0 +1,299 @@
+"""The numbers behind a page: the size of every value of a recording, and of its gradient.
+
+A recording keeps only the values that its gradient rules read. The others are computed again here,
+op by op, from the leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import graph
+from tinyseq.backprop import grad, no_grad
+from tinyseq.graph import identity
+from tinyseq.tensor import FLOATS, Tensor
+
+from .dot import visible
+from .sheet import Sheet
+from .timeline import Row, Source
+from .wording import shape_text
+
+Array = npt.NDArray[Any]
+Measures = list[float | str | None]
+
+STATISTICS: tuple[Callable[[Array], Any], ...] = (
+    lambda a: np.sqrt(np.sum(np.square(a, dtype=np.float64))), np.min, np.mean, np.max,
+)  # fmt: skip
+MOST_LOSSES = 24  # to choose from: more make no readable list
+MOST_NUMBERS = 100_000  # about 700 kB of page
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor, or one step of it along an axis."""
+
+    tensor: Tensor
+    axis: int = 0
+    step: int | None = None
+
+    def of(self, array: Array) -> Array:
+        return array if self.step is None else array.take(self.step, self.axis)
+
+
+@dataclass
+class Series:
+    """A value of the picture at each step, or one for all steps."""
+
+    name: str
+    parts: list[Part | None]
+    whole: bool = False
+
+    def shape(self, batch: int | None) -> str:
+        part = next(p for p in self.parts if p is not None)
+        shape = part.tensor.shape
+        if part.step is not None:
+            shape = shape[: part.axis] + shape[part.axis + 1 :]
+        return shape_text(shape, batch)
+
+
+@dataclass(frozen=True)
+class End:
+    """What a gradient may be of: a loss, the part of one step in it, or an output."""
+
+    name: str
+    step: int | None  # as written, from 1
+    ys: tuple[Tensor, ...]
+    seeds: tuple[Array, ...]
+
+
+@dataclass
+class Measured:
+    """Series by the id that their boxes have in the SVG, less the step; and where gradients start.
+
+    ``values[key]`` and ``gradients[end][key]``: norm, least, mean and greatest, each at every step.
+    """
+
+    series: dict[str, Series]
+    ends: list[End]
+    values: dict[str, list[Measures]] = field(default_factory=dict)
+    gradients: list[dict[str, list[Measures]]] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)  # layers on all steps that do not mix them
+
+
+def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
+    """Measure everything on a sheet whose columns are all the steps to tell of.
+
+    ``names``: what the code calls a value. Raises `GraphError` when a tensor was changed in place
+    since the recording.
+    """
+    series = dict(_collect(sheet, names))
+    roots = [tensor for tensor, _ in sheet.line.outputs]
+    stand = sheet.line.stands_for
+    for one in series.values():  # the product that a step was recorded to take a row of
+        one.parts = [
+            p and Part(stand.get(identity(p.tensor), p.tensor), p.axis, p.step) for p in one.parts
+        ]
+    everything = [p.tensor for one in series.values() for p in one.parts if p is not None]
+    order = graph.topological(*roots, *everything)
+    arrays = _replay(order)
+    entries = sum(len(one.parts) for one in series.values()) * len(STATISTICS)
+    most = max(2, min(MOST_LOSSES, MOST_NUMBERS // max(entries, 1)))
+    found = Measured(series, _ends(sheet, most))
+    found.apart = _apart(sheet, series, order, arrays)
+    found.values = {key: _measures(one, arrays) for key, one in series.items()}
+    xs = {identity(t): t for t in everything if t.requires_grad and t.dtype in FLOATS}
+    for end in found.ends:
+        gradient = grad(end.ys, list(xs.values()), end.seeds, retain_graph=True)
+        by_id = {key: g._data for key, g in zip(xs, gradient, strict=True)}
+        found.gradients.append(
+            {key: m for key, one in series.items() if (m := _measures(one, by_id))}
+        )
+    return found
+
+
+# -- what there is ---------------------------------------------------------------------------------
+
+
+def _collect(sheet: Sheet, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
+    steps = sheet.columns.shown
+    inputs: dict[int, Source] = {}
+    for box in sheet.boxes():
+        for _, source in sheet.line.inputs(box):
+            if source.step is not None and sheet.is_input(source):
+                inputs.setdefault(source.step, source)
+    if inputs:
+        yield "x", Series(sheet.names.get("x", "x"), _parts(sheet, inputs, steps))
+    for row in sheet.line.rows:
+        yield from _of_row(sheet, row, names)
+    for n, (tensor, sources) in enumerate(sheet.line.outputs):
+        by_step = {step: s for s, step in sheet.given(sources) if step is not None}
+        name = tensor.name or ("ŷ" if sheet.loss else "y" + chr(0x2032) * n)
+        if sheet.loss is not None:
+            by_step = {step: s for s, step in sheet.given(sheet.loss.sources) if step is not None}
+            yield "loss", Series(sheet.names.get("L", "L"), [Part(tensor)], whole=True)
+        if by_step:
+            yield f"y{n}", Series(visible(name), _parts(sheet, by_step, steps))
+        else:
+            yield f"y{n}", Series(visible(name), [Part(tensor)], whole=True)
+    for n, (tensor, _) in enumerate(sheet.chips.values()):
+        yield f"p{n}", Series(visible(sheet.name_of(tensor)), [Part(tensor)], whole=True)
+
+
+def _of_row(sheet: Sheet, row: Row, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
+    """The ops of each step, by their place in it; of a layer on all steps what it makes."""
+    i, steps = sheet.row_number[row], sheet.columns.shown
+    if not row.recurrent:
+        made = row.boxes[None].ops[-1]
+        timed = made.ndim > 1 and made.shape[0] == sheet.columns.steps
+        title = sheet.places[row.boxes[None]].title
+        parts: list[Part | None] = [Part(made, 0, t) for t in steps] if timed else [Part(made)]
+        yield f"r{i}", Series(visible(title), parts, whole=not timed)
+        return
+    slots = {slot.position: slot.name for slot in row.slots}
+    for k in range(max(len(box.ops) for box in row.boxes.values())):
+        ops = [row.boxes[t].ops for t in steps]
+        name = slots.get(k) or next(
+            (n for made in ops if k < len(made) and (n := names(made[k]))), ""
+        )
+        yield (
+            f"r{i}_{k}",
+            Series(
+                visible(sheet.names.get(name, name)),
+                [Part(made[k]) if k < len(made) else None for made in ops],
+            ),
+        )
+    for j, slot in enumerate(row.slots):
+        if slot.start is not None:
+            name = sheet.called(slot.name, sheet.start_number(row))
+            yield f"r{i}s{j}start", Series(visible(name), [Part(slot.start.tensor)], whole=True)
+
+
+def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> list[Part | None]:
+    """The part of each step: of one tensor that holds them all, or a tensor of its own."""
+    parts: list[Part | None] = []
+    shared = len({identity(s.tensor) for s in by_step.values()}) == 1
+    for step in steps:
+        source = by_step.get(step)
+        if source is None:
+            parts.append(None)
+            continue
+        tensor, axis = source.tensor, None
+        if source.step is not None and (shared or tensor is sheet.ran.x):
+            axes = (sheet.ran.time_axis, 0, 1)
+            fitting = (
+                a for a in axes if a < tensor.ndim and tensor.shape[a] == sheet.columns.steps
+            )
+            axis = next(fitting, None)
+        parts.append(Part(tensor) if axis is None else Part(tensor, axis, source.step))
+    return parts
+
+
+def _ends(sheet: Sheet, most: int) -> list[End]:
+    """The loss and, where it is a sum over steps, its parts; without a loss the output and its
+    steps, as sums over their elements.
+
+    The gradient of one step's part is that of the loss with respect to what the part alone is made
+    from, carried on from there.
+    """
+    made, sources = sheet.line.outputs[0]
+    one: tuple[Array, ...] = (np.ones(made.shape, made.dtype),)
+    if sheet.loss is not None:
+        name, sources, each = sheet.names.get("L", "L"), sheet.loss.sources, sheet.loss.summed
+        whole = End(visible(name), None, (made,), one)
+    else:
+        name, each = sheet.names.get("y", made.name or "y"), len(sources) > 1
+        whole = End(visible(f"Σ {name}⟨t⟩" if each else name), None, (made,), one)
+    by_step: dict[int, list[Source]] = {}
+    for source, step in sheet.given(sources) if each else ():
+        if step is not None:
+            by_step.setdefault(step, []).append(source)
+    feet = list({identity(s.tensor): s.tensor for part in by_step.values() for s in part}.values())
+    onto = dict(zip(map(identity, feet), grad([made], feet, one, retain_graph=True), strict=True))
+    ends = [whole]
+    steps = sorted(by_step)
+    for i in sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(len(steps), most))}):
+        seeds: dict[int, tuple[Tensor, Array]] = {}
+        for source in by_step[steps[i]]:
+            g = onto[identity(source.tensor)]._data
+            at = () if source.step is None else (source.step,)
+            _, seed = seeds.setdefault(identity(source.tensor), (source.tensor, np.zeros_like(g)))
+            seed[at] = g[at]
+        number = sheet.columns.number[steps[i]]
+        ys, gs = zip(*seeds.values(), strict=True)
+        ends.append(End(visible(f"{name}⟨{number}⟩"), number, ys, gs))
+    return ends
+
+
+# -- how large it is -------------------------------------------------------------------------------
+
+
+def _replay(order: Sequence[Tensor], known: Mapping[int, Array] | None = None) -> dict[int, Array]:
+    """What each op made, computed again from the leaves and what is ``known``; by id of the
+    value.
+    """
+    arrays: dict[int, Array] = dict(known or {})
+    with no_grad(), np.errstate(all="ignore"):
+        for tensor in order:
+            key, node = identity(tensor), tensor.node
+            if key in arrays:
+                continue
+            if node is None:
+                arrays[key] = tensor._data
+            else:
+                assert node.op is not None
+                inputs = [Tensor.wrap(arrays[identity(x)]) for x in node.inputs]
+                arrays[key] = node.op(*inputs, **node.attrs)._data
+    return arrays
+
+
+def _apart(
+    sheet: Sheet,
+    series: Mapping[str, Series],
+    order: Sequence[Tensor],
+    arrays: Mapping[int, Array],
+) -> list[str]:
+    """The layers on all steps at once that compute each step from that step alone, as a linear
+    layer does and attention does not: a NaN put into one step comes out in no other.
+    """
+    step = sheet.columns.shown[len(sheet.columns.shown) // 2]
+    known: dict[int, Array] = {}
+    for box in sheet.boxes():
+        for op in box.ops if box.step is not None else ():
+            made = sheet.line.stands_for.get(identity(op), op)
+            array = arrays[identity(made)]
+            known[identity(made)] = array * np.nan if box.step == step else array
+    x = dict(zip(sheet.columns.shown, series["x"].parts, strict=True)) if "x" in series else {}
+    if (given := x.get(step)) is not None and given.tensor.dtype in FLOATS:
+        array = known[identity(given.tensor)] = arrays[identity(given.tensor)].copy()
+        array[(slice(None),) * given.axis + (slice(None) if given.step is None else step,)] = np.nan
+    spread = _replay(order, known)
+    found = []
+    for key, one in series.items():
+        if one.whole or not key.startswith("r") or "_" in key:
+            continue
+        others = [p.of(spread[identity(p.tensor)]) for p in one.parts if p and p.step != step]
+        if not any(np.isnan(array).any() for array in others if array.dtype in FLOATS):
+            found.append(key)
+    return found
+
+
+def _measures(series: Series, arrays: dict[int, Array]) -> list[Measures]:
+    """Each statistic at every step; nothing where nothing is known of any."""
+    found: list[Measures] = [[] for _ in STATISTICS]
+    for part in series.parts:
+        array = None if part is None else arrays.get(identity(part.tensor))
+        taken = None if part is None or array is None else part.of(array)
+        for listed, statistic in zip(found, STATISTICS, strict=True):
+            listed.append(None if taken is None or not taken.size else _number(statistic(taken)))
+    return found if any(n is not None for n in found[0]) else []
+
+
+def _number(value: Any) -> float | str:
+    """Three digits are enough to read; JSON has no word for what is not finite."""
+    value = float(value)
+    return float(f"{value:.3g}") if np.isfinite(value) else str(value)

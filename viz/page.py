@@ -1,0 +1,226 @@
+"""`page`: a recurrence as one HTML file that is looked into with mouse or keyboard, and needs no
+network.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import nn
+from tinyseq.checkpoint import write_atomically
+from tinyseq.graph import identity
+from tinyseq.tensor import Tensor
+
+from .columns import Columns
+from .computation import Params, recall
+from .dot import visible
+from .drawing import Drawing
+from .marks import marked_svg, slot_key
+from .measures import Measured, measure
+from .render import NO_RENDERER, Picture, RenderError, find_renderer
+from .running import Run, run
+from .sheet import Sheet
+from .timeline import Row
+from .wording import counted
+
+MOST_STEPS = 100  # that the slider goes over
+ALL_UP_TO = 8  # steps side by side; of more, five around the slider's and the ends
+
+
+def page(
+    what: nn.Module | Callable[..., Any] | Tensor | Sequence[Tensor],
+    path: str | os.PathLike[str],
+    steps: int = 20,
+    *,
+    x: Tensor | npt.ArrayLike | None = None,
+    state: Any = None,
+    params: Params | None = None,
+    names: Mapping[str, str] | None = None,
+    title: str | None = None,
+) -> Path:
+    """Write one HTML file about a recurrence: its graph, to be opened level by level, with the size
+    of every value and gradient. The file needs nothing else, and no network. Returns its path.
+
+    ``what``: a loss or another tensor that was computed already, or several; or a layer, model or
+    cell, which is run for the page on random numbers (on ``x``, ``state`` if they are given). As in
+    `draw_unrolled`, which says more about it and about ``params`` and ``names``. ``title``: the
+    page's heading.
+
+    In the page a click on a layer opens its steps, a click on a step its operations; Escape goes
+    back. The slider (or ← and →) chooses the step that is looked at. A gradient's path is shown
+    from a loss to an input: from L or, where L is a sum over steps, one L⟨t⟩ (of an output y,
+    the sum of its elements) to one x⟨t⟩, a parameter or an initial state. Width and strength of an
+    arrow say how large the gradient is with respect to what the arrow carries, in the Euclidean
+    norm over all elements, on a logarithmic scale; pointing at a thing tells its numbers.
+
+    A page tells of the last 100 steps at most; of more there is a warning. The recording is kept,
+    and nothing of a module or of the library's random state changes.
+
+    Raises `GraphError` when nothing was recorded, the recording was freed by a backward pass (write
+    the page before, or keep it: ``backward(retain_graph=True)``) or a tensor changed in place since
+    (as an optimiser does); `ValueError` for steps that cannot be, or a layer whose input size is
+    unknown; `RenderError` without a Graphviz renderer; `OSError` when the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"a page is written as HTML: let the name {path.name!r} end in .html.")
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
+    if find_renderer() is None:
+        raise RenderError(NO_RENDERER)
+    ran = _read(what, int(steps), x, state, params)
+    names = dict(names or {})
+    rows = list(ran.line.rows)
+    sheet = _sheet(ran, rows, ran.columns, "cell", names)
+    measured = measure(sheet, lambda t: ran.called.get(identity(t), (t, ""))[1])
+    pictures = []
+    for level, columns, first, last in _views(ran.columns):
+        drawn = _sheet(ran, rows, columns, level, names)
+        svg = marked_svg(Picture(Drawing(drawn).write()), drawn, measured.series)
+        numbers = " ".join(map(str, columns.number.values()))
+        pictures.append(
+            f'<template data-level="{level}" data-columns="{numbers}" '
+            f'data-first="{first + 1}" data-last="{last + 1}">{svg}</template>'
+        )
+    data = _facts(sheet, measured)
+    if title is None:
+        made_of = ", ".join(dict.fromkeys(row["title"] for row in data["rows"]))
+        title = f"{made_of} over {counted(ran.columns.steps, 'step')}"
+    write_atomically(path, _fill(visible(title), data, pictures).encode())
+    return path
+
+
+def _read(what: Any, steps: int, x: Any, state: Any, params: Params | None) -> Run:
+    """The recording with every step that the slider goes over."""
+
+    def last(steps: int) -> Columns:
+        first = max(0, steps - MOST_STEPS)
+        if first:
+            warnings.warn(
+                f"a page tells of {MOST_STEPS} steps: of {counted(steps, 'step')}, the last.",
+                stacklevel=4,
+            )
+        shown = tuple(range(first, steps))
+        return Columns(shown, {t: t + 1 for t in shown}, (first, *[0] * len(shown)), steps)
+
+    tensors = [what] if isinstance(what, Tensor) else what
+    if isinstance(tensors, list | tuple):
+        return recall(tensors, params, last)
+    if x is not None or not hasattr(what, "input_size"):
+        return run(what, steps, x, state, last)
+    weights = list(what.parameters()) if isinstance(what, nn.Module) else []
+    sizes = {what.input_size, steps, *(n for p in weights for n in p.shape)}
+    batch = next(n for n in itertools.count(5) if n not in sizes)  # an axis that can be told apart
+    first = batch if getattr(what, "batch_first", False) else steps
+    shape = (first, steps * batch // first, what.input_size)
+    x = np.random.default_rng(0).standard_normal(shape)
+    x = Tensor(x, weights[0].dtype if weights else np.float32)
+    return replace(run(what, steps, x, state, last), batch=batch)
+
+
+def _sheet(
+    ran: Run, rows: Sequence[Row], columns: Columns, level: str, names: Mapping[str, str]
+) -> Sheet:
+    """One picture of several of the same recording."""
+    line = replace(ran.line, rows=list(rows))
+    line.show(columns.shown)
+    return Sheet(replace(ran, line=line, columns=columns), level, names)
+
+
+# -- the pictures ----------------------------------------------------------------------------------
+
+
+def _views(every: Columns) -> list[tuple[str, Columns, int, int]]:
+    """The pictures of a page: their level and columns, and the slider's steps they serve.
+
+    Steps in the middle look alike. One picture serves them all: in the page, the numbers of its
+    columns are written anew.
+    """
+    first, last, steps = every.shown[0], every.shown[-1], every.steps
+
+    def only(*shown: int) -> Columns:
+        ends = [-1, *shown, steps]
+        gaps = tuple(b - a - 1 for a, b in itertools.pairwise(ends))
+        return Columns(shown, {t: t + 1 for t in shown}, gaps, steps)
+
+    views = [("layer", only(min(first + 1, last)), first, last)]
+    if last - first < ALL_UP_TO:
+        views.append(("cell", every, first, last))
+    else:
+        middle = first + 4
+        views.append(("cell", only(*range(first, first + 5), last), first, first + 3))
+        views.append(("cell", only(first, middle - 1, middle, middle + 1, last), middle, last - 4))
+        views.append(("cell", only(first, *range(last - 4, last + 1)), last - 3, last))
+    ends = [(t, t) for t in {0, steps - 1} if first <= t <= last]
+    inner = max(first, 1), min(last, steps - 2)
+    if inner[0] <= inner[1]:
+        ends.append(inner)
+    return views + [("op", only(low), low, high) for low, high in sorted(ends)]
+
+
+# -- the numbers -----------------------------------------------------------------------------------
+
+
+def _facts(sheet: Sheet, measured: Measured) -> dict[str, Any]:
+    """What the page's script has to know besides the pictures."""
+    rows = {row: i for row, i in sheet.row_number.items() if row in sheet.line.rows}
+    numbered = {i: row for row, i in rows.items()}
+    number = sheet.columns.number
+    return {
+        "first": number[sheet.columns.shown[0]],
+        "last": number[sheet.columns.shown[-1]],
+        "steps": sheet.columns.steps,
+        "loss": sheet.loss is not None,
+        "apart": measured.apart,
+        "ends": [{"name": end.name, "step": end.step} for end in measured.ends],
+        "rows": [
+            {
+                "title": visible(sheet.places[next(iter(row.boxes.values()))].title),
+                "way": row.way if row.recurrent else 0,
+                "key": slot_key(i, 0, numbered) if row.slots else f"r{i}",
+            }
+            for row, i in rows.items()
+        ],
+        "series": {
+            key: {
+                "name": one.name,
+                "shape": one.shape(sheet.ran.batch),
+                "whole": one.whole,
+                "value": measured.values[key],
+                "gradient": [found.get(key) for found in measured.gradients],
+            }
+            for key, one in measured.series.items()
+        },
+    }
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def _fill(title: str, data: Mapping[str, Any], pictures: Sequence[str]) -> str:
+    """The template with everything in its place. No text from outside is looked at as a template,
+    nor ends a script.
+    """
+    files = resources.files(__package__)
+    parts = {
+        "title": html.escape(title),
+        "style": files.joinpath("page.css").read_text("utf-8"),
+        "script": files.joinpath("page.js").read_text("utf-8"),
+        "pictures": "\n".join(pictures),
+        "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+    }
+    template = files.joinpath("page.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)

@@ -1,0 +1,368 @@
+"""A recording read as rows and columns.
+
+Only the recording is read: ops, their inputs and their scopes (``("LSTM", "layers.0", "t=3",
+"cell")``), never what kind of cell it is. So a cell of one's own comes out like those of the
+library. Steps that are not to be shown are passed over, so that 10 000 of them cost little.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tinyseq import graph
+from tinyseq.errors import GraphError
+from tinyseq.graph import identity
+from tinyseq.nn import Parameter
+from tinyseq.tensor import Tensor
+
+from .timeline import Box, Row, Scope, Slot, Source, Timeline, recorded
+from .wording import check_recorded
+
+RowKey = tuple[
+    Scope, frozenset[Scope]
+]  # scope, and the recurrent layers below: one Dropout, two places
+
+
+@cache
+def place(scope: Scope) -> tuple[Scope, int | None, Scope]:
+    """Where an op ran: (the layer's scope, step, scope within the step)."""
+    for i, part in enumerate(scope):
+        if match := re.fullmatch(r"t=(\d+)", part):
+            return scope[:i], int(match[1]), scope[i + 1 :]
+    return scope, None, ()
+
+
+def count_steps(order: Sequence[Tensor], at_least: int = 1) -> int:
+    """How many steps a recording has, inputs first. Raises `GraphError` where there are none, or
+    the recording was freed.
+    """
+    check_recorded(order)
+    scopes = {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values()
+    steps = max((step for _, step, _ in map(place, scopes) if step is not None), default=-1) + 1
+    if steps < at_least:
+        raise GraphError(
+            "no step in time was recorded, so there is nothing to unroll. Draw an nn.Recurrent, "
+            "an nn.Stacked or a module that calls one, or mark the steps of a loop of your own: "
+            "with graph.scope(f't={t}')."
+        )
+    return steps
+
+
+def read(
+    outputs: Sequence[Tensor],
+    final: Sequence[Tensor] = (),
+    start: Sequence[Tensor] = (),
+    inputs: Mapping[int, int] | None = None,
+    shown: Collection[int] | None = None,
+    order: Sequence[Tensor] = (),
+) -> Timeline:
+    """Read the recording of ``outputs`` and of the ``final`` state.
+
+    ``start``: the state it began with, one tensor for each of ``final`` or nothing; ``inputs``: the
+    time axis of each tensor that holds the input of all steps, by id; ``shown``: the columns to
+    read, by default all; ``order``: the recording, inputs first, if it was walked already.
+
+    Raises `GraphError` when nothing recurrent was recorded, or the recording was freed.
+    """
+    order = order or graph.topological(*outputs, *final)
+    steps = count_steps(order)
+    columns = set(range(steps) if shown is None else shown)
+    # A row that counts its steps from the end has them mirrored, and how the state is handed on is
+    # learned from two steps in a row.
+    wanted = columns | {steps - 1 - t for t in columns} | {0, 1, steps - 2, steps - 1}
+    reader = _Reader(order, steps, inputs or {}, wanted)
+    line = reader.line
+    line.outputs = [(y, line.sources[identity(y)]) for y in outputs]
+    line.rows = _sorted(list(reader.rows.values()), line)
+    for row in line.rows:
+        if row.recurrent:
+            _to_columns(row, line)
+            _order_steps(row, line)
+            row.slots = _slots(row, line, final, start)
+            _name_inputs(row, line)
+            row.read = row.boxes
+    line.show(columns)
+    return line
+
+
+def _lengths(order: Sequence[Tensor]) -> set[int]:
+    """How many steps the layers have: an encoder and a decoder differ."""
+    last: dict[Scope, int] = {}
+    for scope in {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values():
+        layer, step, _ = place(scope)
+        if step is not None:
+            last[layer] = max(step, last.get(layer, 0))
+    return {step + 1 for step in last.values()}
+
+
+class _Labels(dict[int, np.ndarray]):
+    """Of each element of a value, where it comes from: an index into the reader's ``numbered``."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self.reader = reader
+
+    def __missing__(self, key: int) -> np.ndarray:
+        self[key] = found = self.reader.number(*self.reader.made[key])
+        return found
+
+
+class _Sources(dict[int, list[Source]]):
+    """The sources of a value, found out when they are asked for."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self.reader = reader
+
+    def __missing__(self, key: int) -> list[Source]:
+        labels, numbered = self.reader.labels[key], self.reader.numbered
+        self[key] = [numbered[i] for i in np.unique(labels)]
+        return self[key]
+
+
+class _Reader:
+    """One walk along the recording. What a stack or a slice picks is found by doing the same to
+    labels of the elements.
+    """
+
+    def __init__(
+        self,
+        order: Sequence[Tensor],
+        steps: int,
+        inputs: Mapping[int, int],
+        wanted: Collection[int],
+    ) -> None:
+        self.steps = steps
+        self.numbered: list[Source] = []
+        self.made: dict[int, tuple[Tensor, int | None]] = {}  # and the axis of time, if it has one
+        self.labels = _Labels(self)
+        self.rows: dict[RowKey, Row] = {}
+        self.line = Timeline([], steps, {}, _Sources(self), [])
+        lengths = self.line.lengths = _lengths(order)
+        upstream: dict[int, frozenset[Scope]] = {}
+        nothing: frozenset[Scope] = frozenset()
+        hoisted = {id(whole.node) for t in order if (whole := _whole_product(t)) is not None}
+        for tensor in order:
+            node = tensor.node
+            if node is None:
+                key = identity(tensor)
+                upstream[key] = nothing
+                self.made[key] = tensor, inputs.get(key)
+                continue
+            key = id(node)
+            scope, step, inner = place(node.scope)
+            below = nothing
+            for x in node.inputs:
+                more = upstream[identity(x)]
+                if more is not below and more:
+                    below = below | more if below else more
+            upstream[key] = below if step is None or scope in below else below | {scope}
+            if step is not None and step not in wanted:
+                self.line.skipped[key] = scope
+                self.made[key] = tensor, None
+            elif not inner and _only_moves(node):
+                upstream[key] = below
+                moved = node.op.forward(  # type: ignore[union-attr]
+                    *(self.labels[identity(x)] for x in node.inputs), **node.attrs
+                )
+                self.labels[key] = np.asarray(moved)
+            elif key in hoisted:
+                pass  # `_own_step` gives each step its part
+            else:
+                timed = step is not None
+                row = self.rows.setdefault((scope, nothing if timed else below), Row(scope))
+                box = row.boxes.setdefault(step, Box(row, step))
+                op = self._own_step(tensor) if timed else tensor
+                self.line.box[identity(op)] = box
+                box.add(op)
+                all_steps = not timed and tensor.ndim > 1 and tensor.shape[0] in lengths
+                self.made[key] = self.made[identity(op)] = op, 0 if all_steps else None
+
+    def number(self, tensor: Tensor, axis: int | None) -> np.ndarray:
+        """Labels for a value's elements: one for all, or one a step."""
+        first = len(self.numbered)
+        if axis is None:
+            self.numbered.append(Source(tensor, None))
+            return np.broadcast_to(first, tensor.shape)
+        count = tensor.shape[axis]
+        self.numbered.extend(Source(tensor, t) for t in range(count))
+        along = [1] * tensor.ndim
+        along[axis] = count
+        return np.broadcast_to(np.arange(first, first + count).reshape(along), tensor.shape)
+
+    def _own_step(self, row: Tensor) -> Tensor:
+        """The product of a step's own x, where the step was recorded to take a row of a product
+        that the layer computed for all steps at once: what is meant, and drawn.
+        """
+        whole = _whole_product(row)
+        if whole is None:
+            return row
+        node, (sequence, weight) = recorded(row), recorded(whole).inputs
+        labels = self.labels[identity(sequence)][node.attrs["index"]]
+        x = Tensor.wrap(np.broadcast_to(np.zeros((), sequence.dtype), labels.shape))
+        self.labels[identity(x)] = labels
+        own = Tensor.wrap(row._data)
+        own.node = graph.Node(recorded(whole).op, (x, weight), {}, node.scope, (), None)  # type: ignore[arg-type]
+        self.line.stands_for[identity(own)] = row
+        return own
+
+
+def _whole_product(row: Tensor) -> Tensor | None:
+    """The x @ w of all steps that a step takes its row of, if this is what the tensor is."""
+    node = row.node
+    if node is None or node.op is None or node.op.name != "getitem":
+        return None
+    whole = node.inputs[0]
+    if whole.node is None or whole.node.op is None or whole.node.op.name != "matmul":
+        return None
+    scope, step, inner = place(node.scope)
+    belongs = step is not None and inner and whole.node.scope == scope
+    return whole if belongs else None
+
+
+def _only_moves(node: graph.Node) -> bool:
+    """Does the op only say where values lie? An embedding's lookup computes, for all that it is an
+    index.
+    """
+    assert node.op is not None
+    if node.op.name == "getitem":
+        index = node.attrs["index"]
+        parts = index if isinstance(index, tuple) else (index,)
+        return not (isinstance(node.inputs[0], Parameter) and any(map(_is_array, parts)))
+    if node.op.name == "concat":
+        return bool(node.attrs["axis"] == 0)
+    return node.op.name in ("reshape", "transpose", "broadcast_to")
+
+
+def _is_array(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.ndim > 0
+
+
+def _sorted(rows: Sequence[Row], line: Timeline) -> list[Row]:
+    """What is needed comes below what needs it; else in the order of the recording."""
+    below = {
+        row: {
+            line.box[identity(source.tensor)].row
+            for box in row.boxes.values()
+            for _, source in line.inputs(box)
+            if identity(source.tensor) in line.box
+        }
+        - {row}
+        for row in rows
+    }
+    left, placed = list(rows), list[Row]()
+    while left:
+        done = set(placed)
+        ready = (row for row in left if below[row] <= done)
+        row = next(
+            ready, left[0]
+        )  # rows that need each other (feedback between layers) stay as recorded
+        placed.append(row)
+        left.remove(row)
+    return placed
+
+
+def _to_columns(row: Row, line: Timeline) -> None:
+    """A layer that is handed a sequence turned around counts its steps from the end: turn back."""
+    reads: set[tuple[int, int]] = set()
+    for step, box in row.boxes.items():
+        for _, source in line.inputs(box):
+            maker = line.box.get(identity(source.tensor))
+            column = source.step if maker is None or maker.step is None else maker.step
+            if step is not None and column is not None and (maker is None or maker.row is not row):
+                reads.add((step, column))
+    every = len({step for step, _ in reads}) == len(row.boxes)  # not the initial state alone
+    if every and all(step == line.steps - 1 - column for step, column in reads):
+        for box in row.boxes.values():
+            box.step = line.steps - 1 - box.step  # type: ignore[operator]
+        row.boxes = {box.step: box for box in row.boxes.values()}
+
+
+def _order_steps(row: Row, line: Timeline) -> None:
+    """Which way the row runs: where the values come from that a step takes from other steps."""
+    later = 0
+    for step, box in row.boxes.items():
+        for _, source in line.inputs(box):
+            maker = line.box.get(identity(source.tensor))
+            if maker is not None and maker.row is row:
+                later += 1 if maker.step > step else -1  # type: ignore[operator]
+    row.reverse = later > 0
+    steps = sorted(step for step in row.boxes if step is not None)
+    row.boxes = {step: row.boxes[step] for step in (reversed(steps) if row.reverse else steps)}
+
+
+def _name_inputs(row: Row, line: Timeline) -> None:
+    """Where x needs no gradient, each step is recorded to take a leaf of its own: that step's x."""
+    boxes = list(row.boxes.values())
+    taken = [(box, op, i) for box in boxes[1:] for op in box.ops for i, _ in _leaves(op, line)]
+    if any(source.step is not None for box in boxes for _, source in line.inputs(box)):
+        return
+    users: dict[int, set[int | None]] = {}
+    for box, op, i in taken:
+        users.setdefault(identity(recorded(op).inputs[i]), set()).add(box.step)
+    places = {
+        (box.position[identity(op)], i)
+        for box, op, i in taken
+        if len(users[identity(recorded(op).inputs[i])]) == 1
+        and (box.position[identity(op)], i) not in row.takes
+    }
+    first = min(places, default=None)  # a mask may follow, drawn for each step
+    for box in boxes if first is not None and len(boxes) > 2 else ():
+        at, i = first  # type: ignore[misc]
+        if at < len(box.ops) and i in dict(_leaves(box.ops[at], line)):
+            x = recorded(box.ops[at]).inputs[i]
+            line.sources[identity(x)][:] = [Source(x, box.step)]
+            line.of_one_step.add(identity(x))
+
+
+def _leaves(op: Tensor, line: Timeline) -> list[tuple[int, Tensor]]:
+    """The inputs of an op that are given: neither made nor trained, nor a number on its own."""
+    return [
+        (i, x)
+        for i, x in enumerate(recorded(op).inputs)
+        if x.node is None and not isinstance(x, Parameter) and x.ndim > 1
+        if all(source.tensor is x for source in line.sources[identity(x)])
+    ]
+
+
+def _slots(
+    row: Row, line: Timeline, final: Sequence[Tensor], start: Sequence[Tensor]
+) -> list[Slot]:
+    """What each step takes from the step before, or hands back at the end."""
+    boxes = list(row.boxes.values())
+    slots: dict[int, Slot] = {}
+
+    begins: Sequence[Tensor | None] = start or [None] * len(final)
+    for tensor, begun in zip(final, begins, strict=True):
+        for source in line.sources[identity(tensor)]:
+            i = boxes[-1].position.get(identity(source.tensor))
+            if i is not None and i not in slots:
+                slots[i] = Slot("", i, None if begun is None else Source(begun, None), final=True)
+    for before, box in itertools.pairwise(boxes):
+        if abs(box.step - before.step) > 1:  # type: ignore[operator]
+            continue
+        for at, op in enumerate(box.ops):
+            for i, x in enumerate(recorded(op).inputs):
+                for source in line.sources[identity(x)]:
+                    made = before.position.get(identity(source.tensor))
+                    if made is not None:
+                        slot = slots.setdefault(made, Slot("", made))
+                        row.takes.setdefault((at, i), slot)
+    # What the first step takes in that place is the initial state.
+    for (at, i), slot in row.takes.items():
+        if slot.start is None and at < len(boxes[0].ops):
+            taken = recorded(boxes[0].ops[at]).inputs
+            found = line.sources[identity(taken[i])] if i < len(taken) else []
+            outside = [s for s in found if line.box.get(identity(s.tensor)) is not boxes[0]]
+            slot.start = outside[0] if outside else None
+
+    listed = list(slots.values())
+    plain = ("h", "c") if len(listed) <= 2 else tuple(f"s{i + 1}" for i in range(len(listed)))
+    for slot, name in zip(listed, plain, strict=False):
+        given = slot.start.tensor.name if slot.start is not None else None
+        slot.name = re.sub(r"_?0$", "", given) if given else name
+    return listed
