@@ -5,6 +5,7 @@ a process without the compiler; a few are compiled in this one.
 """
 
 import _thread
+import itertools
 import math
 import os
 import signal
@@ -20,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyseq as ts
-from tinyseq import nn, ops, text
+from tinyseq import errors, nn, ops, text
 from tinyseq.errors import CompileError
-from tinyseq.text import language_model
+from tinyseq.text import generation, language_model
 
 SYMBOLS = text.Vocabulary("abcdefghijklmnopqrs")
 V = len(SYMBOLS)
@@ -186,47 +187,84 @@ def test_the_model_and_the_librarys_generator_are_left_as_they_were(lstm):
 # -- the draw -------------------------------------------------------------------------------------
 
 logits = st.lists(
-    st.one_of(st.floats(-30, 30, width=32), st.sampled_from([0.0, -1e6, 1e6, 3e38])),
+    st.one_of(st.floats(-30, 30, width=32), st.sampled_from([0.0, 1.0, -1e6, 1e6, 3e38])),
     min_size=1,
     max_size=70,
 )
 draws = st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.0, 1 - 2**-53]))
 
 
-@given(logits, st.sampled_from([0, 1e-320, 1e-3, 0.5, 1.0, 7.0, 1e300]), draws)
-def test_a_symbol_is_drawn_as_by_searching_the_cumulative_probabilities(values, temperature, at):
+@st.composite
+def choices(draw):
+    """Logits, and how to choose from them: something is always left to choose."""
+    x = np.array(draw(logits), np.float32)
+    few = st.lists(st.integers(0, len(x) - 1), max_size=len(x) - 1, unique=True)
+    return x, generation.Choice(
+        draw(st.sampled_from([0, 1e-320, 1e-3, 0.5, 1.0, 7.0, 1e300])),
+        draw(st.integers(0, 80)),
+        draw(st.one_of(st.just(1.0), st.floats(0, 1, exclude_min=True))),
+        np.array(draw(few), np.int64),
+        None,
+    )
+
+
+@given(choices(), draws)
+def test_a_symbol_is_drawn_as_by_searching_the_cumulative_probabilities(choice, at):
+    x, how = choice
+    i = picked(x, how, at)
+    if how.temperature > 0:
+        # A draw that is a rounding away from the edge of two symbols may go to either, and so may
+        # a symbol that is a rounding away from the edge of the nucleus be in it or not.
+        p, near = exact(x, how)
+        edges = np.concatenate([[0.0], np.cumsum(p)])
+        assert near or edges[i] - 1e-12 <= at <= edges[i + 1] + 1e-12
+        assert near or p[i] > 0
+        if near or (np.abs(edges - at).min() < 1e-12 and 0 < at < 1 - 1e-12):
+            return
+    assert i not in how.refused
+    assert i == generation._pick(x, at, how)
+
+
+def picked(x: np.ndarray, how: generation.Choice, at: float) -> int:
     from tinyseq.kernels.sampling import pick
 
-    x = np.array(values, np.float32)
-    scratch = np.empty(len(x))
-    i = pick(x, float(temperature), at, scratch)
-    if (
-        temperature > 0
-    ):  # a draw that is a rounding away from the edge of two symbols may go to either
-        edges = np.concatenate([[0.0], np.cumsum(_probabilities(x, temperature))])
-        assert edges[i] - 1e-12 <= at <= edges[i + 1] + 1e-12
-        assert _probabilities(x, temperature)[i] > 0
-        if np.abs(edges - at).min() < 1e-12 and 0 < at < 1 - 1e-12:
-            return
-    assert i == language_model._pick(x, temperature, at)
+    V = len(x)
+    scratch = np.empty(V), np.empty(V, np.int64)
+    most = how.top_k or V
+    return pick(x.copy(), at, float(how.temperature), most, how.top_p, how.refused, *scratch)
 
 
-def _probabilities(x: np.ndarray, temperature: float) -> np.ndarray:
+def exact(x: np.ndarray, how: generation.Choice) -> tuple[np.ndarray, bool]:
+    """Each symbol's probability, by the words of the definition, and whether the edge of the
+    nucleus is a rounding away.
+    """
+    left = [i for i in range(len(x)) if i not in how.refused]
+    left.sort(key=lambda i: (-x[i], i))  # the likeliest first
+    left = left[: how.top_k or None]
     with np.errstate(over="ignore"):
-        p = np.exp((x.astype(np.float64) - x.max()) / temperature)
-    return p / p.sum()
+        p = np.exp((x[left].astype(np.float64) - x[left[0]]) / how.temperature)
+    p /= p.sum()
+    near = False
+    if how.top_p < 1:
+        before = np.cumsum(p) - p
+        near = bool((np.abs(before - how.top_p) < 1e-12).any())
+        p[before >= how.top_p] = 0
+    out = np.zeros(len(x))
+    out[left] = p / p.sum()
+    return out, near
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("at", [0, 1, 4])
 def test_no_symbol_is_drawn_from_what_is_not_finite(wrong, at):
-    from tinyseq.kernels.sampling import REFUSED, pick
+    from tinyseq.kernels.sampling import NOT_FINITE
 
     for temperature in (0.0, 1.0):
+        how = generation.Choice(temperature, 3, 0.5, np.array([1]), None)
         x = np.arange(5, dtype=np.float32)
-        assert pick(x, temperature, 0.5, np.empty(5)) != REFUSED
+        assert picked(x, how, 0.5) != NOT_FINITE
         x[at] = wrong
-        assert pick(x, temperature, 0.5, np.empty(5)) == REFUSED
+        assert picked(x, how, 0.5) == NOT_FINITE
 
 
 @pytest.mark.parametrize("mode", ["unroll", "compiled"])
@@ -240,6 +278,219 @@ def test_a_model_that_diverges_on_the_way_is_an_error(lstm, mode):
             draw(lstm, mode=mode)
     finally:
         lstm.load_state_dict(weights)
+
+
+# -- what is asked for ----------------------------------------------------------------------------
+
+WORDS = text.Vocabulary.from_counts("abc", pad="<PAD>")  # PAD 0, UNK 1, EOS 2
+MANY = text.Vocabulary.from_counts("abcdefghijklmnop", pad="<PAD>")  # as many as SYMBOLS
+
+
+class Fixed(nn.Module):
+    """The same logits whatever it reads."""
+
+    def __init__(self, *logits: float) -> None:
+        self.logits = np.array(logits)
+
+    def forward(self, symbols, state):
+        shape = (*symbols.shape, len(self.logits))
+        return ts.Tensor(np.broadcast_to(self.logits, shape)), state
+
+
+def written(m, prime="", length=100, seed=0, vocabulary=WORDS, **options):
+    rng = np.random.default_rng(seed)
+    return list(text.generate(m, vocabulary, prime, length, rng=rng, **options))
+
+
+def sentences_model(vocabulary=WORDS, eos=0.0, **options):
+    """Zeros leave an LSTM without biases where it is: these have some."""
+    ts.seed(1)
+    m = text.LanguageModel(len(vocabulary), **({"hidden_size": 12, "num_layers": 1} | options))
+    m.head.weight._data *= 3
+    for name, p in m.named_parameters():
+        if name.endswith(("bias", ".b")):
+            p._data += ts.random.generator().normal(size=p.shape)
+    m.head.bias._data[vocabulary.eos] = eos
+    return m.double()
+
+
+@pytest.fixture(scope="module")
+def many():
+    """The model of `lstm`, so that its loop is compiled once, for sentences."""
+    return sentences_model(MANY, 1.5, hidden_size=33, num_layers=2, embedding_size=7)
+
+
+ASKED = [
+    {},
+    {"temperature": 0.7, "top_k": 3},
+    {"top_p": 0.8, "allow_unknown": False},
+    {"top_k": 5, "top_p": 0.8, "temperature": 2.0},
+    {"temperature": 0},
+    {"temperature": 0, "allow_unknown": False},
+]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_what_is_drawn_follows_the_distribution_that_was_asked_for(asked):
+    logits = np.array([3.0, 2.0, -np.inf, 1.5, 1.0, 0.0])
+    logits[WORDS.eos] = -50.0
+    n = 4000
+    symbols = written(Fixed(*logits), length=n, **asked)
+    assert len(symbols) == n
+    how = generation._choice(
+        WORDS,
+        asked.get("temperature", 1.0) or 1e-9,
+        asked.get("top_k"),
+        asked.get("top_p", 1.0),
+        asked.get("allow_unknown", True),
+    )
+    p, _ = exact(logits, how)
+    for i, symbol in enumerate(WORDS.symbols):
+        error = 4 * math.sqrt(p[i] * (1 - p[i]) / n)
+        assert symbols.count(symbol) / n == pytest.approx(p[i], abs=error)
+    assert "<PAD>" not in symbols
+    assert asked.get("allow_unknown", True) or "<UNK>" not in symbols
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_compiled_texts_are_those_written_unrolled(many, asked):
+    one, other = (
+        [written(many, "ab", 60, seed, MANY, mode=mode, **asked) for seed in range(6)]
+        for mode in ("unroll", "compiled")
+    )
+    assert one == other
+    if asked.get("temperature") != 0:
+        assert len({len(symbols) for symbols in one}) > 2  # <EOS> ends them, here and there
+    one, other = batches(many, ["", "a", "abc", "", "cc", "b"] * 2, 30, **asked)
+    assert one == other
+
+
+def batches(m, primes, length, **options):
+    """The same texts, unrolled and compiled."""
+    for mode in ("unroll", "compiled"):
+        rng = np.random.default_rng(3)
+        yield text.generate_batch(m, MANY, primes, length, rng=rng, mode=mode, **options)
+
+
+def test_a_batch_is_its_texts_one_by_one():
+    m = sentences_model()
+    primes = ["", "a", "abc", "", "cc", "b"]
+    for options in ({"allow_unknown": False}, {"start": False}):
+        given = [p for p in primes if p or "start" not in options]
+        batch = text.generate_batch(m, WORDS, given, 30, temperature=0, **options)
+        assert batch == [written(m, p, 30, temperature=0, **options) for p in given]
+    assert len({tuple(symbols) for symbols in batch}) > 1
+    assert text.generate_batch(m, WORDS, [""], 0) == [[]]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_texts_are_shared_out_over_threads(many, parts, monkeypatch):
+    from tinyseq.compiler import generate
+
+    monkeypatch.setattr(generate, "_WORTH_SHARING", 0)
+    monkeypatch.setattr(generate, "get_num_threads", lambda: parts)
+    monkeypatch.setattr(generate, "_ONE_CALL", 1e5)  # several calls a block
+    one, other = batches(many, ["a", "b", "c", "ab"], 100)
+    assert one == other
+    assert len(set(map(len, one))) == 4
+
+
+def test_a_text_has_the_probability_that_the_model_says():
+    """Of short sentences, how often each is written."""
+    m = sentences_model(eos=1.0, hidden_size=4)
+    n = 2000
+    rng = np.random.default_rng(0)
+    batch = text.generate_batch(m, WORDS, [""] * n, 2, rng=rng, mode="unroll")
+    for symbols in ([], ["a"], ["<UNK>"], ["b"]):
+        whole = [*WORDS.encode(symbols), WORDS.eos]
+        left = 1.0  # <PAD> is never written
+        for t in range(len(whole)):
+            left *= 1 - math.exp(m.log_probabilities(whole[:t])[WORDS.pad])
+        p = math.exp(m.log_probability(whole)) / left
+        assert batch.count(symbols) / n == pytest.approx(p, abs=4 * math.sqrt(p / n))
+
+
+def test_a_stream_has_no_first_symbol_of_a_sentence(lstm):
+    """`sample` is `generate` without the zero vector, whatever the blocks are."""
+    for mode in ("unroll", "compiled"):
+        rng = np.random.default_rng(0)
+        symbols = text.generate(lstm, SYMBOLS, "abba", 1500, start=False, rng=rng, mode=mode)
+        assert "".join(symbols) == draw(lstm, 1500)
+    m = sentences_model(eos=-9.0)
+    assert written(m, "a") != written(m, "a", start=False)
+
+
+def test_symbols_are_handed_out_before_the_text_ends():
+    m = sentences_model(eos=-1e6)
+    endless = text.generate(m, WORDS, length=None, rng=np.random.default_rng(0))
+    m.train()
+    first = list(itertools.islice(endless, 40))
+    assert m.training  # the model is not held in evaluation mode in between
+    assert first == written(m, length=40)
+    assert first + list(itertools.islice(endless, 60)) == written(m, length=100)
+
+
+def test_the_modes_leave_the_librarys_generator_alike(many):
+    states = []
+    for mode in ("unroll", "compiled"):
+        ts.seed(4)
+        list(text.generate(many, MANY, length=70, mode=mode))
+        states.append(ts.random.get_state())
+    assert states[0] == states[1]
+
+
+def test_a_wide_beam_finds_the_likeliest_text():
+    m = sentences_model()
+    words = [i for i in range(len(WORDS)) if i not in (WORDS.eos, WORDS.pad, WORDS.unk)]
+    found = text.beam_search(m, WORDS, "b", 2, 200, allow_unknown=False)
+    assert len(found) == 1 + 3 + 9
+    everything = []
+    for n in range(3):
+        everything += [list(s) for s in itertools.product(words, repeat=n)]
+    assert sorted(h.symbols for h in found) == sorted(everything)
+    prime = WORDS.encode("b").tolist()
+    for h in found:
+        whole = [*h.symbols, WORDS.eos] if h.ended else h.symbols
+        p = 0.0  # of what is left when <PAD> and <UNK> are refused
+        for t, i in enumerate(whole):
+            log_p = m.log_probabilities([*prime, *whole[:t]])
+            allowed = np.delete(log_p, [WORDS.pad, WORDS.unk])
+            p += log_p[i] - math.log(np.exp(allowed).sum())
+        assert h.log_probability == pytest.approx(p)
+    assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+    best = WORDS.symbols_of(found[0].symbols)
+    assert written(m, "b", 2, beam_width=200, allow_unknown=False) == best
+    assert written(m, "b", 9, beam_width=1) == written(m, "b", 9, temperature=0)
+
+
+def test_what_cannot_be_asked_for():
+    m = sentences_model()
+    for name, wrong in (
+        ("temperature", [-1, math.nan, math.inf]),
+        ("top_k", [0, -1, 1.5]),
+        ("top_p", [0, 1.1, math.nan]),
+        ("length", [-1]),
+        ("mode", ["fast"]),
+        ("beam_width", [0]),
+    ):
+        for value in wrong:
+            with pytest.raises(ValueError, match=f"{name if name != 'beam_width' else 'width'}"):
+                text.generate(m, WORDS, **{name: value})  # at once, not at the first symbol
+    with pytest.raises(ValueError, match="the prime is empty, and start=False"):
+        text.generate(m, WORDS, start=False)
+    with pytest.raises(ValueError, match="beam_width=3 draws nothing"):
+        text.generate(m, WORDS, beam_width=3, top_k=2)
+    with pytest.raises(ValueError, match="a beam search needs a length"):
+        text.generate(m, WORDS, beam_width=3, length=None)
+    for nothing in ([], "ab"):
+        with pytest.raises(ValueError, match="primes is a list"):
+            text.generate_batch(m, WORDS, nothing)
+    only = text.Vocabulary.from_counts({"<UNK>": 1, "a": 1}, eos=None)
+    with pytest.raises(ValueError, match="every symbol of the vocabulary is refused"):
+        list(text.generate(Fixed(1.0), only, allow_unknown=False))
+    m.head.bias._data[0] = math.nan
+    with pytest.raises(ValueError, match="not finite: its training has diverged"):
+        written(m)
 
 
 # -- when, and when not ---------------------------------------------------------------------------
@@ -294,8 +545,8 @@ class Sharp(text.LanguageModel):
 )
 def test_what_has_no_compiled_loop_is_written_unrolled_and_says_so_once(make, monkeypatch):
     m, why = make()
-    monkeypatch.setattr(language_model, "COMPILED_FROM", 1)
-    monkeypatch.setattr(language_model, "_said", set())
+    monkeypatch.setattr(generation, "COMPILED_FROM", 1)
+    monkeypatch.setattr(errors, "_said", set())
     expected = draw(m, 30, mode="unroll")
     with pytest.raises(CompileError, match=why):
         draw(m, 30)
@@ -318,19 +569,23 @@ def test_it_is_compiled_from_a_thousand_characters_on(monkeypatch):
 
     lengths = []
 
-    def write(model, logits, state, written, *_):
-        lengths.append(len(written))
-        written[1:] = 0
-        return len(written)
+    class Writing:
+        def __init__(self, *_):
+            pass
 
-    monkeypatch.setattr(generate, "write", write)
+        def go_on(self, draws, ended, written):
+            lengths.append(len(draws))
+            written[...] = 0
+            return True
+
+    monkeypatch.setattr(generate, "Writing", Writing)
     m = model()
-    draw(m, language_model.COMPILED_FROM - 100, mode=None)
+    draw(m, generation.COMPILED_FROM - 100, mode=None)
     assert not lengths
     draw(m, 99, mode="unroll")
     draw(m, 99, mode=None)
     assert not lengths
-    assert draw(m, 5, mode=None).endswith("aaaa")
+    assert draw(m, 5, mode=None) == "aaaaa"
     assert lengths == [5]
     layer = m.recurrent.layers[0]
     layer.mode = "unroll"

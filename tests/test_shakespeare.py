@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import importlib.util
 import io
+import json
 import math
 import os
 import shlex
@@ -64,7 +65,7 @@ def files(folder: Path) -> list[str]:
 def test_a_run_learns_and_leaves_its_files(lines, tmp_path, capsys):
     out = tmp_path / "runs" / "deep" / "small"
     assert train(lines, out, "--steps", 40, "--lr", 0.02) == 0
-    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png"]
+    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png", "numbers.json"]
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
 
     progress = checkpoint.load(out / "last.safetensors")["progress"]
@@ -85,6 +86,58 @@ def test_a_run_learns_and_leaves_its_files(lines, tmp_path, capsys):
     expected = f"{nats[-1]:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.2f}"
     assert f"final  {expected}" in printed.out
     assert printed.err == ""  # no bar where there is no terminal
+
+
+def test_the_numbers_say_what_was_run_and_what_it_gave(lines, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--cell", "peephole", "--layers", 1, "--dropout", 0.1, "--validations", 2]
+    assert train(lines, out, *options, "--steps", 4, "--seed", 3) == 0
+    written = (out / "numbers.json").read_text()
+    assert str(tmp_path) not in written  # it can be shown to others
+    numbers = json.loads(written)
+    held_out = round(len(LINES) * 30 * 0.1)
+    assert numbers["text"] == {
+        "name": "lines.txt",
+        "sha256": hashlib.sha256((LINES * 30).encode()).hexdigest(),
+        "characters": 30 * len(LINES),
+        "held_out": held_out,
+        "symbols": len(set(LINES)),
+    }
+    asked = {"cell": "peephole", "layers": 1, "hidden": 12, "dropout": 0.1, "seed": 3}
+    assert asked.items() <= numbers["settings"].items()
+    V, H = len(set(LINES)), 12
+    assert numbers["parameters"] == V * H + 8 * H * H + 4 * H + 3 * H + H * V + V
+    assert numbers["steps"] == 4
+    assert numbers["characters_read"] == 4 * 8 * 6
+    assert numbers["threads"] == 1
+    assert [step for step, _ in numbers["validations"]] == [0, 2, 4]
+    nats = numbers["validations"][-1][1]
+    assert numbers["validation"]["nats"] == nats
+    assert numbers["validation"]["bits"] == pytest.approx(nats / math.log(2))
+    assert 0 < 4 * 8 * 6 / numbers["seconds"] < numbers["chars_per_second"] * 1.01
+    assert numbers["versions"]["numpy"] == np.__version__
+
+    # The baseline of the same run: the same text counted, measured on the same characters.
+    indices = ts.text.Vocabulary(LINES * 30).encode(LINES * 30)
+    counted = ts.text.NGram(7, V).fit(indices[:-held_out])
+    expected = -counted.log_probability(indices[-held_out:], indices[:-held_out]) / held_out
+    assert numbers["ngram"] == {"n": 7, "nats": pytest.approx(expected)}
+    printed = capsys.readouterr().out
+    assert f"  7-gram {demo.figures(expected)}" in printed
+    assert "published" not in printed  # that is of another text
+
+    before = numbers["chars_per_second"]
+    assert run("--resume", "--out", out, "--quiet") == 0  # nothing left to do
+    assert json.loads((out / "numbers.json").read_text())["chars_per_second"] == before
+
+
+def test_what_is_published_stands_beside_tinyshakespeare(lines, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "TINY_SHA256", hashlib.sha256((LINES * 30).encode()).hexdigest())
+    options = ["--cell", "layernorm", "--steps", 1, "--quiet"]
+    assert train(lines, tmp_path / "out", *options) == 0
+    printed = capsys.readouterr().out
+    assert "  published: 1.4697 nanoGPT" in printed
+    assert "; 1.88 nanoGPT" in printed
 
 
 def test_best_is_kept_when_later_validations_are_worse(lines, tmp_path, monkeypatch):
@@ -173,7 +226,7 @@ def test_an_interrupted_run_goes_on_from_exactly_there(cell, lines, tmp_path, mo
 
     a, b = (checkpoint.load(out / "last.safetensors") for out in (whole, parts))
     for saved in (a, b):
-        for name in ("seconds", "validation_seconds"):
+        for name in ("seconds", "validation_seconds", "chars_per_second"):
             saved["progress"].pop(name)
     np.testing.assert_equal(b, a)
 
@@ -685,7 +738,7 @@ def test_a_run_goes_on_when_its_reader_goes(lines, tmp_path):
             process.kill()
     assert errors == ""
     assert process.returncode == 0
-    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png"]
+    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png", "numbers.json"]
     assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 40
 
 
@@ -763,7 +816,7 @@ def test_closed_streams(closed, lines, tmp_path):
     assert process.returncode == 0
     assert (b"10 steps in" in process.stdout) == (closed == "2>&-")
     assert process.stderr == b""
-    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png"]
+    assert files(out) == ["best.safetensors", "last.safetensors", "loss.png", "numbers.json"]
 
 
 # -- the start ------------------------------------------------------------------------------------

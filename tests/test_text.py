@@ -160,7 +160,7 @@ def model(vocabulary_size: int = 7, **options: object) -> text.LanguageModel:
     return text.LanguageModel(vocabulary_size, 6, 2, **options)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "peephole", "layernorm"])
 def test_model_shapes_and_carried_state(cell):
     m = model(cell=cell, embedding_size=4)
     symbols = np.random.default_rng(0).integers(0, 7, (9, 2))

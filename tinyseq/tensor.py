@@ -260,6 +260,12 @@ class Tensor:
             how = ", requires_grad=True" if self.requires_grad else ""
         return f"Tensor({body}{dtype}{how})"
 
+    def _repr_html_(self) -> str:
+        """Where a notebook shows the tensor: what it is, its values, and those of its gradient."""
+        from tinyseq.display import html
+
+        return html(self)
+
     def __format__(self, spec: str) -> str:
         """``f"{loss:.3f}"``: the one element by Python's rules for numbers; without a format spec,
         as `str`. Raises `TypeError` for a spec where there is not exactly one element.

@@ -1,12 +1,36 @@
-"""Pictures of what was recorded: any graph, and recurrent layers unrolled over time.
+"""Pictures of what was recorded: any graph, and recurrent layers unrolled over time; and of what a
+network does: its state, its gradients, its training.
 
 >>> from tinyseq import nn, viz
 >>> viz.draw_unrolled(nn.LSTM(3, 4, num_layers=2), steps=3).save("lstm.svg")  # doctest: +SKIP
 """
 
+from .colour import ColouredText, colour_text
+from .curves import training
+from .gradients import gradient_flow
+from .heatmaps import heatmap
 from .page import page
 from .recording import draw
+from .records import Record, record
 from .render import Picture, RenderError
+from .units import PROPERTIES, Unit, Units, find_units
 from .unrolled import draw_unrolled
 
-__all__ = ["Picture", "RenderError", "draw", "draw_unrolled", "page"]
+__all__ = [
+    "PROPERTIES",
+    "ColouredText",
+    "Picture",
+    "Record",
+    "RenderError",
+    "Unit",
+    "Units",
+    "colour_text",
+    "draw",
+    "draw_unrolled",
+    "find_units",
+    "gradient_flow",
+    "heatmap",
+    "page",
+    "record",
+    "training",
+]

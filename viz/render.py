@@ -69,7 +69,10 @@ class Picture:
         return path
 
     def _repr_svg_(self) -> str | None:
-        return self.svg() if find_renderer() else None
+        try:
+            return self.svg()
+        except (RenderError, OSError):  # a notebook then shows the DOT text, not a traceback
+            return None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         svg = self._repr_svg_()

@@ -1,4 +1,4 @@
-"""Text written by a language model in one compiled loop: its step, the head, and the draw.
+"""Texts written by a language model in one compiled loop: its step, the head, and the draw.
 
 One step of the whole model, from the row of a symbol's embedding to the logits of the next one, is
 a cell like any other; its state is (logits, states of all layers). So it is traced, split and
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,15 +23,22 @@ from tinyseq.compiler.scan import lookup
 from tinyseq.compiler.split import kind
 from tinyseq.errors import CompileError
 from tinyseq.kernels import gemm
-from tinyseq.kernels.threads import ALONE
+from tinyseq.kernels.sampling import NOT_FINITE
+from tinyseq.kernels.threads import ALONE, get_num_threads, parallel
 from tinyseq.nn.layers import Embedding
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import Recurrent, Stacked
 from tinyseq.nn.training import evaluation
 from tinyseq.tensor import Tensor
 
+if TYPE_CHECKING:
+    from tinyseq.text.generation import Choice
+
 _LARGEST_TABLE = 2**22  # numbers, 16 MB of float32
 _CANNOT = "Generation cannot be compiled: "
+_WORTH_SHARING = 2e7  # operations on all texts below which a second thread is not worth waking …
+_SYMBOLS = 100  # … in so many symbols of a text
+_NONE = -2  # in place of the symbol that ends a text
 _ONE_CALL = 2e9  # operations until Python is asked whether Ctrl-C was pressed: tenths of a second
 
 
@@ -139,37 +146,50 @@ class _Loop(Compiled):
         program = self.program
         assert program.y is not None
         names = [a.name for a in source.forward.arguments]
-        given = [
-            f"{a.name}[symbol:symbol + 1]" if a.value in (program.x, *program.noise) else a.name
-            for a in source.forward.arguments
-        ]
         made = [(e.output, f"embedding @ {e.inputs[1].name}") for e in self.products]
-        tables = [
-            f"    {v.name} (V, 1, {v.width}): {what}, a row for each symbol"
-            for v, what in [(program.x, "embedding"), *made]
-            if v.name in names
-        ]
+        tables = [(v, what) for v, what in [(program.x, "embedding"), *made] if v.name in names]
+        self.tables = [v for v, _ in tables]
+        shapes = "\n".join(
+            f"    {v.name}_of (V, {v.width}): {what}, a row for each symbol" for v, what in tables
+        )
+        copies = "\n".join(f"            {v.name}[0, b] = {v.name}_of[symbol]" for v in self.tables)
+        given = ", ".join([*names, *(f"{v.name}_of" for v in self.tables)])
         text = f'''
 
-def generate(team, begin, end, symbol, temperature, draws, written, cumulative, {", ".join(names)}):
-    """Into ``written``: the symbols begin … end − 1 of a text, that go on after ``symbol``.
+def generate(
+    team, part, first, last, begin, end, number, temperature, top_k, top_p, refused, eos,
+    draws, weights, heap, ended, written, {given}
+):
+    """Into ``written`` (N, B): the symbols begin … end − 1 of the texts first … last − 1, with
 
-{chr(10).join(tables)}
+{shapes}
 
-    The states before symbol n are at n % 2. Returns ``end``, or the place of the first symbol that
-    could not be drawn, as the logits were not finite.
+    The states before symbol n are at (number + n) % 2. Ends early when all these texts have
+    ``ended``, and when the logits of one are not finite: `NOT_FINITE` then stands for its symbol.
     """
     for n in range(begin, end):
-        forward(team, 0, 0, 1, 1, n % 2, 1, {", ".join(given)})
-        symbol = pick(logits[1 - n % 2, 0], temperature, draws[n], cumulative)
-        if symbol < 0:
-            return n
-        written[n] = symbol
-    return end
+        now = (number + n) % 2
+        going = False
+        for b in range(first, last):
+            symbol = eos
+            if not ended[b]:
+                symbol = pick(
+                    logits[now, b], draws[n, b], temperature, top_k, top_p, refused,
+                    weights[part], heap[part]
+                )
+                written[n, b] = symbol
+                if symbol == NOT_FINITE:
+                    return
+                ended[b] = symbol == eos
+                going |= not ended[b]
+{copies}
+        if not going:
+            return
+        forward(team, part, first, last, 1, now, 1, {", ".join(names)})
 '''
         head, gap, functions = source.text.partition("\n\n\ndef ")
         head = head.replace("\nnoise ", "\nfrom tables ", 1)
-        head += "\nfrom tinyseq.kernels.sampling import pick"
+        head += "\nfrom tinyseq.kernels.sampling import NOT_FINITE, pick"
         return Source(source.forward, None, head + gap + functions + text)
 
 
@@ -194,8 +214,8 @@ def _look_up(model: Any, logits: Tensor, state: Any) -> tuple[Any, list[Tensor]]
                 raise CompileError(
                     f"{_CANNOT}{type(cell).__name__} draws random numbers in evaluation."
                 )
-    x = Tensor(np.zeros((1, 1, D), dtype))
-    inputs = [x, logits[-1], *(part for own in states for part in own)]
+    x = Tensor(np.zeros((1, len(logits), D), dtype))
+    inputs = [x, logits, *(part for own in states for part in own)]
     known = lookup(step, x, tuple(inputs[1:]), None, None)
     return known, [*inputs, *known.tensors]
 
@@ -203,53 +223,65 @@ def _look_up(model: Any, logits: Tensor, state: Any) -> tuple[Any, list[Tensor]]
 _steps: WeakKeyDictionary[Module, Generation] = WeakKeyDictionary()
 
 
-def write(
-    model: Any,
-    logits: Tensor,
-    state: Any,
-    written: np.ndarray,
-    draws: np.ndarray,
-    temperature: float,
-) -> int:
-    """Fill ``written`` (N,) from its second symbol on; the model gave ``logits``
-    (T, 1, V) and ``state`` for that one.
+class Writing:
+    """B texts on the way, from the state of a model on; ``logits`` (B, V) for the next symbol.
 
-    Symbol n is decided by ``draws[n]``. Returns N, or the place of the first symbol for which the
-    logits were not finite. The model, a `text.LanguageModel`, is in evaluation mode. Raises
-    `CompileError`, with nothing written, where its step cannot be compiled.
+    The model, a `text.LanguageModel`, is in evaluation mode; its weights are read here, once.
+    Raises `CompileError` where its step cannot be compiled.
     """
-    known, inputs = _look_up(model, logits, state)
-    weight = np.ascontiguousarray(model.embedding.weight._data)
-    V = len(weight)
-    if "loop" not in known.compiled:
-        known.compiled["loop"] = _Loop(known.program, V)
-    loop: Any = known.compiled["loop"]
-    program = loop.program
-    traced = [program.x, *program.before, *program.parameters]
-    arrays = {v: np.ascontiguousarray(t._data) for v, t in zip(traced, inputs, strict=True)}
-    row = np.zeros((1, 1), weight.dtype)
-    arrays |= {e.output: np.broadcast_to(row, (1, 1, e.output.width)) for e in loop.products}
-    run = Run(loop, arrays, reverse=True)  # the state goes to 1: the first symbol has number 1
-    prepared = run.prepare()
-    tables = {program.x: weight}
-    tables |= {e.output: gemm.product(weight, arrays[e.inputs[1]]) for e in loop.products}
-    bound = [
-        tables[a.value].reshape(V, 1, -1) if a.value in tables else array
-        for a, array in zip(loop.source.forward.arguments, prepared, strict=True)
-    ]
-    generate = loop.functions["generate"]
-    cumulative = np.empty(program.before[0].width)
-    first = np.int64(written[0])
-    given = (float(temperature), draws, written, cumulative, *bound)
-    if not getattr(generate, "signatures", True):
-        with said(program.name, "generate"):
-            generate(ALONE, 1, 1, first, *given)  # compiles, or loads: nothing to write yet
-    step = max(2, int(_ONE_CALL / loop.work))
-    n = 1
-    while n < len(written):
-        end = min(n + step, len(written))
-        done = generate(ALONE, n, end, written[n - 1], *given)
-        if done < end:
-            return int(done)
-        n = end
-    return n
+
+    def __init__(self, model: Any, logits: Tensor, state: Any, how: Choice) -> None:
+        known, inputs = _look_up(model, logits, state)
+        weight = np.ascontiguousarray(model.embedding.weight._data)
+        (B, width), V = logits.shape, len(weight)
+        if "loop" not in known.compiled:
+            known.compiled["loop"] = _Loop(known.program, V)
+        self.loop: Any = known.compiled["loop"]
+        program = self.loop.program
+        traced = [program.x, *program.before, *program.parameters]
+        arrays = {v: np.ascontiguousarray(t._data) for v, t in zip(traced, inputs, strict=True)}
+        tables = {program.x: weight}
+        tables |= {e.output: gemm.product(weight, arrays[e.inputs[1]]) for e in self.loop.products}
+        for v, table in tables.items():  # what a step looks up there for each text
+            arrays[v] = np.zeros((1, B, table.shape[1]), weight.dtype)
+        self.run = Run(self.loop, arrays, reverse=True)  # the state goes to 1 …
+        self.number = 1  # … where a first symbol of this number looks for it
+        enough = B * self.loop.work * _SYMBOLS > _WORTH_SHARING
+        parts = min(get_num_threads(), B) if enough else 1
+        self.run.memory = self.loop.memory(1, B, 1, parts)
+        bound = self.run.prepare()
+        self.bound = [*bound, *(tables[v] for v in self.loop.tables)]
+        self.choice = (
+            how.temperature,
+            how.top_k or width,
+            how.top_p,
+            how.refused,
+            _NONE if how.eos is None else how.eos,
+        )
+        self.scratch = np.empty((parts, width)), np.empty((parts, width), np.int64)
+
+    def go_on(self, draws: np.ndarray, ended: np.ndarray, written: np.ndarray) -> bool:
+        """Fill ``written`` (N, B) with the symbols that ``draws`` (N, B) decide.
+
+        A text that has ``ended`` (B), by a symbol of its own, gets no more. Whether all logits on
+        the way were finite.
+        """
+        generate, memory = self.loop.functions["generate"], self.run.memory
+        N, B = draws.shape
+        given = (*self.choice, draws, *self.scratch, ended, written, *self.bound)
+        if not getattr(generate, "signatures", True):
+            with said(self.loop.program.name, "generate"):  # compiles, or loads
+                generate(ALONE, 0, 0, 0, 0, 0, 0, *given)
+        written[...] = 0
+        step = max(1, int(_ONE_CALL / (self.loop.work * B)))
+        for n in range(0, N, step):
+            end = min(n + step, N)
+
+            def part(i: int, span: tuple[int, int] = (n, end)) -> None:
+                generate(ALONE, i, *memory.cuts[i], *span, self.number, *given)
+
+            parallel(part, memory.parts)
+            if ended.all() or (written[n:end] == NOT_FINITE).any():
+                break
+        self.number += N
+        return not (written == NOT_FINITE).any()

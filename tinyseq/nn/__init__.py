@@ -25,8 +25,9 @@ from tinyseq.recompute import checkpoint
 if TYPE_CHECKING:
     from tinyseq.nn import interop, onnx
     from tinyseq.nn.attention import AdditiveAttention, Attention, DotAttention
+    from tinyseq.nn.beam import Hypothesis
     from tinyseq.nn.reservoir import EchoCell, EchoState
-    from tinyseq.nn.seq2seq import Bridge, EncoderDecoder, Hypothesis
+    from tinyseq.nn.seq2seq import Bridge, EncoderDecoder
 
 # What few programs need is imported when it is first asked for: `import tinyseq` stays quick.
 _LATER = {
@@ -35,7 +36,7 @@ _LATER = {
     "DotAttention": "attention",
     "Bridge": "seq2seq",
     "EncoderDecoder": "seq2seq",
-    "Hypothesis": "seq2seq",
+    "Hypothesis": "beam",
     "EchoCell": "reservoir",
     "EchoState": "reservoir",
 }

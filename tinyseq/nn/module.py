@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -178,12 +179,40 @@ class Module:
         for p in self.parameters():
             p.grad = None
 
+    # -- how it is shown ------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        """A table: each layer, its tensors, their shapes, how many parameters, and the total."""
+        from tinyseq.nn.table import Table
+
+        return Table(self).text()
+
+    def _repr_html_(self) -> str:
+        """The same table where a notebook shows the module."""
+        from tinyseq.nn.table import Table
+
+        return Table(self).html()
+
+    @reprlib.recursive_repr("...")
     def __repr__(self) -> str:
         children = [
             f"  {name}: {child!r}".replace("\n", "\n  ") for name, child in self._children()
         ]
-        head = f"{type(self).__name__}({self._describe()}"
+        head = f"{type(self).__name__}({self._sizes(self._describe)}"
         return head + ("\n" + "\n".join(children) + "\n)" if children else ")")
+
+    def _title(self) -> str:
+        """Its kind, with what it says of itself beyond the tensors that the table lists."""
+        own = type(self)._describe is not Module._describe
+        sizes = self._sizes(self._describe) if own else ""
+        return f"{type(self).__name__}({sizes})" if sizes else type(self).__name__
+
+    @staticmethod
+    def _sizes(describe: Callable[[], str]) -> str:
+        try:
+            return describe()
+        except AttributeError:  # an __init__ that did not call its base class's: shown all the same
+            return "..."
 
     def _describe(self) -> str:
         """The sizes to show in ``repr``."""

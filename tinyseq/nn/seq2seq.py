@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +10,9 @@ import numpy.typing as npt
 
 from tinyseq import errors, functional, graph, op, ops
 from tinyseq.functional import as_indices
+from tinyseq.nn import beam
 from tinyseq.nn.attention import AdditiveAttention, DotAttention
+from tinyseq.nn.beam import Hypothesis
 from tinyseq.nn.layers import Dropout, Embedding, Linear, _size
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import _as_layer, _running
@@ -20,19 +21,6 @@ from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
 ATTENTIONS = (None, "additive", "dot", "general")
-
-
-class Hypothesis(NamedTuple):
-    """One way to write the target, as `EncoderDecoder.beam_search` ranks them.
-
-    ``symbols`` without start and end; ``score``, what it was ranked by; ``log_probability``, in
-    nats, of the symbols and, if it ``ended``, of the end.
-    """
-
-    symbols: list[int]
-    score: float
-    log_probability: float
-    ended: bool
 
 
 class Source(NamedTuple):
@@ -305,7 +293,7 @@ class EncoderDecoder(Module):
             symbols, going = np.full(B, self.bos), np.ones(B, bool)
             for _ in range(max_steps):
                 logits, _, state = self._decode(symbols[None], state, read)
-                symbols = _finite(logits)[0].argmax(axis=-1)
+                symbols = beam.finite(logits)[0].argmax(axis=-1)
                 going &= symbols != self.eos
                 if not going.any():
                     break
@@ -332,52 +320,26 @@ class EncoderDecoder(Module):
         In evaluation mode, without leaving a trace in training. Raises `ValueError` when the
         model's output is not finite or an argument out of range.
         """
-        W, V = _size(width, "width"), self.target_size
-        _size(max_steps, "max_steps")
-        if not (length_penalty >= 0 and math.isfinite(length_penalty)):
-            raise ValueError(f"length_penalty={length_penalty} must be a finite number, 0 or more.")
+        W = _size(width, "width")
         with evaluation(self):
             state, read = self.encode(source, source_lengths)
             B = read.memory.shape[1]
             rows = np.repeat(np.arange(B), W)
-            state, read = _rows(state, rows), Source(*(_columns(part, rows) for part in read))
-            symbols = np.full((B, W), self.bos)
-            written = np.zeros((B, W, 0), np.int64)
-            length, going = np.zeros((B, W), int), np.ones((B, W), bool)
-            log_p = np.full((B, W), -np.inf)
-            log_p[:, 0] = 0.0  # one way to write nothing, not W
-            for _ in range(max_steps):
-                logits, _, state = self._decode(symbols.reshape(1, B * W), state, read)
-                step = _log_softmax(_finite(logits)).reshape(B, W, V)
-                step[~going] = -np.inf
-                step[~going, self.eos] = 0.0  # what has ended is one candidate, as it is
-                length = length + going
-                candidates = log_p[:, :, None] + step
-                rank = candidates / _penalty(length, length_penalty)[:, :, None]
-                best = np.argsort(-rank.reshape(B, W * V), axis=1, kind="stable")[:, :W]
-                parent, symbols = np.divmod(best, V)
-                log_p = np.take_along_axis(candidates.reshape(B, W * V), best, axis=1)
-                length = np.take_along_axis(length, parent, axis=1)
-                going = np.take_along_axis(going, parent, axis=1) & (symbols != self.eos)
-                written = np.take_along_axis(written, parent[:, :, None], axis=1)
-                written = np.concatenate([written, symbols[:, :, None]], axis=2)
-                state = _rows(state, (parent + W * np.arange(B)[:, None]).ravel())
-                if not (going & np.isfinite(log_p)).any():
-                    break
-        score = log_p / _penalty(length, length_penalty)
-        return [
-            [
-                Hypothesis(
-                    written[b, w, : length[b, w] - (not going[b, w])].tolist(),
-                    float(score[b, w]),
-                    float(log_p[b, w]),
-                    not going[b, w],
-                )
-                for w in range(W)
-                if np.isfinite(log_p[b, w])
-            ]
-            for b in range(B)
-        ]
+            read = Source(*(None if part is None else part[:, rows] for part in read))  # type: ignore[arg-type]
+
+            def step(symbols: np.ndarray, state: Any) -> tuple[Tensor, Any]:
+                logits, _, state = self._decode(symbols, state, read)
+                return logits, state
+
+            return beam.beam_search(
+                step,
+                np.full(B, self.bos),
+                state,
+                eos=self.eos,
+                width=W,
+                max_steps=max_steps,
+                length_penalty=length_penalty,
+            )
 
     def _describe(self) -> str:
         return f"{self.source_size}, {self.target_size}, bos={self.bos}, eos={self.eos}"
@@ -441,37 +403,8 @@ def _output(state: Any) -> Tensor:
     return state
 
 
-def _rows(state: Any, rows: np.ndarray) -> Any:
-    """Some sequences of a batch, out of a state whose tensors are (B, …)."""
-    if isinstance(state, Tensor):
-        return state[rows]
-    return tuple(_rows(part, rows) for part in state)
-
-
-def _columns(part: Any, rows: np.ndarray) -> Any:
-    return None if part is None else part[:, rows]
-
-
 def _none(memory: Tensor) -> None:
     """The keys of an attention that makes none."""
-
-
-def _penalty(length: np.ndarray, alpha: float) -> np.ndarray:
-    return np.asarray(((5 + length) / 6) ** alpha)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """In float64: scores of long hypotheses are sums of many."""
-    return functional.log_softmax(Tensor(logits, np.float64)).numpy()
-
-
-def _finite(logits: Tensor) -> np.ndarray:
-    if not np.isfinite(logits._data).all():
-        raise ValueError(
-            "the model's output is not finite: its training has diverged. Lower the learning rate, "
-            "or clip the gradients."
-        )
-    return logits._data
 
 
 def _symbols(x: op.TensorLike, size: int | None, name: str, letter: str) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from tinyseq.text.batches import Batches, Buckets, padded
 from tinyseq.text.corpus import Speech, shakespeare, speeches, tiny_shakespeare
-from tinyseq.text.language_model import LanguageModel, sample, score
+from tinyseq.text.generation import beam_search, generate, generate_batch, sample
+from tinyseq.text.language_model import START, LanguageModel, Ranked, likeliest, rank, score
 from tinyseq.text.ngram import NGram
 from tinyseq.text.partition import Partition, RandomOffsets, Windows, split
 from tinyseq.text.tokenize import Characters, Words, sentences
@@ -10,6 +11,7 @@ from tinyseq.text.vocabulary import Vocabulary
 from tinyseq.text.word_lists import names, pronunciations
 
 __all__ = [
+    "START",
     "Batches",
     "Buckets",
     "Characters",
@@ -17,13 +19,19 @@ __all__ = [
     "NGram",
     "Partition",
     "RandomOffsets",
+    "Ranked",
     "Speech",
     "Vocabulary",
     "Windows",
     "Words",
+    "beam_search",
+    "generate",
+    "generate_batch",
+    "likeliest",
     "names",
     "padded",
     "pronunciations",
+    "rank",
     "sample",
     "score",
     "sentences",

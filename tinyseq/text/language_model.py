@@ -1,22 +1,30 @@
-"""A recurrent language model, its score on a text, and text sampled from it."""
+"""A recurrent language model: how likely a text is, a sentence, and the next symbol."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from tinyseq import awake, errors, functional, graph, nn
-from tinyseq.random import generator
+from tinyseq import functional, nn, ops
+from tinyseq.losses import IGNORED
 from tinyseq.tensor import Tensor
+from tinyseq.text.batches import padded
 from tinyseq.text.vocabulary import Vocabulary
 
-_DIVERGED = "the model's output is not finite: its training has diverged. Lower the learning rate"
-CELLS: dict[str, Callable[..., nn.Stacked]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+START = -1  # in place of a symbol: the zero vector, which is read before a sentence
+DIVERGED = "the model's output is not finite: its training has diverged. Lower the learning rate"
+CELLS: dict[str, Callable[..., nn.Stacked]] = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+    "peephole": partial(nn.LSTM, peephole="new"),
+    "layernorm": partial(nn.LSTM, layer_norm=True),
+}
 
 
 class LanguageModel(nn.Module):
@@ -24,11 +32,20 @@ class LanguageModel(nn.Module):
 
     P(symbol t+1 | symbols up to t) = softmax(h_t w + b), with h_t the output of the last layer.
 
+    It reads one long stream, the state carried from chunk to chunk (`Partition`, `score`), or
+    sentence by sentence, each from zeros on (`log_probability`). The first input of a sentence is
+    then the zero vector, `START` in place of a symbol; to train so::
+
+        for inputs, targets, _ in text.Batches([[text.START, *s, eos] for s in sentences], 32):
+            logits, _ = model(inputs)
+            loss = functional.cross_entropy(logits, targets)
+
     Args:
         vocabulary_size: V, how many symbols there are.
         hidden_size: H, of every recurrent layer.
         num_layers: recurrent layers on top of each other.
-        cell: ``"rnn"``, ``"gru"`` or ``"lstm"``.
+        cell: ``"rnn"``, ``"gru"``, ``"lstm"``, ``"peephole"`` (an LSTM whose gates see its memory,
+            the output gate the new one) or ``"layernorm"`` (an LSTM with layer norm).
         embedding_size: D of the embedding; H when left out.
         dropout: share of the units set to zero between the layers and before the head, in training.
         mode: of the recurrent layers, as in `nn.Recurrent`.
@@ -58,17 +75,186 @@ class LanguageModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, vocabulary_size)
 
-    def forward(self, indices: np.ndarray, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, indices: npt.ArrayLike, state: Any = None) -> tuple[Tensor, Any]:
         """Symbols (T, B), whole numbers → logits (T, B, V) for the next ones, and the last state.
 
         That state goes in with the symbols that follow; ``None`` starts afresh, from zeros.
+        `START`, −1 in place of a symbol, is the zero vector.
         """
-        y, state = self.recurrent(self.embedding(indices), state)
+        y, state = self.recurrent(self._vectors(indices), state)
         return self.head(self.dropout(y)), state
 
-    def initial_state(self, batch_size: int) -> Any:
+    def _vectors(self, indices: npt.ArrayLike) -> Tensor:
+        """The embeddings (T, B, D), zeros at `START`."""
+        symbols = indices._data if isinstance(indices, Tensor) else np.asarray(indices)
+        start = symbols == START
+        if not start.any():
+            vectors: Tensor = self.embedding(symbols)
+            return vectors
+        vectors = self.embedding(np.where(start, 0, symbols))
+        return ops.where(start[..., None], 0.0, vectors)
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
         """The state before any symbol, for B parallel texts: zeros."""
-        return self.recurrent.initial_state(batch_size)
+        return self.recurrent.initial_state(batch_size, dtype)
+
+    # -- of sentences -------------------------------------------------------------------------
+
+    def log_probability(self, indices: npt.ArrayLike) -> float:
+        """ln P(y⟨1⟩ … y⟨T⟩) = Σ_t ln P(y⟨t⟩ | y⟨1⟩ … y⟨t−1⟩) of a sentence, in nats.
+
+        The chain rule of the notes: the state starts as zeros, the first input is the zero vector,
+        and each input after it is the symbol before. For the probability of a whole sentence its
+        last symbol is ``<EOS>``; of symbols without it, that of all sentences that begin so. Runs
+        in `nn.evaluation`.
+
+        Args:
+            indices: whole numbers (T,); for T = 0 the result is 0, ln 1.
+
+        Raises:
+            IndexError: a symbol outside of 0 … V − 1.
+            ValueError: more than one dimension, or a model whose output is not finite.
+        """
+        return float(self.log_probabilities_of([indices])[0])
+
+    def log_probabilities_of(self, sentences: Sequence[npt.ArrayLike]) -> np.ndarray:
+        """`log_probability` of each of B sentences (T_b,) of any lengths, read at once: (B,)."""
+        rows = [_sentence(s, self.embedding.num_embeddings) for s in sentences]
+        out = np.zeros(len(rows))
+        order = sorted(range(len(rows)), key=lambda b: len(rows[b]))  # little padding in a batch
+        with nn.evaluation(self):
+            for n in range(0, len(rows), _BATCH):
+                batch = order[n : n + _BATCH]
+                out[batch] = self._read([rows[b] for b in batch])
+        if not np.isfinite(out).all():
+            raise ValueError(DIVERGED)
+        return out
+
+    def _read(self, sentences: list[np.ndarray]) -> np.ndarray:
+        both, _ = padded([np.concatenate([[START], s]) for s in sentences], IGNORED)
+        inputs, targets = np.where(both == IGNORED, 0, both)[:-1], both[1:]
+        total, state = np.zeros(len(sentences)), None
+        steps = max(1, _LOGITS // (len(sentences) * self.head.out_features))
+        for t in range(0, len(inputs), steps):
+            logits, state = self(inputs[t : t + steps], state)
+            losses = functional.cross_entropy(logits, targets[t : t + steps], "none")
+            total -= losses.numpy().sum(axis=0, dtype=np.float64)
+        return total
+
+    def perplexity(self, sentences: Sequence[npt.ArrayLike]) -> float:
+        """exp(−Σ ln P(sentence) / Σ T) over sentences (T_b,), each ``<EOS>`` counted as a symbol.
+
+        As many equally likely symbols would be as hard to predict; at most the largest float.
+
+        Raises:
+            ValueError: no symbols at all, or what `log_probability` raises.
+        """
+        symbols = sum(np.size(s) for s in sentences)
+        if not symbols:
+            raise ValueError("a perplexity needs at least one symbol, and there is none")
+        nats = -self.log_probabilities_of(sentences).sum() / symbols
+        return math.exp(min(nats, 709.0))
+
+    def log_probabilities(self, prefix: npt.ArrayLike = ()) -> np.ndarray:
+        """ln P(next symbol | prefix): (V,) float64, none of them −∞.
+
+        ``prefix``: whole numbers (T,), the start of a sentence; empty for its first symbol. Runs in
+        `nn.evaluation`, and raises as `log_probability`.
+        """
+        symbols = _sentence(prefix, self.embedding.num_embeddings)
+        with nn.evaluation(self):
+            logits, _ = self(np.concatenate([[START], symbols])[:, None])
+        x = logits.numpy()[-1, 0].astype(np.float64)
+        if not np.isfinite(x).all():
+            raise ValueError(DIVERGED)
+        x -= x.max()
+        out: np.ndarray = x - np.log(np.exp(x).sum())
+        return out
+
+
+_BATCH = 64  # sentences that are read at once
+_LOGITS = 2**22  # numbers, 16 MB of float32
+
+
+def _sentence(indices: npt.ArrayLike, size: int) -> np.ndarray:
+    symbols = np.asarray(indices)
+    if symbols.ndim != 1:
+        raise ValueError(
+            f"a sentence is one row of symbols (T,), and this one has shape {symbols.shape}. Pass "
+            "several sentences as a list to log_probabilities_of"
+        )
+    if not symbols.size:
+        return np.zeros(0, np.int64)
+    return functional.as_indices(symbols, size, "LanguageModel", "V")
+
+
+class Ranked(NamedTuple):
+    """A candidate of `rank`: its log-probability in nats, ``<EOS>`` included, and over symbols."""
+
+    sentence: str | list[str]
+    log_probability: float
+    per_symbol: float
+
+
+def rank(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    candidates: Sequence[str | list[str]],
+    *,
+    by: str = "log_probability",
+) -> list[Ranked]:
+    """The sentences, the likeliest first: which of them was meant, if all sound alike? ::
+
+        heard = ["The apple and pair salad", "The apple and pear salad"]
+        text.rank(model, vocabulary, [text.Words().split(sentence) for sentence in heard])
+
+    A candidate is what ``vocabulary.encode`` takes: a text of characters, or a list of tokens.
+    ``<EOS>`` is added to each if the vocabulary has one.
+
+    Args:
+        by: ``"log_probability"`` of the whole sentence, which is what the question asks; it favours
+            the short. ``"per_symbol"``, the mean over symbols, compares sentences of different
+            lengths.
+
+    Raises:
+        ValueError: no candidates, one without symbols, one with a symbol that the vocabulary lacks,
+            or what `LanguageModel.log_probability` raises.
+    """
+    if by not in Ranked._fields[1:]:
+        raise ValueError(f"by={by!r} is unknown. Use 'log_probability' or 'per_symbol'")
+    if isinstance(candidates, str) or not len(candidates):
+        raise ValueError("candidates is a list of sentences, one or more of them")
+    end = [] if vocabulary.eos is None else [vocabulary.eos]
+    rows = [np.concatenate([vocabulary.encode(c), end]).astype(np.int64) for c in candidates]
+    if empty := [n for n, row in enumerate(rows) if not len(row)]:
+        raise ValueError(f"candidate {empty[0]} is empty: there is nothing to rank")
+    found = model.log_probabilities_of(rows)
+    ranked = [
+        Ranked(c, float(p), float(p) / len(row))
+        for c, p, row in zip(candidates, found, rows, strict=True)
+    ]
+    return sorted(ranked, key=lambda r: -getattr(r, by))
+
+
+class Predictor(Protocol):
+    """What has `log_probabilities`: a `LanguageModel`, an `NGram`."""
+
+    def log_probabilities(self, prefix: npt.ArrayLike = ..., /) -> np.ndarray: ...
+
+
+def likeliest(
+    model: Predictor, vocabulary: Vocabulary, prefix: str | list[str] = "", k: int = 10
+) -> list[tuple[str, float]]:
+    """The k likeliest symbols after a prefix, each with its probability, the likeliest first.
+
+    Raises:
+        ValueError: k below 1, or a symbol that the vocabulary lacks.
+    """
+    if k < 1:
+        raise ValueError(f"k={k} is how many symbols to give: at least 1")
+    log_p = model.log_probabilities(vocabulary.encode(prefix or []))
+    order = np.argsort(-log_p, kind="stable")[:k]
+    return [(vocabulary.symbols[i], math.exp(log_p[i])) for i in order]
 
 
 def score(
@@ -124,125 +310,5 @@ def score(
             losses = functional.cross_entropy(logits, indices[rows + 1], reduction="none")
             total += float(losses.numpy()[counted[t : t + steps]].sum(dtype=np.float64))
     if not math.isfinite(total):
-        raise ValueError(_DIVERGED)
+        raise ValueError(DIVERGED)
     return total / predictions
-
-
-def sample(
-    model: nn.Module,
-    vocabulary: Vocabulary,
-    prime: str = "\n",
-    length: int = 500,
-    temperature: float = 0.8,
-    rng: np.random.Generator | None = None,
-    mode: str | None = None,
-) -> str:
-    """``length`` characters that the model writes after ``prime``, without the prime itself.
-
-    Each is drawn from softmax(logits / temperature): below 1 is more careful, above 1 more daring,
-    0 takes the most probable one, without a draw. Runs in `nn.evaluation`: the model is left as it
-    was.
-
-    Args:
-        rng: what to draw from; the library's own generator when left out. Pass one during training,
-            so that samples do not change the run.
-        mode: ``"unroll"`` calls the model once a character, ``"compiled"`` runs all of them in one
-            numba loop over a `LanguageModel`'s step, many times as fast, and raises `CompileError`
-            where there is none. `None`: compiled, where that can be done, from the call on in
-            which ``COMPILED_FROM`` characters of this model are reached in all. The characters are
-            the same, but for what rounding may do to one draw in millions.
-
-    Raises:
-        ValueError: an empty prime, a character that the vocabulary lacks, a negative length or
-            temperature, an unknown mode, or a model that gives numbers which are not finite.
-    """
-    if mode not in (None, "unroll", "compiled"):
-        raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', 'compiled', or None.")
-    if not prime:
-        raise ValueError("the prime is empty: a model needs at least one character to go on from")
-    if length < 0:
-        raise ValueError(f"length is a number of characters, 0 or more, not {length}")
-    if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
-    symbols = vocabulary.encode(prime)
-    # Drawn before `nn.evaluation`, which puts the library's generator back to where it was.
-    draws = generator(rng).random(length) if temperature > 0 else np.zeros(length)
-    written = np.empty(length, np.int64)
-    with nn.evaluation(model):
-        n, state = 0, None
-        while n < length:
-            logits, state = model(symbols[:, None], state)
-            written[n] = _pick(logits.numpy()[-1, 0], temperature, draws[n])
-            symbols = written[n : n + 1]
-            n += 1
-            if n == 1 < length and _compiles(model, length, mode):
-                n = _write(model, logits, state, written, draws, temperature, mode)
-    return vocabulary.decode(written)
-
-
-COMPILED_FROM = 1000  # characters that a model writes unrolled, before its step is compiled
-_length: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # written so far
-_said: set[str] = set()
-
-
-def _compiles(model: nn.Module, length: int, mode: str | None) -> bool:
-    """Whether this text is to be written in a compiled loop: there is enough to be worth it."""
-    if mode == "unroll" or graph.recording.anomaly:  # which names the step and the op
-        return False
-    kind = type(model)
-    if (kind.forward, kind.__call__) != (LanguageModel.forward, LanguageModel.__call__):
-        if mode is None:
-            return False
-        raise errors.CompileError(
-            f"mode='compiled' takes a text.LanguageModel, and {kind.__name__} has a forward of its "
-            "own. Use mode=None."
-        )
-    if mode is None:
-        layers = [m for _, m in model.named_modules() if isinstance(m, nn.Recurrent)]
-        if any(layer.mode == "unroll" for layer in layers):
-            return False
-        _length[model] = _length.get(model, 0) + length
-        if _length[model] < COMPILED_FROM:
-            return False
-    awake.wake()
-    return mode == "compiled" or awake.kernels is not None
-
-
-def _write(
-    model: nn.Module,
-    logits: Tensor,
-    state: Any,
-    written: np.ndarray,
-    draws: np.ndarray,
-    temperature: float,
-    mode: str | None,
-) -> int:
-    """Go on in the compiled loop: how much is written then, 1 where there is no such loop."""
-    from tinyseq.compiler.generate import write
-
-    try:
-        end = write(model, logits, state, written, draws, temperature)
-    except errors.CompileError as reason:
-        if mode == "compiled":
-            raise
-        if str(reason) not in _said:
-            _said.add(str(reason))
-            warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=4)
-        return 1
-    if end < len(written):
-        raise ValueError(_DIVERGED)
-    return end
-
-
-def _pick(logits: np.ndarray, temperature: float, draw: float) -> int:
-    """The symbol that a uniform draw from [0, 1) falls on."""
-    if not np.isfinite(logits).all():
-        raise ValueError(_DIVERGED)
-    if temperature == 0:
-        return int(logits.argmax())
-    scaled = logits.astype(np.float64)
-    with np.errstate(over="ignore"):  # −∞ is right: a probability of 0
-        scaled = (scaled - scaled.max()) / temperature
-    cumulative = np.cumsum(np.exp(scaled))
-    # side="right": a draw of exactly 0 must not pick a symbol of probability 0
-    return int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))

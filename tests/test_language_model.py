@@ -1,0 +1,238 @@
+"""Sentences: their probability by the chain rule, perplexity, ranking, and the next symbol."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinyseq as ts
+from tinyseq import errors, functional, nn, text
+from tinyseq.text import language_model
+
+V, EOS = 5, 1
+
+
+def model(seed: int = 0, cell: str = "gru", dtype=np.float64, **options) -> text.LanguageModel:
+    """One whose probabilities are far from equal, and differ from state to state."""
+    ts.seed(seed)
+    m = text.LanguageModel(V, 6, 1, cell, **options)
+    m.head.weight._data *= 3
+    return m.astype(dtype)
+
+
+WORDS = text.Vocabulary.from_counts({"an": 3, "apple": 2, "pear": 1})
+SENTENCES = st.lists(st.integers(0, V - 1), max_size=9)
+
+
+def by_hand(m: text.LanguageModel, sentence: list[int]) -> float:
+    """The chain rule as the notes write it, one call of the layers a symbol."""
+    H = m.embedding.embedding_dim
+    x, state, total = ts.Tensor(np.zeros((1, 1, H))), None, 0.0
+    for symbol in sentence:
+        y, state = m.recurrent(x, state)
+        p = functional.softmax(m.head(y)).numpy()[0, 0]
+        total += math.log(p[symbol])
+        x = m.embedding(np.array([[symbol]]))
+    return total
+
+
+# -- the zero vector ------------------------------------------------------------------------------
+
+
+def test_the_first_input_is_the_zero_vector():
+    m = model()
+    symbols = np.array([[text.START, 3], [2, text.START], [0, 1]])
+    x = np.zeros((3, 2, 6))
+    for t, b in ((0, 1), (1, 0), (2, 0), (2, 1)):
+        x[t, b] = m.embedding.weight.numpy()[symbols[t, b]]
+    y, _ = m.recurrent(ts.Tensor(x))
+    np.testing.assert_array_equal(m(symbols)[0].numpy(), m.head(y).numpy())
+
+
+def test_no_gradient_goes_to_the_zero_vector():
+    m = model()
+    logits, _ = m(np.array([[text.START], [2]]))
+    logits.sum().backward()
+    assert np.flatnonzero(m.embedding.weight.grad.numpy().any(axis=1)).tolist() == [2]
+
+
+@pytest.mark.parametrize("wrong", [-2, V])
+def test_other_symbols_that_do_not_exist_are_refused(wrong):
+    with pytest.raises(IndexError, match=rf"index {wrong} is outside of 0 … 4"):
+        model()(np.array([[text.START], [wrong]]))
+    with pytest.raises(errors.DtypeError, match="whole numbers, not float64"):
+        model()(np.array([[0.5]]))
+
+
+def test_a_padded_batch_of_sentences_trains_as_they_do_one_by_one():
+    sentences = [[2, 3, EOS], [EOS], [4, 4, 2, 3, 0, EOS]]
+    ((inputs, targets, _),) = text.Batches([[text.START, *s] for s in sentences], 3)
+    m = model(cell="lstm")
+    functional.cross_entropy(m(inputs)[0], targets, "sum").backward()
+    together = {n: p.grad.numpy() for n, p in m.named_parameters()}
+    m.zero_grad()
+    total = 0.0
+    for s in sentences:
+        logits, _ = m(np.array([[text.START, *s[:-1]]]).T)
+        loss = functional.cross_entropy(logits, np.array([s]).T, "sum")
+        loss.backward()
+        total += loss.item()
+    assert total == pytest.approx(-m.log_probabilities_of(sentences).sum())
+    for name, p in m.named_parameters():
+        np.testing.assert_allclose(p.grad.numpy(), together[name], rtol=1e-9, atol=1e-11)
+
+
+# -- sentences ------------------------------------------------------------------------------------
+
+
+@given(SENTENCES, st.integers(0, 3))
+def test_the_chain_rule(sentence, seed):
+    m = model(seed)
+    assert m.log_probability(sentence) == pytest.approx(by_hand(m, sentence), rel=1e-9, abs=1e-12)
+    each = [m.log_probabilities(sentence[:t])[s] for t, s in enumerate(sentence)]
+    assert m.log_probability(sentence) == pytest.approx(sum(each), rel=1e-9, abs=1e-12)
+
+
+@given(st.lists(SENTENCES, max_size=8), st.integers(1, 3), st.integers(1, 40))
+def test_sentences_of_any_lengths_are_read_at_once(sentences, batch, numbers):
+    m = model()
+    alone = [m.log_probability(s) for s in sentences]
+    with pytest.MonkeyPatch.context() as patch:  # in small batches, and few steps at a time
+        patch.setattr(language_model, "_BATCH", batch)
+        patch.setattr(language_model, "_LOGITS", numbers)
+        found = m.log_probabilities_of(sentences)
+    assert found.shape == (len(sentences),)
+    np.testing.assert_allclose(found, alone, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("longest", [0, 1, 4])
+def test_all_sentences_together_have_probability_one(longest):
+    """Those that end within so many words, and the beginnings of all that do not."""
+    m = model()
+    words = [i for i in range(V) if i != EOS]
+    ended = [(*s, EOS) for n in range(longest + 1) for s in itertools.product(words, repeat=n)]
+    going = list(itertools.product(words, repeat=longest + 1))
+    p = np.exp(m.log_probabilities_of([*ended, *going]))
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+    assert np.exp(m.log_probabilities()).sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_a_probability_that_vanishes_is_no_minus_infinity():
+    m = model(dtype=np.float32)
+    m.head.bias._data[:] = [0, 0, 0, 0, -1e4]
+    assert m.log_probability([4] * 200) == pytest.approx(-2e6, rel=1e-2)
+    assert m.log_probabilities()[4] == pytest.approx(-1e4, rel=1e-2)
+    assert m.perplexity([[4] * 200]) == math.exp(709)
+
+
+def test_a_perplexity_counts_every_symbol():
+    m = model()
+    sentences = [[2, 3, EOS], [EOS], [4, 4, 2, 3, 0, EOS]]
+    nats = -sum(m.log_probability(s) for s in sentences) / 10
+    assert m.perplexity(sentences) == pytest.approx(math.exp(nats))
+    m.head.weight._data[:] = m.head.bias._data[:] = 0
+    assert m.perplexity(sentences) == pytest.approx(V)
+
+
+def test_evaluation_leaves_no_trace():
+    m = model(dropout=0.5)
+    before = ts.random.get_state()
+    assert m.log_probability([2, 3]) == m.log_probability([2, 3])
+    np.testing.assert_array_equal(m.log_probabilities([2]), m.log_probabilities([2]))
+    assert m.training
+    assert ts.random.get_state() == before
+
+
+def test_what_is_no_sentence():
+    m = model()
+    with pytest.raises(ValueError, match=r"one row of symbols \(T,\).*shape \(1, 2\)"):
+        m.log_probability([[1, 2]])
+    with pytest.raises(IndexError, match="index 5 is outside"):
+        m.log_probability([1, 5])
+    with pytest.raises(IndexError, match="index -1 is outside"):
+        m.log_probability([text.START, 1])
+    with pytest.raises(ValueError, match="at least one symbol"):
+        m.perplexity([[], []])
+    m.head.bias._data[2] = math.nan
+    for ask in (lambda: m.log_probability([1]), m.log_probabilities):
+        with pytest.raises(ValueError, match="not finite: its training has diverged"):
+            ask()
+
+
+# -- ranking and the next symbol ------------------------------------------------------------------
+
+
+def test_the_sentence_that_was_trained_on_ranks_first():
+    """One-sentence training data decides between what sounds alike."""
+    heard = [["an", "apple", "pear"], ["an", "pear", "apple"]]
+    ts.seed(0)
+    m = text.LanguageModel(len(WORDS), 8, 1)
+    optimiser = ts.optim.Adam(m.parameters(), lr=0.05)
+    batch = text.Batches([[text.START, *WORDS.encode(heard[1]), WORDS.eos]], 1)
+    for _ in range(30):
+        for inputs, targets, _ in batch:
+            loss = functional.cross_entropy(m(inputs)[0], targets)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    best, other = text.rank(m, WORDS, heard)
+    assert (best.sentence, other.sentence) == (heard[1], heard[0])
+    assert math.exp(best.log_probability) > 0.5
+    assert text.likeliest(m, WORDS, ["an"], 1)[0][0] == "pear"
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=6), min_size=1, max_size=6), st.integers(0, 3))
+def test_a_ranking_agrees_with_the_chain_rule(candidates, seed):
+    letters = text.Vocabulary.from_counts("abc")
+    m = model(seed)
+    found = text.rank(m, letters, candidates)
+    assert sorted(r.sentence for r in found) == sorted(candidates)
+    for r in found:
+        indices = [*letters.encode(r.sentence), letters.eos]
+        assert r.log_probability == pytest.approx(by_hand(m, indices))
+        assert r.per_symbol == pytest.approx(r.log_probability / len(indices))
+    for by in ("log_probability", "per_symbol"):
+        values = [getattr(r, by) for r in text.rank(m, letters, candidates, by=by)]
+        assert values == sorted(values, reverse=True)
+
+
+def test_without_an_end_a_sentence_is_its_symbols():
+    letters = text.Vocabulary("abcde")
+    (found,) = text.rank(model(), letters, ["ab"])
+    assert found.log_probability == pytest.approx(model().log_probability([0, 1]))
+
+
+def test_what_cannot_be_ranked():
+    letters = text.Vocabulary("abcde")
+    for nothing in ([], "ab"):
+        with pytest.raises(ValueError, match="a list of sentences, one or more"):
+            text.rank(model(), letters, nothing)
+    with pytest.raises(ValueError, match="candidate 1 is empty"):
+        text.rank(model(), letters, ["ab", ""])
+    with pytest.raises(ValueError, match="by='length' is unknown"):
+        text.rank(model(), letters, ["ab"], by="length")
+    with pytest.raises(ValueError, match="lacks 'z'"):
+        text.rank(model(), letters, ["az"])
+
+
+@pytest.mark.parametrize("prefix", [[], ["an"], ["an", "apple"]])
+def test_the_likeliest_next_symbols(prefix):
+    for m in (model(), text.NGram(2, V).fit(np.arange(50) % 3)):
+        found = text.likeliest(m, WORDS, prefix, 3)
+        log_p = m.log_probabilities(WORDS.encode(prefix))
+        assert log_p.shape == (V,)
+        everything = dict(text.likeliest(m, WORDS, prefix, 99))
+        assert everything == dict(zip(WORDS.symbols, map(math.exp, log_p), strict=True))
+        assert [p for _, p in found] == sorted(everything.values(), reverse=True)[:3]
+    with pytest.raises(ValueError, match="k=0"):
+        text.likeliest(m, WORDS, [], 0)
+
+
+def test_a_cell_of_every_kind():
+    for cell in language_model.CELLS:
+        m = model(cell=cell)
+        assert isinstance(m, nn.Module)
+        assert m.log_probability([2, EOS]) == pytest.approx(by_hand(m, [2, EOS]))

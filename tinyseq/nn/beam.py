@@ -1,0 +1,129 @@
+"""Beam search: of all that could be written, the likeliest that a few hypotheses at a time find."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyseq.nn.layers import _size
+from tinyseq.tensor import Tensor
+
+
+class Hypothesis(NamedTuple):
+    """One way to write a sequence, as a beam search ranks them.
+
+    ``symbols`` without start and end; ``score``, what it was ranked by; ``log_probability``, in
+    nats, of the symbols and, if it ``ended``, of the end.
+    """
+
+    symbols: list[int]
+    score: float
+    log_probability: float
+    ended: bool
+
+
+def beam_search(
+    step: Callable[[np.ndarray, Any], tuple[Tensor, Any]],
+    first: np.ndarray,
+    state: Any,
+    *,
+    eos: int | None,
+    width: int,
+    max_steps: int,
+    length_penalty: float = 0.0,
+    refused: np.ndarray | None = None,
+) -> list[list[Hypothesis]]:
+    """For each sequence the best ``width`` hypotheses that were kept, best first.
+
+    At each step every hypothesis that has not ended is continued by every symbol, and the best
+    ``width`` of all go on; those that ended stay and compete. Ranked by ln P(y) / ((5 + |y|) / 6)^α
+    with α = ``length_penalty`` and |y| counting the end (Wu et al., 2016).
+
+    Args:
+        step: symbols (1, B·W), state → logits (1, B·W, V) for the next ones, state; row b·W + w is
+            hypothesis w of sequence b.
+        first: the symbols (B) that are read first, and ``state``, tensors (B, …), before them.
+        eos: the symbol that ends a sequence; `None` where there is none.
+        refused: symbols that are never written; the others share their probability.
+
+    Raises `ValueError` for a width or a number of steps below 1, a penalty that is negative or not
+    finite, and logits that are not finite.
+    """
+    W, B = _size(width, "width"), len(first)
+    _size(max_steps, "max_steps")
+    if not (length_penalty >= 0 and math.isfinite(length_penalty)):
+        raise ValueError(f"length_penalty={length_penalty} must be a finite number, 0 or more.")
+    state = rows_of(state, np.repeat(np.arange(B), W))
+    symbols = np.repeat(first[:, None], W, axis=1)
+    written = np.zeros((B, W, 0), np.int64)
+    length, going = np.zeros((B, W), int), np.ones((B, W), bool)
+    log_p = np.full((B, W), -np.inf)
+    log_p[:, 0] = 0.0  # one way to write nothing, not W
+    for _ in range(max_steps):
+        logits, state = step(symbols.reshape(1, B * W), state)
+        V = logits.shape[-1]
+        after = _log_softmax(finite(logits), refused).reshape(B, W, V)
+        after[~going] = -np.inf
+        if eos is not None:
+            after[~going, eos] = 0.0  # what has ended is one candidate, as it is
+        length = length + going
+        candidates = log_p[:, :, None] + after
+        rank = candidates / _penalty(length, length_penalty)[:, :, None]
+        best = np.argsort(-rank.reshape(B, W * V), axis=1, kind="stable")[:, :W]
+        parent, symbols = np.divmod(best, V)
+        log_p = np.take_along_axis(candidates.reshape(B, W * V), best, axis=1)
+        length = np.take_along_axis(length, parent, axis=1)
+        going = np.take_along_axis(going, parent, axis=1) & (symbols != eos)
+        written = np.take_along_axis(written, parent[:, :, None], axis=1)
+        written = np.concatenate([written, symbols[:, :, None]], axis=2)
+        state = rows_of(state, (parent + W * np.arange(B)[:, None]).ravel())
+        if not (going & np.isfinite(log_p)).any():
+            break
+    score = log_p / _penalty(length, length_penalty)
+    return [
+        [
+            Hypothesis(
+                written[b, w, : length[b, w] - (not going[b, w])].tolist(),
+                float(score[b, w]),
+                float(log_p[b, w]),
+                not going[b, w],
+            )
+            for w in range(W)
+            if np.isfinite(log_p[b, w])
+        ]
+        for b in range(B)
+    ]
+
+
+def rows_of(state: Any, rows: np.ndarray) -> Any:
+    """Some sequences of a batch, out of a state whose tensors are (B, …)."""
+    if isinstance(state, Tensor):
+        return state[rows]
+    return None if state is None else tuple(rows_of(part, rows) for part in state)
+
+
+def finite(logits: Tensor) -> np.ndarray:
+    """The logits as an array. Raises `ValueError` where one is not finite."""
+    if not np.isfinite(logits._data).all():
+        raise ValueError(
+            "the model's output is not finite: its training has diverged. Lower the learning rate, "
+            "or clip the gradients."
+        )
+    return logits._data
+
+
+def _penalty(length: np.ndarray, alpha: float) -> np.ndarray:
+    return np.asarray(((5 + length) / 6) ** alpha)
+
+
+def _log_softmax(logits: np.ndarray, refused: np.ndarray | None) -> np.ndarray:
+    """In float64: scores of long hypotheses are sums of many. −∞ for what is refused."""
+    x = logits.astype(np.float64)
+    if refused is not None:
+        x[..., refused] = -np.inf
+    x -= x.max(axis=-1, keepdims=True)
+    out: np.ndarray = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return out

@@ -1,0 +1,441 @@
+"""Texts that a language model writes: symbol by symbol, or in a compiled loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from tinyseq import awake, errors, graph, nn, ops
+from tinyseq.nn import beam
+from tinyseq.random import generator
+from tinyseq.tensor import Tensor
+from tinyseq.text.language_model import DIVERGED, START, LanguageModel
+from tinyseq.text.vocabulary import Vocabulary
+
+MODES = (None, "unroll", "compiled")
+COMPILED_FROM = 1000  # symbols that a model writes unrolled, before its step is compiled
+_TOGETHER = 16  # symbols that are written unrolled before the first of them is handed out
+_LONGEST = 1024  # … and compiled; from call to call twice as many
+_length: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # written so far
+
+
+def generate(
+    model: nn.Module,
+    vocabulary: Vocabulary,
+    prime: str | list[str] = "",
+    length: int | None = 500,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    beam_width: int | None = None,
+    allow_unknown: bool = True,
+    start: bool = True,
+    rng: np.random.Generator | None = None,
+    mode: str | None = None,
+) -> Iterator[str]:
+    """The symbols that the model writes after ``prime``, one by one, until it writes ``<EOS>``.
+
+    ``<EOS>`` itself is not handed out, and ``<PAD>`` is never written. Each symbol is drawn from
+    softmax(logits / temperature), cut to what is allowed and brought back to a sum of 1::
+
+        print(*text.generate(model, vocabulary, top_p=0.9), sep="")
+
+    Args:
+        prime: what the text goes on from; empty for a text from its beginning.
+        length: the most symbols to write, ``None`` for no end but ``<EOS>``.
+        temperature: below 1 is more careful, above 1 more daring; 0 is greedy, it takes the
+            likeliest each time, without a draw.
+        top_k: draw from the k likeliest (Fan et al., 2018).
+        top_p: draw from the nucleus, the fewest likeliest that have this probability together
+            (Holtzman et al., 2020): out of the k likeliest, where both are given.
+        beam_width: search for the likeliest text with so many hypotheses, and hand that out: see
+            `beam_search`, which gives all of them. Nothing is drawn.
+        allow_unknown: whether ``<UNK>`` may be written.
+        start: whether the zero vector is read before the prime, as `LanguageModel.log_probability`
+            does. ``False`` for a model of one long stream, whose training had no first symbols.
+        rng: what to draw from, by default the library's own generator; one uniform number a symbol,
+            drawn in blocks.
+        mode: ``"unroll"`` calls the model once a symbol, ``"compiled"`` writes blocks of symbols in
+            one numba loop over a `LanguageModel`'s step, many times as fast, and raises
+            `CompileError` where there is none. `None`: compiled, where that can be done, from the
+            block on in which ``COMPILED_FROM`` symbols of this model are reached in all. The text
+            is the same, but for what rounding may do to one draw in millions.
+
+    The model is in `nn.evaluation` while symbols are written, not in between. Do not train it
+    before the last one.
+
+    Raises:
+        ValueError: an argument out of range, a symbol of the prime that the vocabulary lacks, or,
+            when it comes to that, a model that gives numbers which are not finite.
+    """
+    if beam_width is not None:
+        if temperature != 1 or top_k is not None or top_p != 1:
+            raise ValueError(
+                f"beam_width={beam_width} draws nothing: leave out temperature, top_k and top_p, "
+                "or the width"
+            )
+        if length is None:
+            raise ValueError("a beam search needs a length, the most symbols to write")
+        found = beam_search(
+            model, vocabulary, prime, length, beam_width, allow_unknown=allow_unknown, start=start
+        )
+        return (vocabulary.symbols[i] for i in found[0].symbols)
+    symbols = _encoded(vocabulary, prime, start)
+    how = _choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
+    blocks = _blocks(model, [symbols], _sizes(length), how, rng, mode)
+    return _handed_out(vocabulary, blocks, how.eos)
+
+
+def generate_batch(
+    model: nn.Module,
+    vocabulary: Vocabulary,
+    primes: Sequence[str | list[str]],
+    length: int = 500,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    allow_unknown: bool = True,
+    start: bool = True,
+    rng: np.random.Generator | None = None,
+    mode: str | None = None,
+) -> list[list[str]]:
+    """The symbols of many texts, one for each prime, written at the same time.
+
+    As `generate`, whose arguments these are; the primes may be of different lengths, and
+    ``[""] * B`` gives B texts from their beginning. Faster than one after the other: the weights
+    are read once for all, and the texts are shared out over the cores.
+
+    Raises:
+        ValueError: as `generate`; no primes.
+    """
+    if not len(primes) or isinstance(primes, str):
+        raise ValueError("primes is a list of what each text goes on from, one or more of them")
+    symbols = [_encoded(vocabulary, prime, start) for prime in primes]
+    how = _choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
+    blocks = list(_blocks(model, symbols, _sizes(length), how, rng, mode))
+    written = np.concatenate(blocks) if blocks else np.empty((0, len(primes)), np.int64)
+    return [[vocabulary.symbols[i] for i in _until(row, how.eos)] for row in written.T]
+
+
+def sample(
+    model: nn.Module,
+    vocabulary: Vocabulary,
+    prime: str = "\n",
+    length: int = 500,
+    temperature: float = 0.8,
+    rng: np.random.Generator | None = None,
+    mode: str | None = None,
+) -> str:
+    """``length`` characters that the model writes after ``prime``, without the prime itself.
+
+    For a model of one long stream of characters: what `generate` writes with ``start=False``, but
+    it does not stop at an ``<EOS>``, and all draws are made at the start. Each character is drawn
+    from softmax(logits / temperature): below 1 is more careful, above 1 more daring, 0 takes the
+    most probable one, without a draw. Runs in `nn.evaluation`: the model is left as it was.
+
+    Args:
+        rng: what to draw from; the library's own generator when left out. Pass one during training,
+            so that samples do not change the run.
+        mode: as for `generate`.
+
+    Raises:
+        ValueError: an empty prime, a character that the vocabulary lacks, a negative length or
+            temperature, an unknown mode, or a model that gives numbers which are not finite.
+    """
+    if not len(prime):
+        raise ValueError("the prime is empty: a model needs at least one character to go on from")
+    if length < 0:
+        raise ValueError(f"length is a number of characters, 0 or more, not {length}")
+    how = _choice(vocabulary, temperature, None, 1.0, True, mode)._replace(eos=None)
+    sizes = [length] if length else []
+    blocks = list(_blocks(model, [vocabulary.encode(prime)], sizes, how, rng, mode))
+    return vocabulary.decode(np.concatenate(blocks) if blocks else [])
+
+
+def beam_search(
+    model: nn.Module,
+    vocabulary: Vocabulary,
+    prime: str | list[str] = "",
+    length: int = 50,
+    width: int = 4,
+    *,
+    length_penalty: float = 0.0,
+    allow_unknown: bool = True,
+    start: bool = True,
+) -> list[nn.Hypothesis]:
+    """The likeliest texts after ``prime`` that a beam of ``width`` finds, the best first.
+
+    ``length`` symbols at most, and ``prime`` and ``start`` as for `generate`; ranked by
+    log-probability / ((5 + |y|) / 6)^α with α = ``length_penalty``, as in
+    `nn.EncoderDecoder.beam_search`, whose search this is. The symbols of a hypothesis are their
+    numbers, without ``<EOS>``; its log-probability counts ``<EOS>`` where it ``ended``. With
+    ``allow_unknown=False`` the probability of ``<UNK>`` is shared out among the others.
+
+    Raises:
+        ValueError: a width or a length below 1, a negative penalty, a symbol that the vocabulary
+            lacks, or a model that gives numbers which are not finite.
+    """
+    symbols = _encoded(vocabulary, prime, start)
+    how = _choice(vocabulary, 1.0, None, 1.0, allow_unknown)
+    with nn.evaluation(model):
+        state = None
+        if len(symbols) > 1:
+            _, state = model(symbols[:-1, None], None)
+        return beam.beam_search(
+            model,
+            symbols[-1:],
+            state,
+            eos=how.eos,
+            width=width,
+            max_steps=length,
+            length_penalty=length_penalty,
+            refused=how.refused,
+        )[0]
+
+
+# -- what is asked for ----------------------------------------------------------------------------
+
+
+class Choice(NamedTuple):
+    """How a symbol is chosen: ``top_k`` 0 keeps all, ``eos`` ends a text."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    refused: np.ndarray
+    eos: int | None
+
+
+def _choice(
+    vocabulary: Vocabulary,
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    allow_unknown: bool,
+    mode: str | None = None,
+) -> Choice:
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', 'compiled', or None.")
+    if not (temperature >= 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
+    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
+        raise ValueError(f"top_k={top_k!r} is how many symbols to keep: a whole number from 1 on")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p} is a probability above 0, and 1 keeps everything")
+    refused = [vocabulary.pad, None if allow_unknown else vocabulary.unk]
+    numbers = np.array([i for i in refused if i is not None], np.int64)
+    return Choice(float(temperature), int(top_k or 0), float(top_p), numbers, vocabulary.eos)
+
+
+def _encoded(vocabulary: Vocabulary, prime: str | list[str], start: bool) -> np.ndarray:
+    """The prime as numbers, behind the number of the zero vector."""
+    symbols = vocabulary.encode(prime or [])
+    if start:
+        return np.concatenate([[START], symbols])
+    if not len(symbols):
+        raise ValueError(
+            "the prime is empty, and start=False: a model needs a symbol to go on from. Give one, "
+            "or start=True for the zero vector"
+        )
+    return symbols
+
+
+def _sizes(length: int | None) -> Iterator[int]:
+    """Of the blocks of a text: the first symbols are there soon, the later ones at little cost."""
+    if length is not None and length < 0:
+        raise ValueError(f"length is a number of symbols, 0 or more, not {length}")
+
+    def sizes() -> Iterator[int]:
+        size, left = _TOGETHER, math.inf if length is None else length
+        while left > 0:
+            yield int(min(size, left))
+            left -= size
+            size = min(2 * size, _LONGEST)
+
+    return sizes()
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def _blocks(
+    model: nn.Module,
+    primes: list[np.ndarray],
+    sizes: Iterable[int],
+    how: Choice,
+    rng: np.random.Generator | None,
+    mode: str | None,
+) -> Iterator[np.ndarray]:
+    """The symbols (n, B) of B texts, until all have ended; what follows an end means nothing."""
+    ended = np.zeros(len(primes), bool)
+    unrolled: _Unrolled | None = None
+    writing: Any = None  # compiled, where it is
+    for size in sizes:
+        # Drawn before `nn.evaluation`, which puts the library's generator back to where it was.
+        shape = (size, len(primes))
+        draws = generator(rng).random(shape) if how.temperature > 0 else np.zeros(shape)
+        if unrolled is None:
+            with nn.evaluation(model):
+                unrolled = _Unrolled(model, primes, how)
+        if writing is None and _compiles(model, draws.size, mode):
+            with nn.evaluation(model):
+                writing = _compiled(unrolled, mode)
+        writer, together = (unrolled, _TOGETHER) if writing is None else (writing, size)
+        for n in range(0, size, together):
+            part = draws[n : n + together]
+            written = np.zeros_like(part, np.int64)
+            with nn.evaluation(model):
+                good = writer.go_on(part, ended, written)
+            if not good:
+                raise ValueError(DIVERGED)
+            yield written
+            if ended.all():
+                return
+
+
+def _handed_out(
+    vocabulary: Vocabulary, blocks: Iterator[np.ndarray], eos: int | None
+) -> Iterator[str]:
+    """The symbols of one text."""
+    for block in blocks:
+        for i in _until(block[:, 0], eos):
+            yield vocabulary.symbols[i]
+
+
+def _until(symbols: np.ndarray, eos: int | None) -> np.ndarray:
+    """What is before the first <EOS>."""
+    ended = symbols == eos
+    return symbols[: ended.argmax()] if ended.any() else symbols
+
+
+class _Unrolled:
+    """B texts on the way, written by calling the model once for each of their symbols."""
+
+    def __init__(self, model: nn.Module, primes: list[np.ndarray], how: Choice) -> None:
+        self.model = model
+        self._logits, self.state = _read(model, primes)
+        self.following: np.ndarray | None = None  # what has been written, and not yet read
+        V = self._logits.shape[-1]
+        self.how = how._replace(refused=how.refused[how.refused < V])
+        if len(self.how.refused) == V:
+            raise ValueError("every symbol of the vocabulary is refused: there is nothing to write")
+
+    def logits(self) -> Tensor:
+        """(B, V), for the next symbols."""
+        if self.following is not None:
+            logits, self.state = self.model(self.following[None], self.state)
+            self._logits, self.following = logits[-1], None
+        return self._logits
+
+    def go_on(self, draws: np.ndarray, ended: np.ndarray, written: np.ndarray) -> bool:
+        """As `tinyseq.compiler.generate.Writing.go_on`."""
+        for n in range(len(draws)):
+            logits = self.logits().numpy()
+            if not np.isfinite(logits[~ended]).all():
+                return False
+            for b in np.flatnonzero(~ended):
+                written[n, b] = _pick(logits[b], draws[n, b], self.how)
+            if self.how.eos is not None:
+                written[n, ended] = self.how.eos
+                ended |= written[n] == self.how.eos
+                if ended.all():
+                    break
+            self.following = written[n]
+        return True
+
+
+def _read(model: nn.Module, primes: list[np.ndarray]) -> tuple[Tensor, Any]:
+    """The logits (B, V) behind each prime, and the state. Those of one length are read at once."""
+    lengths = np.array([len(prime) for prime in primes])
+    logits: list[Any] = []
+    states: list[Any] = []
+    order: list[np.ndarray] = []
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        found, state = model(np.stack([primes[b] for b in rows], axis=1), None)
+        logits.append(found[-1])
+        states.append(state)
+        order.append(rows)
+    if len(states) == 1:
+        return logits[0], states[0]
+    back = np.argsort(np.concatenate(order))
+    return ops.concat(logits)[back], beam.rows_of(_joined(states), back)
+
+
+def _joined(states: Sequence[Any]) -> Any:
+    """The states of several batches as one: nested tuples of tensors (B, …)."""
+    if isinstance(states[0], Tensor):
+        return ops.concat(list(states))
+    return None if states[0] is None else tuple(map(_joined, zip(*states, strict=True)))
+
+
+def _pick(logits: np.ndarray, draw: float, how: Choice) -> int:
+    """The symbol that a uniform draw from [0, 1) falls on: `kernels.sampling.pick`, in NumPy."""
+    x = logits.astype(np.float64)
+    x[how.refused] = -np.inf
+    if how.temperature == 0:
+        return int(x.argmax())
+    with np.errstate(over="ignore"):  # −∞ is right: a probability of 0
+        weights = np.exp((x - x.max()) / how.temperature)
+    if 0 < how.top_k < len(x):
+        weights = _keep(x, weights, how.top_k, 2.0)
+    if how.top_p < 1:
+        weights = _keep(x, weights, len(x), how.top_p)
+    cumulative = np.cumsum(weights)
+    # side="right": a draw of exactly 0 must not pick a symbol of probability 0
+    return int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))
+
+
+def _keep(x: np.ndarray, weights: np.ndarray, count: int, share: float) -> np.ndarray:
+    """All weights 0 but those of the likeliest: ``count`` of them, or as many as it takes to have
+    this share of the sum. Of equals the first go first.
+    """
+    order = np.argsort(-x, kind="stable")
+    mass = np.cumsum(weights[order])
+    fewest = int(np.searchsorted(mass, share * mass[-1])) + 1
+    kept = np.zeros_like(weights)
+    here = order[: min(count, fewest)]
+    kept[here] = weights[here]
+    return kept
+
+
+def _compiles(model: nn.Module, symbols: int, mode: str | None) -> bool:
+    """Whether so many symbols are to be written in a compiled loop: it is worth it."""
+    if mode == "unroll" or graph.recording.anomaly:  # which names the step and the op
+        return False
+    kind = type(model)
+    if (kind.forward, kind.__call__) != (LanguageModel.forward, LanguageModel.__call__):
+        if mode is None:
+            return False
+        raise errors.CompileError(
+            f"mode='compiled' takes a text.LanguageModel, and {kind.__name__} has a forward of its "
+            "own. Use mode=None."
+        )
+    if mode is None:
+        layers = [m for _, m in model.named_modules() if isinstance(m, nn.Recurrent)]
+        if any(layer.mode == "unroll" for layer in layers):
+            return False
+        _length[model] = _length.get(model, 0) + symbols
+        if _length[model] < COMPILED_FROM:
+            return False
+    awake.wake()
+    return mode == "compiled" or awake.kernels is not None
+
+
+def _compiled(texts: _Unrolled, mode: str | None) -> Any:
+    """What goes on with the texts in a compiled loop; `None` where there is no such loop."""
+    from tinyseq.compiler import generate as compiler
+
+    try:
+        return compiler.Writing(texts.model, texts.logits(), texts.state, texts.how)
+    except errors.CompileError as reason:
+        if mode == "compiled":
+            raise
+        errors.warn_unrolled(reason)
+        return None

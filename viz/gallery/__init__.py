@@ -1,0 +1,1 @@
+"""The figures of the lecture notes, drawn from running code: ``python -m tinyseq.viz gallery``."""

@@ -1,0 +1,122 @@
+"""`gradient_flow`: how much of a loss's gradient is left so many steps before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+import tinyseq as ts
+from tinyseq import graph, nn
+from tinyseq.tensor import FLOATS, Tensor
+
+from .plots import DASHES, LINES, new_plot
+from .records import as_module, as_sequence, tapped
+
+
+def gradient_flow(
+    modules: nn.Module | Mapping[str, nn.Module],
+    x: Any,
+    loss: Callable[[Tensor], Tensor] | None = None,
+    *,
+    name: str = "h",
+    title: str = "How far back the gradient of the last step reaches",
+) -> Any:
+    """‖∂loss/∂h⟨t⟩‖ by lag, T − t, a line a layer, on a logarithmic axis: a `Plot`.
+
+    The norm is over the units of a sequence, and its mean is over the batch. The last step has lag
+    0. A gradient that vanishes falls in a straight line, as an RNN's does; that which an LSTM's
+    memory carries falls less. It runs in `nn.evaluation`, and no ``.grad`` is touched. ``data``
+    holds the norms by label, (T,), the first one that of lag 0; one that is exactly 0 is not drawn.
+
+    Args:
+        modules: a layer or a Module with recurrent layers inside, or several to compare, by label.
+        x: what they take, (T, B, D), or whole numbers (T, B).
+        loss: a function of what the module gives (of a tuple, the first part): a single number,
+            Σ y⟨T⟩ when left out, the sum of the last outputs.
+        name: which part of the state, of each layer that has it.
+
+    Raises:
+        ValueError: a module without recurrent layers, or without a state of that name; a loss that
+            is no single number; a gradient that is not finite.
+        RenderError: matplotlib is not installed.
+    """
+    several = modules if isinstance(modules, Mapping) else {"": modules}
+    norms: dict[str, np.ndarray] = {}
+    groups: list[tuple[int, int]] = []  # which module, which of its layers
+    for i, (label, module) in enumerate(several.items()):
+        found = _norms(module, x, loss, name)
+        for j, (path, values) in enumerate(found.items()):
+            # A module that has a single layer needs no name but its own.
+            shown = f"{label}, {path}" if label and len(found) > 1 else label or path
+            norms[shown] = values
+            groups.append((i, j))
+
+    figure = new_plot(7.0, 4.2)
+    axes = figure.add_subplot()
+    for (i, j), (label, values) in zip(groups, norms.items(), strict=True):
+        kind, variant = (i, j) if isinstance(modules, Mapping) else (j, 0)
+        drawn = np.where(values > 0, values, np.nan)
+        axes.plot(
+            np.arange(len(values)),
+            drawn,
+            color=LINES[kind % len(LINES)],
+            linestyle=DASHES[(variant + kind // len(LINES)) % len(DASHES)],
+            label=label,
+            marker="o" if len(values) < 20 else "",
+            markersize=3,
+        )
+    axes.set_yscale("log")
+    axes.set_xlabel("lag T − t, steps before the last one")
+    axes.set_ylabel(f"‖∂loss/∂{name}⟨t⟩‖, mean over the batch")
+    axes.set_title(title, parse_math=False)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.data = norms
+    return figure
+
+
+def _norms(
+    module: nn.Module, x: Any, loss: Callable[[Tensor], Tensor] | None, name: str
+) -> dict[str, np.ndarray]:
+    """(T,) of each layer, from the last step that ran back to the first."""
+    module = as_module(module)
+    x = as_sequence(x)
+    if not isinstance(x, Tensor):
+        x = Tensor(x)
+    # Whatever was frozen: a gradient is asked for, and flows only through what needs one.
+    x = Tensor(x.detach().numpy(), None, x.dtype in FLOATS)
+    frozen = [p for p in module.parameters() if not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad = True
+    try:
+        with nn.evaluation(module), tapped(module) as taps, graph.recorded(True):
+            result = module(x)
+            y = result[0] if isinstance(result, tuple | list) else result
+            value = y[-1].sum() if loss is None else loss(y)
+            states = {p: s for p, tap in taps.items() if (s := tap.running(name))}
+            if not states:
+                raise ValueError(
+                    f"{type(module).__name__} has no layer with a state {name!r}; there are "
+                    f"{', '.join(sorted({n for tap in taps.values() for n in tap.called or ()}))}."
+                )
+            if not isinstance(value, Tensor) or value.size != 1:
+                raise ValueError(
+                    f"the loss is {value!r}, not a Tensor of a single number. Sum it, or take its "
+                    "mean."
+                )
+            gradients = iter(ts.grad(value, [h for steps in states.values() for h in steps]))
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad = False
+    out = {}
+    for path, steps in states.items():
+        each = [next(gradients).numpy().astype(np.float64) for _ in steps]
+        lengths = [np.sqrt((g.reshape(len(g), -1) ** 2).sum(axis=1)).mean() for g in each]
+        out[path] = np.array(lengths[::-1])
+        if not np.isfinite(out[path]).all():
+            raise ValueError(
+                f"the gradient of {name} in {path} is not finite: it explodes, or the loss does."
+            )
+    return out
