@@ -31,6 +31,7 @@ STATISTICS: tuple[Callable[[Array], Any], ...] = (
 )  # fmt: skip
 MOST_LOSSES = 24  # to choose from: more make no readable list
 MOST_NUMBERS = 100_000  # about 700 kB of page
+MOST_WALKED = 200_000  # ops in all backward passes: a few seconds
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
     order = graph.topological(*roots, *everything)
     arrays = _replay(order)
     entries = sum(len(one.parts) for one in series.values()) * len(STATISTICS)
-    most = max(2, min(MOST_LOSSES, MOST_NUMBERS // max(entries, 1)))
+    most = max(2, min(MOST_LOSSES, MOST_NUMBERS // entries, MOST_WALKED // len(order)))
     found = Measured(series, _ends(sheet, most, order, arrays))
     found.apart = _apart(sheet, series, order, arrays)
     found.values = {key: _measures(one, arrays) for key, one in series.items()}

@@ -198,7 +198,7 @@ function tell() {
 
 function plot() {
   const width = chart.clientWidth || 600, height = chart.clientHeight || 96;
-  const [x0, x1, y0, y1] = [52, width - 82, height - 6, 20];
+  const [x0, x1, y0, y1] = [52, width - 104, height - 6, 20];
   const lines = data.rows.filter((row) => row.way).map((row) => {
     return { title: row.title, sizes: STEPS.map((t) => measured(row.key, t)) };
   });
