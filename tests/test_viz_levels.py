@@ -17,7 +17,7 @@ from tinyseq.viz import render
 from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
 
 import tinyseq as ts
-from tinyseq import graph, losses, nn, viz
+from tinyseq import functional, graph, losses, nn, ops, viz
 from tinyseq.errors import GraphError
 
 MODES = ("unroll", None, "compiled")
@@ -323,9 +323,179 @@ def test_an_encoder_hands_its_last_state_to_a_decoder_of_another_length():
     text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
     home = next(n for n in text if text[n] == "decoder.layers.0.cell").removeprefix("home")
     coder = next(n for n in text if text[n] == "encoder.layers.0.cell").removeprefix("home")
-    assert (f"r{coder}t4", f"r{home}t1") in edges(drawn)
+    assert (f"r{coder}t4", f"r{home}s0start") in edges(drawn)
     assert {(f"r{home}t1", f"r{home}t2"), (f"r{home}t2", f"r{home}t3")} <= set(edges(drawn))
     assert [n for n in text if re.fullmatch(r"loss\d", n)] == ["loss1", "loss2", "loss3"]
+
+
+def fed_back(between=False, steps=5):
+    """A cell whose next input a layer of its own scope makes from its state."""
+    cell, head = nn.GRUCell(3, 4), nn.Linear(4, 3)
+    x, state, ys = ts.tensor(np.ones((2, 3), np.float32)), cell.initial_state(2), []
+    for t in range(steps):
+        with graph.scope("Cell"), graph.scope(f"t={t}"):
+            state = cell(x, state)
+        h = ops.tanh(state[0]) if between else state[0]
+        with graph.scope("Head"), graph.scope(f"t={t}"):
+            x = head(h)
+        ys.append(x)
+    return ops.stack(ys).sum()
+
+
+def top_level_layers(steps=4):
+    """Two layers outside of any step, and only what lies between in one."""
+    first, second = nn.Linear(3, 4), nn.Linear(4, 3)
+    x = ts.tensor(np.ones((2, 3), np.float32))
+    for t in range(steps):
+        x = second(ops.tanh(first(x)))
+        with graph.scope(f"t={t}"):
+            x = x * 2.0
+    return x.sum()
+
+
+def steps_that_differ(lengths=(1, 3, 2, 3, 5)):
+    w, h = ts.tensor(np.eye(4, dtype=np.float32), requires_grad=True), ts.tensor(np.ones((2, 4)))
+    for t, times in enumerate(lengths):
+        with graph.scope(f"t={t}"):
+            for _ in range(times):
+                h = ops.tanh(h.astype(np.float32) @ w)
+    return h.sum()
+
+
+@pytest.mark.parametrize("level", ["layer", "cell", "op"])
+@pytest.mark.parametrize(
+    "make", [fed_back, lambda: fed_back(between=True), top_level_layers, steps_that_differ]
+)
+def test_rows_that_feed_each_other_and_steps_that_differ_are_drawn(make, level):
+    drawn = viz.draw_unrolled(make(), level=level)
+    ET.fromstring(drawn.svg())
+    assert {end for edge in edges(drawn) for end in edge} <= set(nodes(drawn))
+
+
+def test_what_is_fed_back_goes_to_the_step_after():
+    drawn = viz.draw_unrolled(fed_back())
+    for t in range(1, 5):
+        assert {(f"r0t{t}", f"r1t{t}"), (f"r1t{t}", f"r0t{t + 1}")} <= set(edges(drawn))
+
+
+def test_the_state_runs_through_steps_that_differ():
+    drawn = viz.draw_unrolled(steps_that_differ())
+    chain = ["r0s0start", *(f"r0t{t}" for t in range(1, 6)), "y0"]
+    assert set(itertools.pairwise(chain[:-1])) <= set(edges(drawn))
+
+
+def test_a_model_with_a_decoder_is_drawn_down_to_its_ops():
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(np.full((2, 2), 3), np.full((3, 2), 4)), level="op")
+    ET.fromstring(drawn.svg())
+    assert any(head.endswith("s0start") for _, head in edges(drawn))
+
+
+@pytest.mark.parametrize("steps", [(4, 3), (3, 3), (2, 4)])
+def test_a_decoder_reads_the_symbols_before_and_stands_above_the_encoder(steps):
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(2, 8, (n, 2)) for n in steps)
+    model = nn.EncoderDecoder(nn.LSTM(5, 4), nn.LSTM(6, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(source, target), params=model)
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    read = [text[f"x{t}"] for t in range(1, steps[0] + 1)]
+    assert read == [f"x⟨{t}⟩" for t in range(1, steps[0] + 1)]
+    told = [text[f"in1t{t}"] for t in range(1, steps[1] + 1)]
+    assert told == [f"y⟨{t}⟩" for t in range(steps[1])]
+    assert f"in1t{steps[1] + 1}" not in text
+    assert {text[n] for n in text if re.fullmatch(r"(x|in1t)\dshape", n)} == {"(2,)"}
+    rows = [text[f"home{i}"] for i in range(5)]
+    assert rows == [
+        "source_embedding", "encoder.layers.0.cell", "target_embedding", "decoder.layers.0.cell",
+        "head",
+    ]  # fmt: skip
+
+
+def test_a_bridge_lies_between_encoder_and_decoder():
+    encoder = nn.GRU(5, 4, bidirectional=True)
+    model = nn.EncoderDecoder(encoder, nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(np.full((3, 2), 3), np.full((3, 2), 4)), params=model)
+    height = {
+        label(s): places(drawn)[n][1] for n, s in nodes(drawn).items() if n.startswith("home")
+    }
+    assert height["bridge.linear"] < height["decoder.layers.0.cell"] < height["head"]
+
+
+def decoder_in_its_own_scope(steps):
+    """An encoder of so many steps, and a decoder of as many that reads its own last word."""
+    encoder, cell, head = nn.GRU(3, 4), nn.GRUCell(4, 4), nn.Linear(4, 4)
+    y, _ = encoder(ts.tensor(np.ones((steps, 2, 3), np.float32), requires_grad=True))
+    state, word, words = (y[-1],), y[-1], []
+    for t in range(steps):
+        with graph.scope("Decoder"), graph.scope(f"t={t}"):
+            state = cell(word, state)
+        with graph.scope("Head"), graph.scope(f"t={t}"):
+            word = functional.softmax(head(state[0]))
+        words.append(word)
+    return losses.mse_loss(ops.stack(words), np.zeros((steps, 2, 4)))
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_a_decoder_that_reads_its_own_words_runs_forwards(steps):
+    drawn = viz.draw_unrolled(decoder_in_its_own_scope(steps))
+    arrows = set(edges(drawn))
+    for t in range(1, steps):
+        assert {(f"r1t{t}", f"r1t{t + 1}"), (f"r2t{t}", f"r1t{t + 1}")} <= arrows
+    assert {("r1s0start", "r1t1"), (f"r0t{steps}", "r1s0start")} <= arrows
+    x = {head for tail, head in arrows if re.fullmatch(r"(x|in\dt)\d", tail)}
+    assert x == {f"r0t{t}" for t in range(1, steps + 1)}  # nothing else is given
+
+
+@pytest.mark.parametrize("kind", ["mask", "softmax"])
+def test_a_constant_in_a_step_is_no_input(kind):
+    cell, x = nn.RNNCell(3, 4), np.ones((5, 2, 3), np.float32)
+    (h,), ys = cell.initial_state(2), []
+    for t in range(5):
+        with graph.scope("Cell"), graph.scope(f"t={t}"):
+            (h,) = cell(ts.tensor(x[t]), (h,))
+            h = h * ts.tensor(np.ones((2, 4), np.float32)) if kind == "mask" else h
+            h = functional.softmax(h) if kind == "softmax" else h
+        ys.append(h)
+    drawn = viz.draw_unrolled(ops.stack(ys).sum())
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[f"x{t}shape"] for t in range(1, 6)] == ["(2, 3)"] * 5
+    assert not any(n.startswith("in") for n in text)
+    assert Counter(tail for tail, _ in edges(drawn) if tail[0] == "x") == dict.fromkeys(
+        [f"x{t}" for t in range(1, 6)], 1
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_as_many_sequences_as_steps_are_read_along_time(batch_first, mode):
+    x = ts.tensor(np.ones((4, 4, 3), np.float32), requires_grad=True)
+    y, _ = nn.GRU(3, 5, batch_first=batch_first, mode=mode)(x)
+    drawn = viz.draw_unrolled(y.sum(), flow="gradient")
+    assert sorted(edge for edge in edges(drawn) if edge[0][0] == "x") == [
+        (f"x{t}", f"r0t{t}") for t in range(1, 5)
+    ]
+    norm = np.linalg.norm(ts.grad(y.sum(), [x])[0].numpy(), axis=(0, 2) if batch_first else (1, 2))
+    told = [drawn.data[f"x{t}--r0t{t}"]["gradient"] for t in range(1, 5)]
+    np.testing.assert_allclose(told, norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("begin", [0, 2])
+def test_a_part_of_a_longer_sequence_is_x(begin, mode):
+    x = ts.tensor(np.ones((10, 2, 3), np.float32), requires_grad=True)
+    y, _ = nn.GRU(3, 5, mode=mode)(x[begin : begin + 3])
+    drawn = viz.draw_unrolled(y.sum())
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[f"x{t}shape"] for t in range(1, 4)] == ["(2, 3)"] * 3
+    assert not any("leaf" in told for told in text.values())
+
+
+@pytest.mark.parametrize(("steps", "left_out"), [(9, "… 6 steps …"), (3, None)])
+def test_a_short_decoder_leaves_out_its_own_steps(steps, left_out):
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(np.full((12, 2), 3), np.full((steps, 2), 4)))
+    gaps = {n: label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"r\dgap\d", n)}
+    assert gaps == {"r1gap3": "… 7 steps …"} | ({"r3gap3": left_out} if left_out else {})
 
 
 def test_nothing_of_a_computation_changes():

@@ -18,7 +18,7 @@ from tinyseq.tensor import Tensor
 from .columns import Columns, choose
 from .expanded import count_compiled, expanded
 from .flow import Flow
-from .reading import count_steps, place, read
+from .reading import count_steps, moves, place, read
 from .running import Run, find_lookups, modules_of, run
 from .timeline import Timeline, recorded
 
@@ -63,21 +63,7 @@ def recall(
     if roots[0] is not tensors[0]:
         order = graph.topological(*roots)
     names, modules = _named(params)
-    within = {  # what a step takes as it is holds no steps
-        id(x)
-        for t in order
-        if t.node is not None and place(t.node.scope)[2]
-        for x in t.node.inputs
-        if x.node is None
-    }
-    inputs = {
-        identity(t): axis
-        for t in order
-        if t.node is None and id(t) not in within
-        for axis in [_time_axis(t, columns.steps)]
-        if axis is not None
-    }
-    line = read(roots, inputs=inputs, shown=columns.shown, order=order)
+    line = _read(roots, order, columns, names)
     for op in [op for row in line.rows for box in row.boxes.values() for op in box.ops]:
         index = None if op.node is None else op.node.attrs.get("index")
         if isinstance(index, np.ndarray) and index.ndim and len(index) in line.lengths:
@@ -109,11 +95,66 @@ def _called(
     return called
 
 
-def _time_axis(x: Tensor, steps: int) -> int | None:
-    """Which axis of a leaf the steps run along: the first, or the second behind the batch."""
-    if x.ndim < 2:
-        return None
-    return next((axis for axis in (0, 1) if x.shape[axis] == steps), None)
+def _read(
+    roots: Sequence[Tensor], order: Sequence[Tensor], columns: Columns, names: Mapping[int, str]
+) -> Timeline:
+    """Read a recording whose input is not known: a leaf that each step takes a part of.
+
+    The steps run along its first axis, or the second behind the batch, and may be a part of a
+    longer sequence: what fits by its length is tried, until each step takes one of them.
+    """
+    within = {  # what a step takes as it is holds no steps
+        id(x)
+        for t in order
+        if t.node is not None and place(t.node.scope)[1] is not None and not moves(t.node)
+        for x in t.node.inputs
+        if x.node is None
+    }
+    leaves = {identity(t): t for t in order if t.node is None and id(t) not in within}
+    axes = {
+        key: _time_axes(t, columns.steps)
+        for key, t in leaves.items()
+        if not isinstance(t, nn.Parameter) and key not in names
+    }
+    first: dict[int, int] = {}
+    while True:
+        inputs = {key: fitting[0] for key, fitting in axes.items() if fitting}
+        line = read(roots, inputs=inputs, shown=columns.shown, order=order, first=first)
+        changed = False
+        for key, axis in inputs.items():
+            used, alone = _used(line, leaves[key])
+            begin = min(used, default=0)
+            if not alone or max(used, default=0) - begin >= columns.steps:
+                axes[key] = axes[key][1:]
+                changed = True
+            elif begin and leaves[key].shape[axis] > columns.steps:
+                first[key] = begin
+                changed = True
+        if not changed:
+            return line
+
+
+def _time_axes(x: Tensor, steps: int) -> list[int]:
+    """Which axes of a leaf the steps may run along, those of just so many first."""
+    lengths = x.shape[:2] if x.ndim > 1 else ()
+    fitting = [axis for axis, n in enumerate(lengths) if n >= steps]
+    return sorted(fitting, key=lambda axis: lengths[axis] != steps)
+
+
+def _used(line: Timeline, leaf: Tensor) -> tuple[set[int], bool]:
+    """Which steps of a leaf are taken, and whether no step in time takes several."""
+    used: set[int] = set()
+    alone = True
+    for row in line.rows:
+        for box in (row.read or row.boxes).values():
+            taken = {
+                source.step
+                for _, source in line.inputs(box)
+                if source.tensor is leaf and source.step is not None
+            }
+            used |= taken
+            alone &= box.step is None or len(taken) <= 1
+    return used, alone
 
 
 def _named(params: Params | None) -> tuple[dict[int, str], dict[tuple[str, str], nn.Module]]:

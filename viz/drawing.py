@@ -14,6 +14,7 @@ from tinyseq.tensor import Tensor
 from . import style
 from .dot import Dot, Html, Value, html_text
 from .flow import draw_legend
+from .inputs import Inputs
 from .inside import Op, port
 from .loss import draw_loss
 from .paths import Path, Point, at
@@ -29,6 +30,9 @@ class Drawing:
     def __init__(self, sheet: Sheet, note: str = "") -> None:
         self.sheet = sheet
         self.note = note
+        self.starts: dict[
+            tuple[Box, tuple[int, int | None]], tuple[str, Point]
+        ] = {}  # initial states, where written
         self.lanes: dict[tuple[int, int], int] = {}  # beside a column, for lines past other rows
         self.arrows: Counter[str] = Counter()
         self.flow = sheet.ran.flow
@@ -233,31 +237,31 @@ class Drawing:
     # -- upwards: from x through the layers to y -------------------------------------------------
 
     def _draw_inputs(self) -> None:
-        """x at the foot of each column that reads it."""
-        found: dict[int, list[tuple[Tensor, Box, Source]]] = {}
-        for box in self.sheet.boxes():
-            for op, source in self.sheet.line.inputs(box):
-                if source.step in self.sheet.column and self.sheet.is_input(source):
-                    found.setdefault(source.step, []).append((op, box, source))
-        for step in sorted(found):
-            op, box, source = found[step][0]
-            arrive = self._arrive(op, box, source)
-            straight = arrive is not None and box.row is self.sheet.line.rows[0]
-            foot = arrive[0][0] if arrive and straight else self.sheet.column[step]
-            number = self.sheet.columns.number[step]
-            name = f"x{number}"
-            text, shape = self.sheet.called("x", number), self.sheet.input_shape(source)
-            slim = step in self.sheet.columns.slim
-            self.write_value(name, "" if slim else text, shape, foot, VALUE / 2)
-            heads = {self.id(op): (op, box, source) for op, box, source in found[step]}
-            for head, (op, box, source) in heads.items():
-                self._up(
-                    name, head, [(foot, VALUE)], self._arrive(op, box, source),
-                    -1, self.sheet.row_number[box.row], step, self.sheet.places[box].bottom,
-                    tip=f"{text} {shape}", of=source,
-                )  # fmt: skip
-        if found:
-            self.print_dots("x", VALUE / 2 + 5)
+        """x at the foot of each column that reads it, other sequences below the row that does."""
+        for n, inputs in enumerate(self.sheet.inputs):
+            below = self.sheet.row_number[inputs.row] - 1 if inputs.bottom > 0 else -1 - n
+            for step in sorted(inputs.takers):
+                self._draw_input(n, inputs, step, below)
+            self.print_dots("x" if n == 0 else f"in{n}", inputs.bottom + VALUE / 2 + 5)
+
+    def _draw_input(self, n: int, inputs: Inputs, step: int, below: int) -> None:
+        op, box, source = inputs.takers[step][0]
+        arrive = self._arrive(op, box, source)
+        straight = arrive is not None and self.sheet.row_number[box.row] == below + 1
+        foot = arrive[0][0] if arrive and straight else self.sheet.column[step]
+        number = self.sheet.columns.number[step]
+        name = f"in{n}t{number}" if n else f"x{number}"
+        text = self.sheet.called(inputs.name, number, inputs.back)
+        shape = self.sheet.input_shape(source)
+        slim = step in self.sheet.columns.slim
+        self.write_value(name, "" if slim else text, shape, foot, inputs.bottom + VALUE / 2)
+        heads = {self.id(op): (op, box, source) for op, box, source in inputs.takers[step]}
+        for head, (op, box, source) in heads.items():
+            self._up(
+                name, head, [(foot, inputs.bottom + VALUE)], self._arrive(op, box, source),
+                below, self.sheet.row_number[box.row], step, self.sheet.places[box].bottom,
+                tip=f"{text} {shape}", of=source, written=True,
+            )  # fmt: skip
 
     def print_dots(self, name: str, y: float) -> None:
         """Where a line of values has steps left out."""
@@ -274,14 +278,22 @@ class Drawing:
                 maker = self.sheet.line.maker(source.tensor)
                 if maker is None or maker.row is box.row:
                     continue
-                ends = self.id(source.tensor), self.id(op)
+                given = self.starts.get((box, source.key))  # as the initial state
+                ends = self.id(source.tensor), given[0] if given else self.id(op)
                 step = next((s for s in (maker.step, box.step, source.step) if s is not None), None)
                 key = (*ends, step)
                 if key in seen or (step is not None and step not in self.sheet.column):
                     continue
                 seen.add(key)
+                leave = self.leave(source.tensor)
+                arrive = None if given else self._arrive(op, box, source)
+                if given:
+                    x, y = given[1]
+                    arrive = [(x, self.sheet.places[box].bottom), (x, y - 10)]
+                    if leave is None:  # from the near end of a layer on all steps at once
+                        leave = [(self.sheet.left + 16, self.sheet.places[maker].top)]
                 self._up(
-                    *ends, self.leave(source.tensor), self._arrive(op, box, source),
+                    *ends, leave, arrive,
                     self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
                     self.sheet.places[box].bottom, self.sheet.places[maker].top,
                     tip=self.sheet.step_shape(source), of=source,
@@ -359,8 +371,11 @@ class Drawing:
         top: float = 0.0,
         tip: str = "",
         of: Source | None = None,
+        written: bool = False,
     ) -> None:
-        """A line from one row to a higher one; past those between in a lane beside the column."""
+        """A line from one row to a higher one; past those between in a lane beside the column, as
+        also from a row down to one that it is fed back to.
+        """
         if leave is None:
             leave = [(arrive[0][0] if arrive else self.middle(step), top)]
         if arrive is None:
@@ -370,7 +385,8 @@ class Drawing:
         if above != below + 1:
             lane = self._lane(below, above)
             x = max(a, c) if step is None else self.sheet.column[step]
-            passed = self.sheet.line.rows[below + 1]
+            rows = self.sheet.line.rows
+            passed = rows[min(below + 1, len(rows) - 1)]  # none when it goes back down
             side = -passed.way if self.sheet.rolled else 1  # where the state does not go round
             if step not in self.sheet.columns.slim:
                 x += side * (self.sheet.wide / 2 + 9 + 7 * lane)
@@ -382,15 +398,16 @@ class Drawing:
         path.curved(arrive[1:])
         slim = step in self.sheet.columns.slim
         name = self.edge(tail, head, "up", path, tip, of, slim)
-        inner = below >= 0 and bottom < self.sheet.ceiling  # at the ends others say it
+        inner = not written and bottom < self.sheet.ceiling  # at the ends others say it
         if inner and abs(a - c) <= 1 and not slim:
             self.print(f"{name}--shape", tip, c - 6 - width(tip, 8) / 2, b + 11, 8)
 
     def _lane(self, below: int, above: int) -> int:
         """The first lane that no line past some of the same rows has taken."""
+        low, high = (below, above) if below < above else (above - 1, below + 1)
         if (below, above) not in self.lanes:
-            passing = [n for (a, b), n in self.lanes.items() if a < above and below < b]
-            self.lanes[below, above] = next(n for n in itertools.count() if n not in passing)
+            taken = [n for (a, b), n in self.lanes.items() if min(a, b) < high and low < max(a, b)]
+            self.lanes[below, above] = next(n for n in itertools.count() if n not in taken)
         return self.lanes[below, above]
 
 

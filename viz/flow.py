@@ -68,9 +68,12 @@ class Flow:
         array = (self.gradients if kind == "gradient" else self.values).get(identity(tensor))
         if array is None:
             return None
-        if source.step is not None and array.ndim:
-            axis = 0 if source.step < array.shape[0] else 1
-            array = array.take(source.step, axis)
+        own = identity(tensor) in self.line.of_one_step
+        if source.step is not None and array.ndim and not own:
+            key = identity(source.tensor)
+            step = source.step + self.line.first.get(key, 0)
+            axis = self.line.axes.get(key, 0 if step < array.shape[0] else 1)
+            array = array.take(step, axis)
         return float(np.linalg.norm(array))
 
     def told(self, source: Source) -> dict[str, float]:

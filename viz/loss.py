@@ -45,6 +45,14 @@ def find_loss(line: Timeline) -> Loss | None:
     box = line.maker(tensor)
     if tensor.ndim or box is None or box.step is not None or box.row is not line.rows[-1]:
         return None
+    if any(
+        line.box.get(identity(s.tensor)) is box
+        for row in line.rows
+        for b in row.boxes.values()
+        if b is not box
+        for _, s in line.inputs(b)
+    ):
+        return None  # it does more: other layers take what it makes
     found = {s.key: s for _, s in line.inputs(box) if s.key[0] in line.box or line.hidden(s.tensor)}
     summed = len(found) > 1 and _is_sum(tensor, box)
     return Loss(tensor, box, list(found.values()), summed)

@@ -114,7 +114,7 @@ def _arrow(tail: str, head: str, kind: str, sheet: Sheet, rows: dict[int, Row]) 
             column = _last(rows[i], sheet) if is_last else int(end["step"]) - rows[i].way
     elif start["step"] and not start["op"]:  # upwards, out of a closed cell
         i = int(start["row"])
-        exits = sorted(k for row, k in sheet.exits if row is rows[i])
+        exits = sorted(k for row, _, k in sheet.exits if row is rows[i])
         marks["keys"] = f"r{i}_{exits[0]}" if exits else slot_key(i, 0, rows)
     if column is None and "gap" in tail:
         return {}

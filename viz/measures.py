@@ -161,7 +161,9 @@ def _of_row(sheet: Sheet, row: Row, names: Callable[[Tensor], str]) -> Iterable[
         return
     slots = {slot.position: slot.name for slot in row.slots}
     for k in range(max(len(box.ops) for box in row.boxes.values())):
-        ops = [row.boxes[t].ops for t in steps]
+        ops = [
+            row.boxes[t].ops if t in row.boxes else [] for t in steps
+        ]  # a decoder may be shorter
         name = slots.get(k) or next(
             (n for made in ops if k < len(made) and (n := names(made[k]))), ""
         )
@@ -189,7 +191,7 @@ def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> li
             continue
         tensor, axis = source.tensor, None
         if source.step is not None and (shared or tensor is sheet.ran.x):
-            axes = (sheet.ran.time_axis, 0, 1)
+            axes = (sheet.line.axes.get(identity(tensor), sheet.ran.time_axis), 0, 1)
             fitting = (
                 a for a in axes if a < tensor.ndim and tensor.shape[a] == sheet.columns.steps
             )

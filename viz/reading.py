@@ -24,9 +24,8 @@ from tinyseq.tensor import Tensor
 from .timeline import Box, Row, Scope, Slot, Source, Timeline, recorded
 from .wording import check_recorded
 
-RowKey = tuple[
-    Scope, frozenset[Scope]
-]  # scope, and the recurrent layers below: one Dropout, two places
+# Scope, has it steps, and the recurrent layers below: one Dropout, two places.
+RowKey = tuple[Scope, bool, frozenset[Scope]]
 
 
 @cache
@@ -61,12 +60,14 @@ def read(
     inputs: Mapping[int, int] | None = None,
     shown: Collection[int] | None = None,
     order: Sequence[Tensor] = (),
+    first: Mapping[int, int] | None = None,
 ) -> Timeline:
     """Read the recording of ``outputs`` and of the ``final`` state.
 
     ``start``: the state it began with, one tensor for each of ``final`` or nothing; ``inputs``: the
     time axis of each tensor that holds the input of all steps, by id; ``shown``: the columns to
-    read, by default all; ``order``: the recording, inputs first, if it was walked already.
+    read, by default all; ``order``: the recording, inputs first, if it was walked already;
+    ``first``: where the first step lies along that axis, if not at its start.
 
     Raises `GraphError` when nothing recurrent was recorded, or the recording was freed.
     """
@@ -76,13 +77,14 @@ def read(
     # A row that counts its steps from the end has them mirrored, and how the state is handed on is
     # learned from two steps in a row.
     wanted = columns | {steps - 1 - t for t in columns} | {0, 1, steps - 2, steps - 1}
-    reader = _Reader(order, steps, inputs or {}, wanted)
+    reader = _Reader(order, steps, inputs or {}, wanted, first or {})
     line = reader.line
     line.outputs = [(y, line.sources[identity(y)]) for y in outputs]
-    line.rows = _sorted(list(reader.rows.values()), line)
+    below = _below(list(reader.rows.values()), line)
+    line.rows = _sorted(below)
     for row in line.rows:
         if row.recurrent:
-            _to_columns(row, line)
+            _to_columns(row, line, below)
             _order_steps(row, line)
             row.slots = _slots(row, line, final, start)
             _name_inputs(row, line)
@@ -91,14 +93,14 @@ def read(
     return line
 
 
-def _lengths(order: Sequence[Tensor]) -> set[int]:
-    """How many steps the layers have: an encoder and a decoder differ."""
+def _lengths(order: Sequence[Tensor]) -> dict[Scope, int]:
+    """How many steps each layer has: an encoder and a decoder differ."""
     last: dict[Scope, int] = {}
     for scope in {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values():
         layer, step, _ = place(scope)
         if step is not None:
             last[layer] = max(step, last.get(layer, 0))
-    return {step + 1 for step in last.values()}
+    return {layer: step + 1 for layer, step in last.items()}
 
 
 class _Labels(dict[int, np.ndarray]):
@@ -135,14 +137,16 @@ class _Reader:
         steps: int,
         inputs: Mapping[int, int],
         wanted: Collection[int],
+        first: Mapping[int, int],
     ) -> None:
         self.steps = steps
         self.numbered: list[Source] = []
         self.made: dict[int, tuple[Tensor, int | None]] = {}  # and the axis of time, if it has one
         self.labels = _Labels(self)
         self.rows: dict[RowKey, Row] = {}
-        self.line = Timeline([], steps, {}, _Sources(self), [])
-        lengths = self.line.lengths = _lengths(order)
+        self.line = Timeline([], steps, {}, _Sources(self), [], axes=inputs, first=first)
+        self.line.steps_of = _lengths(order)
+        lengths = self.line.lengths = set(self.line.steps_of.values())
         upstream: dict[int, frozenset[Scope]] = {}
         nothing: frozenset[Scope] = frozenset()
         hoisted = {id(whole.node) for t in order if (whole := _whole_product(t)) is not None}
@@ -164,7 +168,7 @@ class _Reader:
             if step is not None and step not in wanted:
                 self.line.skipped[key] = scope
                 self.made[key] = tensor, None
-            elif not inner and _only_moves(node):
+            elif not inner and moves(node):
                 upstream[key] = below
                 moved = node.op.forward(  # type: ignore[union-attr]
                     *(self.labels[identity(x)] for x in node.inputs), **node.attrs
@@ -174,7 +178,8 @@ class _Reader:
                 pass  # `_own_step` gives each step its part
             else:
                 timed = step is not None
-                row = self.rows.setdefault((scope, nothing if timed else below), Row(scope))
+                row_key = (scope, timed, nothing if timed else below)
+                row = self.rows.setdefault(row_key, Row(scope))
                 box = row.boxes.setdefault(step, Box(row, step))
                 op = self._own_step(tensor) if timed else tensor
                 self.line.box[identity(op)] = box
@@ -189,7 +194,8 @@ class _Reader:
             self.numbered.append(Source(tensor, None))
             return np.broadcast_to(first, tensor.shape)
         count = tensor.shape[axis]
-        self.numbered.extend(Source(tensor, t) for t in range(count))
+        begin = self.line.first.get(identity(tensor), 0)
+        self.numbered.extend(Source(tensor, t - begin) for t in range(count))
         along = [1] * tensor.ndim
         along[axis] = count
         return np.broadcast_to(np.arange(first, first + count).reshape(along), tensor.shape)
@@ -224,7 +230,7 @@ def _whole_product(row: Tensor) -> Tensor | None:
     return whole if belongs else None
 
 
-def _only_moves(node: graph.Node) -> bool:
+def moves(node: graph.Node) -> bool:
     """Does the op only say where values lie? An embedding's lookup computes, for all that it is an
     index.
     """
@@ -242,9 +248,9 @@ def _is_array(part: Any) -> bool:
     return isinstance(part, np.ndarray) and part.ndim > 0
 
 
-def _sorted(rows: Sequence[Row], line: Timeline) -> list[Row]:
-    """What is needed comes below what needs it; else in the order of the recording."""
-    below = {
+def _below(rows: Sequence[Row], line: Timeline) -> dict[Row, set[Row]]:
+    """The other rows that each takes something from."""
+    return {
         row: {
             line.box[identity(source.tensor)].row
             for box in row.boxes.values()
@@ -254,28 +260,60 @@ def _sorted(rows: Sequence[Row], line: Timeline) -> list[Row]:
         - {row}
         for row in rows
     }
-    left, placed = list(rows), list[Row]()
+
+
+def _sorted(below: Mapping[Row, Collection[Row]]) -> list[Row]:
+    """What is needed comes below what needs it; else in the order of the recording."""
+    left, placed = list(below), list[Row]()
     while left:
         done = set(placed)
-        ready = (row for row in left if below[row] <= done)
-        row = next(
-            ready, left[0]
-        )  # rows that need each other (feedback between layers) stay as recorded
-        placed.append(row)
-        left.remove(row)
+        ready = next((row for row in left if done.issuperset(below[row])), None)
+        together = {ready} if ready is not None else set()
+        if not together:  # of rows that need each other (feedback) those that wait for no others
+            together = min((_needed(row, below) - done for row in left), key=len)
+        placed += [row for row in left if row in together]
+        left = [row for row in left if row not in together]
+    # What takes nothing from a layer, an embedding say, lies right below the first that takes it.
+    for row in [row for row in placed if not below[row]]:
+        taker = next((other for other in placed if row in below[other]), None)
+        if taker is not None:
+            placed.remove(row)
+            placed.insert(placed.index(taker), row)
     return placed
 
 
-def _to_columns(row: Row, line: Timeline) -> None:
-    """A layer that is handed a sequence turned around counts its steps from the end: turn back."""
-    reads: set[tuple[int, int]] = set()
+def _needed(row: Row, below: Mapping[Row, Collection[Row]]) -> set[Row]:
+    """A row and everything that it needs, by all ways down."""
+    found, left = {row}, [row]
+    while left:
+        new = set(below[left.pop()]) - found
+        found |= new
+        left += new
+    return found
+
+
+def _to_columns(row: Row, line: Timeline, below: Mapping[Row, Collection[Row]]) -> None:
+    """A layer that is handed a sequence turned around counts its steps from the end: turn back.
+
+    Its own state says nothing of that, nor what comes back to it from layers that it feeds: the
+    first step takes there what an encoder did last.
+    """
+    fed: set[tuple[int, int]] = set()
+    found: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for step, box in row.boxes.items():
-        for _, source in line.inputs(box):
-            maker = line.box.get(identity(source.tensor))
-            column = source.step if maker is None or maker.step is None else maker.step
-            if step is not None and column is not None and (maker is None or maker.row is not row):
-                reads.add((step, column))
-    every = len({step for step, _ in reads}) == len(row.boxes)  # not the initial state alone
+        for at, op in enumerate(box.ops):
+            for i, x in enumerate(recorded(op).inputs):
+                for source in line.sources[identity(x)]:
+                    maker = line.box.get(identity(source.tensor))
+                    if maker is box:
+                        continue
+                    if maker is not None and row in _needed(maker.row, below):
+                        fed.add((at, i))
+                    column = source.step if maker is None or maker.step is None else maker.step
+                    if step is not None and column is not None:
+                        found.append(((at, i), (step, column)))
+    reads = {read for place, read in found if place not in fed}
+    every = len({step for step, _ in reads}) == len(row.boxes) > 1  # not the initial state alone
     if every and all(step == line.steps - 1 - column for step, column in reads):
         for box in row.boxes.values():
             box.step = line.steps - 1 - box.step  # type: ignore[operator]
@@ -308,7 +346,7 @@ def _name_inputs(row: Row, line: Timeline) -> None:
         (box.position[identity(op)], i)
         for box, op, i in taken
         if len(users[identity(recorded(op).inputs[i])]) == 1
-        and (box.position[identity(op)], i) not in row.takes
+        and (len(box.ops), box.position[identity(op)], i) not in row.takes
     }
     first = min(places, default=None)  # a mask may follow, drawn for each step
     for box in boxes if first is not None and len(boxes) > 2 else ():
@@ -319,8 +357,15 @@ def _name_inputs(row: Row, line: Timeline) -> None:
             line.of_one_step.add(identity(x))
 
 
+_ADJUST = ("sub", "mul", "div", "where", "maximum", "minimum")
+
+
 def _leaves(op: Tensor, line: Timeline) -> list[tuple[int, Tensor]]:
-    """The inputs of an op that are given: neither made nor trained, nor a number on its own."""
+    """The inputs of an op that are given: neither made nor trained, nor a number on its own. What
+    only scales or shifts a computed value (a mask, what softmax takes off) is a constant.
+    """
+    if recorded(op).op.name in _ADJUST and any(x.node for x in recorded(op).inputs):  # type: ignore[union-attr]
+        return []
     return [
         (i, x)
         for i, x in enumerate(recorded(op).inputs)
@@ -334,14 +379,25 @@ def _slots(
 ) -> list[Slot]:
     """What each step takes from the step before, or hands back at the end."""
     boxes = list(row.boxes.values())
-    slots: dict[int, Slot] = {}
+    slots: list[Slot] = []
+    known: dict[int, dict[int, Slot]] = {}  # by how many ops a step has, and the place among them
+
+    def slot_at(box: Box, made: int) -> Slot:
+        """Steps of other lengths hand on the same parts of the state, in the same order."""
+        here = known.setdefault(len(box.ops), {})
+        if made not in here:
+            if len(here) == len(slots):
+                slots.append(Slot("", made))
+            here[made] = slots[len(here)]
+            here[made].places[len(box.ops)] = made
+        return here[made]
 
     begins: Sequence[Tensor | None] = start or [None] * len(final)
     for tensor, begun in zip(final, begins, strict=True):
         for source in line.sources[identity(tensor)]:
             i = boxes[-1].position.get(identity(source.tensor))
-            if i is not None and i not in slots:
-                slots[i] = Slot("", i, None if begun is None else Source(begun, None), final=True)
+            if i is not None and not (slot := slot_at(boxes[-1], i)).final:
+                slot.start, slot.final = None if begun is None else Source(begun, None), True
     for before, box in itertools.pairwise(boxes):
         if abs(box.step - before.step) > 1:  # type: ignore[operator]
             continue
@@ -350,19 +406,19 @@ def _slots(
                 for source in line.sources[identity(x)]:
                     made = before.position.get(identity(source.tensor))
                     if made is not None:
-                        slot = slots.setdefault(made, Slot("", made))
-                        row.takes.setdefault((at, i), slot)
+                        row.takes.setdefault((len(box.ops), at, i), slot_at(before, made))
+    if slots and len(boxes[-1].ops) not in known:  # nothing takes from a last step like no other
+        slot_at(boxes[-1], len(boxes[-1].ops) - 1)
     # What the first step takes in that place is the initial state.
-    for (at, i), slot in row.takes.items():
+    for (_, at, i), slot in row.takes.items():
         if slot.start is None and at < len(boxes[0].ops):
             taken = recorded(boxes[0].ops[at]).inputs
             found = line.sources[identity(taken[i])] if i < len(taken) else []
             outside = [s for s in found if line.box.get(identity(s.tensor)) is not boxes[0]]
             slot.start = outside[0] if outside else None
 
-    listed = list(slots.values())
-    plain = ("h", "c") if len(listed) <= 2 else tuple(f"s{i + 1}" for i in range(len(listed)))
-    for slot, name in zip(listed, plain, strict=False):
+    plain = ("h", "c") if len(slots) <= 2 else tuple(f"s{i + 1}" for i in range(len(slots)))
+    for slot, name in zip(slots, plain, strict=False):
         given = slot.start.tensor.name if slot.start is not None else None
         slot.name = re.sub(r"_?0$", "", given) if given else name
-    return listed
+    return slots

@@ -13,6 +13,7 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .gates import find_gates
+from .inputs import find_inputs
 from .inside import Inside, Op, lay_out, port, shown
 from .loss import find_loss
 from .running import Run
@@ -81,6 +82,7 @@ class Sheet:
         self.loss = find_loss(self.line)
         if self.loss is not None:  # it is drawn above the rows
             self.line.rows.remove(self.loss.box.row)
+        self.inputs = find_inputs(self)
         self.exits = self._find_exits()
         self.chips = self._find_chips()
         self.places = {box: self._measure(box) for box in self.boxes()}
@@ -88,12 +90,22 @@ class Sheet:
 
     # -- what there is ---------------------------------------------------------------------------
 
-    def called(self, name: str, number: int | None) -> str:
-        """A value of one step as it is written: h⟨3⟩, and of any step where there is one box."""
+    def called(self, name: str, number: int | None, back: int = 0) -> str:
+        """A value of one step (or so many before) as it is written: h⟨3⟩, and of any step where
+        there is one box.
+        """
         name = self.names.get(name, name)
         if self.rolled:
-            return f"{name}⟨t⟩"
-        return name if number is None else step_name(name, number)
+            return f"{name}⟨t−{back}⟩" if back else f"{name}⟨t⟩"
+        return name if number is None else step_name(name, number - back)
+
+    def left_out(self, n: int, row: Row) -> int:
+        """How many steps of a row are left out before the n-th column: it may end among them."""
+        columns, length = self.columns, self.line.steps_of.get(row.scope, 0)
+        if row.reverse or columns.steps != self.line.steps:  # the run has fewer, as an example
+            return columns.gaps[n]
+        end = columns.shown[n] if n < len(columns.shown) else columns.steps
+        return max(0, min(end, length) - (end - columns.gaps[n]))
 
     def start_number(self, row: Row) -> int:
         """The step, as it is written, before the first of a row."""
@@ -110,9 +122,10 @@ class Sheet:
     def boxes(self) -> Iterator[Box]:
         return (box for row in self.line.rows for box in row.boxes.values())
 
-    def _find_exits(self) -> set[tuple[Row, int]]:
-        """The ops, by row and position, whose value leaves the box upwards in some step: to another
-        row, or as an output. There is a way out for them in every step, so that all look alike.
+    def _find_exits(self) -> set[tuple[Row, int, int]]:
+        """The ops, by row and position among so many, whose value leaves the box upwards in some
+        step: to another row, or as an output. There is a way out for them in every step, so that
+        all look alike.
         """
         ids = {identity(source.tensor) for _, found in self.line.outputs for source in found}
         for box in self.boxes():
@@ -122,7 +135,7 @@ class Sheet:
                     ids.add(identity(source.tensor))
         ids |= {identity(source.tensor) for source in self.loss.sources} if self.loss else set()
         return {
-            (box.row, i)
+            (box.row, len(box.ops), i)
             for box in self.boxes()
             for i, op in enumerate(box.ops)
             if identity(op) in ids
@@ -193,7 +206,8 @@ class Sheet:
 
     def step_shape(self, source: Source) -> str:
         """The shape of a value, of one step where it holds all."""
-        shape, axis = source.tensor.shape, self.ran.time_axis
+        shape = source.tensor.shape
+        axis = self.line.axes.get(identity(source.tensor), self.ran.time_axis)
         if source.step is not None and len(shape) > axis:
             shape = shape[:axis] + shape[axis + 1 :]
         return shape_text(shape, self.ran.batch)
@@ -223,7 +237,7 @@ class Sheet:
 
     def _open(self, box: Box) -> Inside:
         """Label the ops of a box and lay them out."""
-        slots = {slot.position: slot for slot in box.row.slots}
+        slots = {i: slot for slot in box.row.slots if (i := slot.made_in(box)) is not None}
         carried = self.carried_into(box)
         ops: dict[int, Op] = {}
         edges: list[tuple[Any, Any]] = []
@@ -252,7 +266,7 @@ class Sheet:
             else:
                 name = self.ran.called.get(identity(op), (op, ""))[1]
             ops[i] = shown(op, sign(op, folded), name, uses_parameter)
-            if (box.row, i) in self.exits:
+            if (box.row, len(box.ops), i) in self.exits:
                 edges.append((i, ("out", i)))
         between = [(a, b) for a, b in edges if isinstance(a, int) and isinstance(b, int)]
         kinds = {i: node.op.name for i, op in enumerate(box.ops) if (node := recorded(op)).op}
@@ -290,7 +304,8 @@ class Sheet:
                         continue
                     if maker is not None and maker is before:
                         position = maker.position[identity(source.tensor)]
-                        slot = next(s for s in row.slots if s.position == position)
+                        made = (s for s in row.slots if s.made_in(maker) == position)
+                        slot = next(made, None)
                         found.append((source, op, slot))
                     elif maker is not None and maker.row is row:
                         found.append((source, op, None))
@@ -298,7 +313,7 @@ class Sheet:
                         starts = (s for s in row.slots if s.start and s.start.key == source.key)
                         found += [(source, op, slot) for slot in starts]
                     elif maker is None and (
-                        taken := row.takes.get((box.position[identity(op)], i))
+                        taken := row.takes.get((len(box.ops), box.position[identity(op)], i))
                     ):
                         found.append((source, op, taken))  # its maker was passed over
                     elif self.line.skipped.get(identity(source.tensor)) == row.scope:
@@ -323,8 +338,15 @@ class Sheet:
         self.chip_width = max((width(text, 10) + 12 for text in texts), default=0.0)
         self.trunk = self.chip_width + 10
         self._place_columns(self.trunk + 8 + before)
+        lower = [one for one in self.inputs if one.row is self.line.rows[0]] or self.inputs[:1]
+        for n, one in enumerate(lower):
+            one.bottom = -n * (VALUE + 14)
         y = VALUE
         for row in self.line.rows:
+            for one in self.inputs:
+                if one.row is row and one not in lower:  # it is written right below the row
+                    one.bottom = y + AIR
+                    y += AIR + VALUE
             places = [self.places[box] for box in row.boxes.values()]
             chips = self.chips_of(row)
             below = 2 * RAIL + 2 if row.recurrent and chips else AIR

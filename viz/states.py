@@ -50,7 +50,9 @@ class _States:
         return place.right if self.way > 0 else place.left
 
     def shape(self, slot: Slot) -> str:
-        return self.drawing.shape_of(next(iter(self.row.boxes.values())).ops[slot.position])
+        boxes = self.row.boxes.values()
+        made = (box.ops[i] for box in boxes if (i := slot.made_in(box)) is not None)
+        return next((self.drawing.shape_of(op) for op in made), "")
 
 
 class _Loop(_States):
@@ -99,9 +101,12 @@ class _Path(_States):
         found: dict[int, Place] = {}
         sheet, first = self.sheet, self.places[0]
         for n, x in sheet.gap.items():
+            steps = sheet.left_out(n, self.row)
+            if not steps:
+                continue
             place = Place(first.box, f"{self.name}gap{n}", "", GAP, first.h, x, first.y)
             found[n if self.way > 0 else len(self.places) - n] = place
-            left_out = counted(sheet.columns.gaps[n], "step")
+            left_out = counted(steps, "step")
             high = min(first.h, 24.0 + 20 * len(self.row.slots))
             self.drawing.node(
                 place.name, "gap", x, first.y, GAP, high, label=f"… {left_out} …", fontsize=10,
@@ -131,8 +136,11 @@ class _Path(_States):
                 slim = slim or place.slim
                 self._draw_line(tail, head, kind, leave, arrive, n, look, text, of, slim)
                 text = ""  # once is enough
-            of, slim = Source(boxes[i].ops[slot.position], None), place.slim
-            tail, leave = self.drawing.id(boxes[i].ops[slot.position]), self._exit(place, slot, n)
+            made = slot.made_in(boxes[i])
+            if made is None:  # it is handed on no further from here
+                return
+            of, slim = Source(boxes[i].ops[made], None), place.slim
+            tail, leave = self.drawing.id(boxes[i].ops[made]), self._exit(place, made, slot, n)
             text = self.sheet.called(slot.name, self.sheet.number(boxes[i]))
         if slot.final:
             last = 1 if self.way < 0 else self.sheet.columns.steps
@@ -203,15 +211,20 @@ class _Path(_States):
         trained = slot.start is not None and isinstance(slot.start.tensor, nn.Parameter)
         self.drawing.write_name(name, text, x, y, style.PARAMETER_LINE if trained else style.INK)
         if slot.start is not None:
+            if entries:
+                low, side = (
+                    (y, 0.0) if first.inside else (first.y + self.side(self.row.slots[0]), 6.0 * n)
+                )
+                self.drawing.starts[first.box, slot.start.key] = name, (x + side, low)
             shape = self.drawing.shape_of(slot.start.tensor)
             reach = width(text, 16) / 2 + width(shape, 8) / 2
             self.drawing.print(f"{name}shape", shape, x - self.way * reach, y - 1, 8)
         return name, [(x + self.way * (width(text, 16) / 2 + 1), y)], text
 
-    def _exit(self, place: Place, slot: Slot, n: int) -> list[Point]:
+    def _exit(self, place: Place, made: int, slot: Slot, n: int) -> list[Point]:
         if place.inside is None:
             return [(self.back(place), place.y + self.side(slot))]
-        return place.inside.sideways(slot.position, self.way, self.back(place), n, out=True)
+        return place.inside.sideways(made, self.way, self.back(place), n, out=True)
 
     def _entries(self, place: Place, slot: Slot, n: int) -> list[tuple[str, list[Point]]]:
         """The nodes of a box that take a part of the state, each with the way in."""

@@ -47,12 +47,19 @@ class Box:
 
 @dataclass(eq=False)
 class Slot:
-    """One tensor of the carried state: the ``position``-th op of each step makes it."""
+    """One tensor of the carried state: the ``position``-th op of each step makes it. Where steps
+    differ, ``places`` says which op it is in a step of so many ops.
+    """
 
     name: str
     position: int
     start: Source | None = None
     final: bool = False  # handed back at the end
+    places: dict[int, int] = field(default_factory=dict)
+
+    def made_in(self, box: Box) -> int | None:
+        """The place of the op that makes it; `None` where a step hands on less than others."""
+        return self.places.get(len(box.ops))
 
 
 @dataclass(eq=False)
@@ -64,7 +71,9 @@ class Row:
     slots: list[Slot] = field(default_factory=list)
     reverse: bool = False  # from the last step to the first
     read: dict[int | None, Box] = field(default_factory=dict)  # of these and of some beside them
-    takes: dict[tuple[int, int], Slot] = field(default_factory=dict)  # by (op, input) of a step
+    takes: dict[tuple[int, int, int], Slot] = field(
+        default_factory=dict
+    )  # by (op, input) of a step of so many ops: (ops, op, input)
 
     @property
     def recurrent(self) -> bool:
@@ -91,7 +100,12 @@ class Timeline:
         default_factory=dict
     )  # more sources of an op, by its id
     skipped: dict[int, Scope] = field(default_factory=dict)  # made in steps not read: the row's
+    steps_of: dict[Scope, int] = field(default_factory=dict)  # how many each layer has
     lengths: set[int] = field(default_factory=set)  # of the sequences: they may differ
+    axes: Mapping[int, int] = field(default_factory=dict)  # of time, by the id of an input
+    first: Mapping[int, int] = field(
+        default_factory=dict
+    )  # where step 0 lies along it, if not at 0
     of_one_step: set[int] = field(default_factory=set)  # ids of leaves that are x of one step each
     stands_for: dict[int, Tensor] = field(default_factory=dict)  # what was recorded in its place
 

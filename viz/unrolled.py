@@ -74,13 +74,13 @@ def draw_unrolled(
     row (from 0 below) and step (as written, from 1): ``r0t3`` a cell, ``r0t3_7`` its 8th operation
     (counted from 0, inputs first), ``r1`` a layer that works on all steps at once, ``r0gap1`` the
     steps left out before the second column, ``p0`` a parameter, ``x3`` and ``y0t3`` a value
-    (``y0``: of no single step), ``r0s1start`` and ``r0s1end`` the second part of the state before
-    the first step and after the last, ``loss3`` and ``loss`` the loss of a step and all of it. An
-    arrow is ``tail--head`` (``r0t1--r0t2``), and where there are several between two boxes the
-    others end in ``--2``, ``--3``. Classes: ``cell`` (also ``slim``), ``op`` (and its gate, such
-    as ``forget``), ``band``, ``gap``, ``parameter``, ``value``, ``loss``, ``note``, ``legend`` of
-    boxes, ``state s0`` (``s1``, …), ``up``, ``inside``, ``use`` (of a parameter) of arrows.
-    Tooltips say what is what.
+    (``y0``: of no single step; ``in1t3``: of a second sequence that is read), ``r0s1start`` and
+    ``r0s1end`` the second part of the state before the first step and after the last, ``loss3`` and
+    ``loss`` the loss of a step and all of it. An arrow is ``tail--head`` (``r0t1--r0t2``), and
+    where there are several between two boxes the others end in ``--2``, ``--3``. Classes: ``cell``
+    (also ``slim``), ``op`` (and its gate, such as ``forget``), ``band``, ``gap``, ``parameter``,
+    ``value``, ``loss``, ``note``, ``legend`` of boxes, ``state s0`` (``s1``, …), ``up``,
+    ``inside``, ``use`` (of a parameter) of arrows. Tooltips say what is what.
 
     Raises `ValueError` for steps, columns, a level, a flow or a scale that cannot be, for a layer
     whose input size is unknown (pass ``x``), and for the flow of what was not computed;
