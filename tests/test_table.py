@@ -29,7 +29,7 @@ def demo():
         spec.loader.exec_module(module)
         patch.setattr(module, "CELLS", ("rnn",))
         patch.setattr(module, "HIDDEN", (5,))
-        patch.setattr(module, "STRONGEST", (module.Row("peephole", 6, 2, 2, 0.1, seeds=1),))
+        patch.setattr(module, "FURTHER", (module.Row("peephole", 6, 2, 2, 0.1, seeds=1),))
         patch.setattr(module, "SPEED_SECONDS", 0.01)
         patch.setattr(module.shakespeare, "layer_mode", lambda mode: "unroll")
         patch.setenv("NUMBA_DISABLE_JIT", "1")  # for the runs, which are programs of their own
@@ -157,7 +157,7 @@ def test_a_run_that_fails_ends_the_table(demo, source, tmp_path, monkeypatch, ca
     out = tmp_path / "table"
     (out / RUNS[1]).mkdir(parents=True)
     (out / RUNS[1] / "last.safetensors").write_text("not a checkpoint")
-    monkeypatch.setattr(demo, "STRONGEST", ())
+    monkeypatch.setattr(demo, "FURTHER", ())
     assert demo.main(arguments(source, out)) == 1
     assert f"the run in {out / RUNS[1]} ended with 1:\nerror: " in capsys.readouterr().err
     assert not (out / "table.md").exists()

@@ -93,7 +93,8 @@ GATES = {
     nn.LSTMCell: {"output": "[:,", "forget": "[:, ×", "update": "[:, ×", "candidate": "[:, tanh"},
     nn.GRUCell: {"update": "[:, 1 × ×", "reset": "[:, ×", "candidate": "[:, + [:, + tanh"},
     nn.PeepholeLSTMCell: {
-        "output": "[:, × + σ", "forget": "[:, × + σ ×", "update": "[:, × + σ ×"
+        "output": "[:, × + σ", "forget": "[:, × + σ ×", "update": "[:, × + σ ×",
+        "candidate": "[:, tanh",
     },
     nn.RNNCell: {},
 }  # fmt: skip

@@ -258,7 +258,7 @@ def test_wrapped_cells_and_layers_called_again():
 
 
 def test_a_recording_leaves_the_module_as_it_was_and_sees_what_ran_compiled():
-    model = text.LanguageModel(7, H, 2, "gru", dropout=0.5, mode="compiled")
+    model = text.LanguageModel(7, H, 1, "rnn", dropout=0.5, mode="compiled")
     indices = RNG.integers(7, size=(T, B))
     modules = dict(model.named_modules())
     before = repr(ts.random.get_state()), [(n, m._scope_name) for n, m in modules.items()]
@@ -273,7 +273,7 @@ def test_a_recording_leaves_the_module_as_it_was_and_sees_what_ran_compiled():
     with nn.evaluation(model):
         logits, state = model(indices)
     np.testing.assert_allclose(recorded.output, logits.numpy(), atol=1e-5)
-    np.testing.assert_allclose(recorded[-1]["h"][-1], state[1][0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(recorded[-1]["h"][-1], state[0][0].numpy(), atol=1e-5)
     one = viz.record(model, list(indices[:, 0]))  # a single text
     np.testing.assert_allclose(one[0]["h"][:, 0], recorded[0]["h"][:, 0], atol=1e-5)
 
@@ -624,16 +624,16 @@ def test_chance_is_not_confirmed():
     model = Planted(vocabulary)
     rng = np.random.default_rng(0)
     confirmed = chosen = 0
-    for _ in range(20):
+    for _ in range(10):
         wanted = np.repeat(rng.random(100) < 0.5, 20)
         found = viz.find_units(model, vocabulary, source, wanted, top=5)
         confirmed += bool(found.confirmed)
         chosen += abs(found[0].chosen - 0.5) > 0.04
-    assert chosen >= 10  # the best of many does look like something
-    assert confirmed <= 2
+    assert chosen >= 5  # the best of many does look like something
+    assert confirmed <= 1
 
 
-@given(st.integers(400, 9000), st.integers(0, 3))
+@pytest.mark.parametrize(("n", "seed"), [(400, 0), (1600, 1), (2001, 2), (6400, 3)])
 def test_a_long_text_read_in_tracks_is_the_text_read_once(n, seed):
     """For a state that forgets what lies far behind; the planted one does at each line's end."""
     source = a_text(n, seed)
@@ -702,7 +702,7 @@ def test_what_cannot_be_searched():
     wrong("has 5 symbols", "capital", text="The q")
     wrong("'vowels' is unknown.*capital", "vowels")
     wrong("quotation is False throughout the first half", "quotation")
-    wrong("len_of has to be N=400", lambda text: len_of("ab"))
+    wrong("<lambda> has to be N=400", lambda text: len_of("ab"))
     wrong("not finite at symbol 1", np.array([0, np.nan, *range(398)]))
 
 

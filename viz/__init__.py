@@ -9,6 +9,7 @@ from .colour import ColouredText, colour_text
 from .curves import training
 from .gradients import gradient_flow
 from .heatmaps import heatmap
+from .page import page
 from .recording import draw
 from .records import Record, record
 from .render import Picture, RenderError
@@ -29,6 +30,7 @@ __all__ = [
     "find_units",
     "gradient_flow",
     "heatmap",
+    "page",
     "record",
     "training",
 ]

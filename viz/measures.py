@@ -31,6 +31,7 @@ STATISTICS: tuple[Callable[[Array], Any], ...] = (
 )  # fmt: skip
 MOST_LOSSES = 24  # to choose from: more make no readable list
 MOST_NUMBERS = 100_000  # about 700 kB of page
+MOST_WALKED = 200_000  # ops in all backward passes: a few seconds
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
     order = graph.topological(*roots, *everything)
     arrays = _replay(order)
     entries = sum(len(one.parts) for one in series.values()) * len(STATISTICS)
-    most = max(2, min(MOST_LOSSES, MOST_NUMBERS // max(entries, 1)))
-    found = Measured(series, _ends(sheet, most))
+    most = max(2, min(MOST_LOSSES, MOST_NUMBERS // entries, MOST_WALKED // len(order)))
+    found = Measured(series, _ends(sheet, most, order, arrays))
     found.apart = _apart(sheet, series, order, arrays)
     found.values = {key: _measures(one, arrays) for key, one in series.items()}
     xs = {identity(t): t for t in everything if t.requires_grad and t.dtype in FLOATS}
@@ -111,7 +112,11 @@ def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
         gradient = grad(end.ys, list(xs.values()), end.seeds, retain_graph=True)
         by_id = {key: g._data for key, g in zip(xs, gradient, strict=True)}
         found.gradients.append(
-            {key: m for key, one in series.items() if (m := _measures(one, by_id))}
+            {
+                key: m
+                for key, one in series.items()
+                if key != "loss" and (m := _measures(one, by_id))
+            }
         )
     return found
 
@@ -195,7 +200,9 @@ def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> li
     return parts
 
 
-def _ends(sheet: Sheet, most: int) -> list[End]:
+def _ends(
+    sheet: Sheet, most: int, order: Sequence[Tensor], arrays: Mapping[int, Array]
+) -> list[End]:
     """The loss and, where it is a sum over steps, its parts; without a loss the output and its
     steps, as sums over their elements.
 
@@ -215,13 +222,13 @@ def _ends(sheet: Sheet, most: int) -> list[End]:
         if step is not None:
             by_step.setdefault(step, []).append(source)
     feet = list({identity(s.tensor): s.tensor for part in by_step.values() for s in part}.values())
-    onto = dict(zip(map(identity, feet), grad([made], feet, one, retain_graph=True), strict=True))
+    onto = _directly(made, feet, sheet, order, arrays)
     ends = [whole]
     steps = sorted(by_step)
     for i in sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(len(steps), most))}):
         seeds: dict[int, tuple[Tensor, Array]] = {}
         for source in by_step[steps[i]]:
-            g = onto[identity(source.tensor)]._data
+            g = onto[identity(source.tensor)]
             at = () if source.step is None else (source.step,)
             _, seed = seeds.setdefault(identity(source.tensor), (source.tensor, np.zeros_like(g)))
             seed[at] = g[at]
@@ -229,6 +236,36 @@ def _ends(sheet: Sheet, most: int) -> list[End]:
         ys, gs = zip(*seeds.values(), strict=True)
         ends.append(End(visible(f"{name}⟨{number}⟩"), number, ys, gs))
     return ends
+
+
+def _directly(
+    made: Tensor,
+    feet: Sequence[Tensor],
+    sheet: Sheet,
+    order: Sequence[Tensor],
+    arrays: Mapping[int, Array],
+) -> dict[int, Array]:
+    """The gradient of the sum of ``made`` to each of ``feet``, with all of these held fixed: not by
+    way of later steps. For this the ops between are recorded once more, from the feet as leaves.
+    """
+    kept = {identity(sheet.line.stands_for.get(identity(op), op))
+            for box in sheet.boxes() if box.step is not None for op in box.ops}  # fmt: skip
+    if not feet:
+        return {}
+    leaves = {identity(t): Tensor(arrays[identity(t)], requires_grad=True) for t in feet}
+    again: dict[int, Tensor] = dict(leaves)
+    with graph.recorded(True), np.errstate(all="ignore"):
+        for tensor in order:
+            key, node = identity(tensor), tensor.node
+            if key in again:
+                continue
+            if node is None or key in kept:
+                again[key] = Tensor.wrap(arrays[key])
+            else:
+                assert node.op is not None
+                again[key] = node.op(*(again[identity(x)] for x in node.inputs), **node.attrs)
+        found = grad(again[identity(made)].sum(), list(leaves.values()))
+    return {key: g._data for key, g in zip(leaves, found, strict=True)}
 
 
 # -- how large it is -------------------------------------------------------------------------------

@@ -11,13 +11,12 @@ const STEPS = Array.from({ length: data.last - data.first + 1 }, (_, i) => data.
 const [stage, tip, slider, chart, from, to, shown] =
   ["stage", "tip", "step", "chart", "from", "to", "shown"].map((id) => document.getElementById(id));
 const pictures = [...document.querySelectorAll("template")].map(({ content, dataset }) => {
-  const columns = dataset.columns.split(" ").map(Number), first = +dataset.first;
-  return { content, level: dataset.level, columns, first, last: +dataset.last };
+  const [first, last, middle] = [dataset.first, dataset.last, dataset.middle].map(Number);
+  return { content, level: dataset.level, first, last, middle };
 });
 
 let level, step; // what is looked at
-let picture; // the one on the stage
-let parts = []; // its boxes and arrows
+let picture, parts; // what is on the stage, its boxes and arrows
 let view; // what is seen of it: {x, y, w, h} in its own points
 
 function element(name, attributes = {}, text = "") {
@@ -39,8 +38,8 @@ function write(number) {
 // One of the statistics of a value at a step: of itself, or of the chosen gradient.
 function measured(key, at, kind = shown.value, statistic = 0) {
   const { value, gradient, whole } = data.series[key];
-  const listed = kind === "value" ? value : gradient[from.value];
-  return listed?.[statistic]?.[whole ? 0 : at - data.first] ?? null;
+  const listed = (kind === "value" ? value : gradient[from.value])?.[statistic];
+  return listed?.[whole ? 0 : at - data.first] ?? null;
 }
 
 const nameOf = (key, at) => (data.series[key].name || "result") + (data.series[key].whole ? "" : `⟨${at}⟩`);
@@ -62,16 +61,14 @@ const strength = (size, most) => Math.min(1, Math.max(0, 1 + Math.log10(size / m
 // The step of a column. One picture serves many steps: the columns in its middle go with the slider.
 function stepOf(column) {
   if (picture.level === "layer") return step;
-  const [middle, around] = picture.level === "op" ? [picture.columns[0], 1] : [picture.columns[2], 2];
-  const moves = picture.middle && Math.abs(column - middle) <= around;
-  return moves ? column + step - middle : column;
+  const moves = Math.abs(column - picture.middle) <= (picture.level === "op" ? 1 : 2);
+  return moves ? column + step - picture.middle : column; // NaN ≤ 1 is false
 }
 
 function show(row) {
   const next = pictures.find((p) => p.level === level && p.first <= step && step <= p.last);
-  next.middle = next.first === next.columns[next.level === "op" ? 0 : 2];
+  const fresh = picture?.level !== next.level;
   if (next !== picture) {
-    const whole = picture?.level !== next.level;
     picture = next;
     const svg = next.content.querySelector("svg").cloneNode(true);
     svg.removeAttribute("width");
@@ -79,14 +76,14 @@ function show(row) {
     stage.replaceChildren(svg);
     for (const text of svg.querySelectorAll("text")) text.dataset.written = text.textContent;
     parts = [...svg.querySelectorAll("[data-keys], [data-tail], [data-after]")].map(prepared);
-    if (whole) zoom(0);
+    if (fresh) zoom(0);
     else look();
-    if (whole) follow(row, true);
   }
   for (const text of stage.querySelectorAll("text[data-written]")) {
     text.textContent = text.dataset.written.replace(/⟨(\d+)⟩/g, (_, n) => `⟨${stepOf(+n)}⟩`);
   }
-  for (const part of parts) if (!part.head) label(part);
+  parts.filter((part) => !part.head).forEach(label);
+  follow(row, fresh);
   paint();
 }
 
@@ -104,7 +101,6 @@ function prepared(g) {
 
 const at = (part) => (part.column === undefined ? step : stepOf(part.column));
 const left = ({ g }) => [stepOf(+g.dataset.after) + 1, stepOf(+g.dataset.before) - 1];
-const within = (part, t) => left(part)[0] <= t && t <= left(part)[1];
 
 // What a part says of itself, aloud and in print.
 function titleOf(part) {
@@ -135,7 +131,7 @@ function label(part) {
 function ends(fits, t, everywhere) {
   const here = (p) => picture.level === "layer" || t === null || p.column === undefined || at(p) === t;
   const found = parts.filter((p) => !p.head && fits(p) && here(p));
-  const gaps = parts.filter((p) => p.gap && (t === null || within(p, t)));
+  const gaps = parts.filter((p) => p.gap && (t === null || (left(p)[0] <= t && t <= left(p)[1])));
   return (everywhere ? [...found, ...gaps] : found.length ? found : gaps).map((p) => p.id);
 }
 
@@ -152,9 +148,8 @@ function reach(starts, near, far) {
 
 function onPath() {
   const t = end().step;
-  const each = (p) => (data.loss ? /^loss\d+$/ : /^y\d+t\d+$/).test(p.id);
-  const whole = (p) => (data.loss ? p.id === "loss" : /^y/.test(p.id));
-  const above = reach(ends(t === null ? whole : each, t, t === null), "head", "tail");
+  const [whole, each] = data.loss ? [/^loss$/, /^loss\d/] : [/^y/, /^y\d+t/];
+  const above = reach(ends((p) => (t === null ? whole : each).test(p.id), t, t === null), "head", "tail");
   if (to.value === "all") return above;
   const [key, wanted] = to.value.split(" ");
   const starts = ends((p) => p.keys.includes(key), wanted ? +wanted : null, key.startsWith("p"));
@@ -203,13 +198,13 @@ function tell() {
 
 function plot() {
   const width = chart.clientWidth || 600, height = chart.clientHeight || 96;
-  const [x0, x1, y0, y1] = [52, width - 82, height - 6, 20];
+  const [x0, x1, y0, y1] = [52, width - 104, height - 6, 20];
   const lines = data.rows.filter((row) => row.way).map((row) => {
     return { title: row.title, sizes: STEPS.map((t) => measured(row.key, t)) };
   });
   const logs = lines.flatMap(({ sizes }) => sizes.filter(isNumber).map(Math.log10));
-  chart.replaceChildren();
   const title = shown.value === "value" ? "‖h⟨t⟩‖" : `‖${derivative("h⟨t⟩")}‖`;
+  chart.replaceChildren();
   if (!logs.length) return;
   const high = Math.ceil(Math.max(...logs)), low = Math.min(high - 1, Math.floor(Math.min(...logs)));
   const x = (t) => x0 + ((t - data.first) / Math.max(1, data.last - data.first)) * (x1 - x0);
@@ -271,14 +266,13 @@ function look(changed) {
 
 // By a factor, about a place on the screen; 0 shows everything.
 function zoom(factor, clientX, clientY) {
-  const svg = stage.firstElementChild;
   const whole = picture.content.querySelector("svg").viewBox.baseVal;
   if (!factor) look({ x: whole.x, y: whole.y, w: whole.width, h: whole.height });
   else {
     const by = Math.min(view.w / whole.width * 40, Math.max(view.w / whole.width / 4, factor));
     const box = stage.getBoundingClientRect();
     const place = new DOMPoint(clientX ?? box.x + box.width / 2, clientY ?? box.y + box.height / 2);
-    const { x, y } = place.matrixTransform(svg.getScreenCTM().inverse());
+    const { x, y } = place.matrixTransform(stage.firstElementChild.getScreenCTM().inverse());
     look({ x: x - (x - view.x) / by, y: y - (y - view.y) / by, w: view.w / by, h: view.h / by });
   }
 }
@@ -288,14 +282,15 @@ function move(dx, dy) {
   look({ x: view.x - dx / scale, y: view.y - dy / scale });
 }
 
-// The step that is looked at comes into sight; on another level, large enough to be read.
+// The step that is looked at comes into sight; at another level, large enough to be read.
 function follow(row, fresh = false) {
   const looked = parts.filter((p) => p.cell && at(p) === step);
   const { g } = looked.find((p) => p.row === row) ?? looked[0] ?? {};
   if (!g) return;
   const all = stage.getBoundingClientRect(), box = g.getBoundingClientRect();
-  const grown = level === "op" ? Math.min(0.9 * all.height / box.height, 0.4 * all.width / box.width)
-    : 0.6 / stage.firstElementChild.getScreenCTM().a;
+  const { a: scale } = stage.firstElementChild.getScreenCTM();
+  const fits = Math.min(0.9 * all.height / box.height, 0.4 * all.width / box.width, 1.8 / scale);
+  const grown = level === "op" ? fits : 0.6 / scale;
   if (fresh && grown > 1) zoom(grown);
   const { x, y, width, height } = g.getBoundingClientRect();
   const hidden = x < all.x || y < all.y || x + width > all.right || y + height > all.bottom;
@@ -314,7 +309,6 @@ function goTo(newLevel, newStep, row = document.activeElement?.about?.row) {
   const focused = document.activeElement?.about;
   tip.hidden = true;
   show(row);
-  follow(row);
   const same = parts.filter((p) => p.cell && p.row === row && at(p) === step);
   if (focused) (same[0]?.g ?? stage).focus({ preventScroll: true });
 }
@@ -355,9 +349,7 @@ stage.addEventListener("wheel", (event) => {
   zoom(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
 }, { passive: false });
 const partAt = (event) => event.target.closest?.(".node, .edge, .cluster")?.about;
-stage.addEventListener("click", (event) => {
-  if (!dragged && partAt(event)) open(partAt(event));
-});
+stage.addEventListener("click", (event) => !dragged && partAt(event) && open(partAt(event)));
 stage.addEventListener("mousemove", (event) => {
   const part = partAt(event);
   if (part && !pointers.size) tellAbout(part, event.clientX, event.clientY);
@@ -367,9 +359,7 @@ stage.addEventListener("focusin", ({ target }) => {
   const { x, bottom } = target.getBoundingClientRect();
   if (target.about && target.matches(":focus-visible")) tellAbout(target.about, x, bottom - 14);
 });
-for (const kind of ["mouseleave", "focusout"]) {
-  stage.addEventListener(kind, () => { tip.hidden = true; });
-}
+for (const kind of ["mouseleave", "focusout"]) stage.addEventListener(kind, () => { tip.hidden = true; });
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const KEYS = {
@@ -401,10 +391,9 @@ addEventListener("resize", plot);
 data.ends.forEach(({ name }, i) => from.append(new Option(name, i)));
 from.value = data.ends.length - 1;
 to.append(new Option("everything", "all"));
-for (const t of data.series.x ? STEPS : []) to.append(new Option(nameOf("x", t), `x ${t}`));
-for (const key of Object.keys(data.series).filter((k) => /^p\d+$|start$/.test(k))) {
-  to.append(new Option(nameOf(key), key));
-}
+if (data.series.x) to.append(...STEPS.map((t) => new Option(nameOf("x", t), `x ${t}`)));
+const others = Object.keys(data.series).filter((key) => /^p\d+$|start$/.test(key));
+to.append(...others.map((key) => new Option(nameOf(key), key)));
 to.selectedIndex = 1;
 Object.assign(slider, { min: data.first, max: data.last });
 goTo("cell", data.first);

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from .columns import Columns
 from .computation import Params, recall
 from .dot import visible
 from .drawing import Drawing
+from .expanded import expanded
 from .marks import marked_svg, slot_key
 from .measures import Measured, measure
 from .render import NO_RENDERER, Picture, RenderError, find_renderer
@@ -86,15 +87,7 @@ def page(
     rows = list(ran.line.rows)
     sheet = _sheet(ran, rows, ran.columns, "cell", names)
     measured = measure(sheet, lambda t: ran.called.get(identity(t), (t, ""))[1])
-    pictures = []
-    for level, columns, first, last in _views(ran.columns):
-        drawn = _sheet(ran, rows, columns, level, names)
-        svg = marked_svg(Picture(Drawing(drawn).write()), drawn, measured.series)
-        numbers = " ".join(map(str, columns.number.values()))
-        pictures.append(
-            f'<template data-level="{level}" data-columns="{numbers}" '
-            f'data-first="{first + 1}" data-last="{last + 1}">{svg}</template>'
-        )
+    pictures = [_template(view, ran, rows, names, measured) for view in _views(ran.columns)]
     data = _facts(sheet, measured)
     if title is None:
         made_of = ", ".join(dict.fromkeys(row["title"] for row in data["rows"]))
@@ -111,14 +104,14 @@ def _read(what: Any, steps: int, x: Any, state: Any, params: Params | None) -> R
         if first:
             warnings.warn(
                 f"a page tells of {MOST_STEPS} steps: of {counted(steps, 'step')}, the last.",
-                stacklevel=4,
+                stacklevel=5,
             )
         shown = tuple(range(first, steps))
         return Columns(shown, {t: t + 1 for t in shown}, (first, *[0] * len(shown)), steps)
 
     tensors = [what] if isinstance(what, Tensor) else what
     if isinstance(tensors, list | tuple):
-        return recall(tensors, params, last)
+        return recall(expanded(tensors), params, last)  # all steps: gradients come through them
     if x is not None or not hasattr(what, "input_size"):
         return run(what, steps, x, state, last)
     weights = list(what.parameters()) if isinstance(what, nn.Module) else []
@@ -143,32 +136,56 @@ def _sheet(
 # -- the pictures ----------------------------------------------------------------------------------
 
 
-def _views(every: Columns) -> list[tuple[str, Columns, int, int]]:
-    """The pictures of a page: their level and columns, and the slider's steps they serve.
+class View(NamedTuple):
+    """One picture of the page, and the slider's steps (as written) that it serves."""
 
-    Steps in the middle look alike. One picture serves them all: in the page, the numbers of its
-    columns are written anew.
+    level: str
+    columns: Columns
+    first: int
+    last: int
+    middle: int | None = None  # the column that goes with the slider, and those beside it
+
+
+def _views(every: Columns) -> list[View]:
+    """The pictures of a page. Steps in the middle look alike: one picture serves them all, and the
+    numbers of its columns are written anew in the page.
     """
-    first, last, steps = every.shown[0], every.shown[-1], every.steps
+    first, last, steps = every.shown[0] + 1, every.shown[-1] + 1, every.steps
 
-    def only(*shown: int) -> Columns:
-        ends = [-1, *shown, steps]
+    def only(*numbers: int) -> Columns:
+        ends = [0, *numbers, steps + 1]
         gaps = tuple(b - a - 1 for a, b in itertools.pairwise(ends))
-        return Columns(shown, {t: t + 1 for t in shown}, gaps, steps)
+        return Columns(tuple(n - 1 for n in numbers), {n - 1: n for n in numbers}, gaps, steps)
 
-    views = [("layer", only(min(first + 1, last)), first, last)]
+    views = [View("layer", only(min(first + 1, last)), first, last)]
     if last - first < ALL_UP_TO:
-        views.append(("cell", every, first, last))
+        views.append(View("cell", every, first, last))
     else:
-        middle = first + 4
-        views.append(("cell", only(*range(first, first + 5), last), first, first + 3))
-        views.append(("cell", only(first, middle - 1, middle, middle + 1, last), middle, last - 4))
-        views.append(("cell", only(first, *range(last - 4, last + 1)), last - 3, last))
-    ends = [(t, t) for t in {0, steps - 1} if first <= t <= last]
-    inner = max(first, 1), min(last, steps - 2)
-    if inner[0] <= inner[1]:
-        ends.append(inner)
-    return views + [("op", only(low), low, high) for low, high in sorted(ends)]
+        beginning, end = range(first, first + 5), range(last - 4, last + 1)
+        m = first + 4
+        views.append(View("cell", only(*beginning, last), first, first + 3))
+        views.append(View("cell", only(first, m - 1, m, m + 1, last), m, last - 4, m))
+        views.append(View("cell", only(first, *end), last - 3, last))
+    if first == 1:  # an initial state goes into it
+        views.append(View("op", only(1), 1, 1))
+    low, high = max(first, 2), steps - 1
+    if low <= high:
+        views.append(View("op", only(low), low, high, low))
+    if steps > 1:
+        views.append(View("op", only(steps), steps, steps))
+    return views
+
+
+def _template(
+    view: View, ran: Run, rows: Sequence[Row], names: Mapping[str, str], measured: Measured
+) -> str:
+    sheet = _sheet(ran, rows, view.columns, view.level, names)
+    svg = marked_svg(Picture(Drawing(sheet).write()), sheet, measured.series)
+    middle = "" if view.middle is None else f' data-middle="{view.middle}"'
+    return (
+        f'<template data-level="{view.level}" data-first="{view.first}" data-last="{view.last}"'
+        f"{middle}>{svg}</template>"
+    )
 
 
 # -- the numbers -----------------------------------------------------------------------------------

@@ -7,8 +7,7 @@ the cell's methods as they return. So a cell of your own needs nothing to be rec
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType
 from typing import Any
@@ -21,6 +20,8 @@ from tinyseq.nn.cells import State
 from tinyseq.nn.recurrent import Recurrent, Reversed, _running, _turned
 from tinyseq.op import as_tensor
 from tinyseq.tensor import FLOATS, Tensor
+
+from .running import profiled
 
 _PLAIN = (
     nn.Linear,
@@ -254,7 +255,7 @@ class Tap:
                     given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
                     returned.append((path, tensors, given))
 
-        with _profiled(on_return if self._codes else None):
+        with profiled(on_return if self._codes else None):
             new = self.cell(x, state, **noise)
         if isinstance(new, tuple):  # the layer refuses anything else
             self._keep(x, state, new, returned)
@@ -307,23 +308,6 @@ class Tap:
             _add(out, name, [new[i] for _, new in steps])
         out.state = tuple(reversed(names))
         return out
-
-
-@contextmanager
-def _profiled(function: Callable[[FrameType, str, Any], None] | None) -> Iterator[None]:
-    """Inside, the function is told of every call and return; of none, if there is no function."""
-    if function is None:
-        yield
-        return
-    before: Any = sys.getprofile()
-    sys.setprofile(function)
-    try:
-        yield
-    finally:
-        if before is None or callable(before):
-            sys.setprofile(before)
-        else:  # a profiler in C, as cProfile's, which is set in a way of its own
-            before.enable()
 
 
 def _depth(key: Key) -> int:

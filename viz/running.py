@@ -194,12 +194,25 @@ def _locals() -> Iterator[dict[int, tuple[Tensor, str]]]:
                     identity(value), (value, name)
                 )  # holds the tensor, so that the id stays its own
 
-    before = sys.getprofile()
-    sys.setprofile(on_return)
-    try:
+    with profiled(on_return):
         yield called
+
+
+@contextmanager
+def profiled(function: Callable[[FrameType, str, Any], None] | None) -> Iterator[None]:
+    """Inside, the function is told of every call and return; of none, if there is no function."""
+    if function is None:
+        yield
+        return
+    before: Any = sys.getprofile()
+    sys.setprofile(function)
+    try:
+        yield
     finally:
-        sys.setprofile(before)
+        if before is None or callable(before):
+            sys.setprofile(before)
+        else:  # a profiler in C, as cProfile's, which is set in a way of its own
+            before.enable()
 
 
 def find_lookups(line: Timeline, x: Tensor, axis: int) -> None:

@@ -241,7 +241,8 @@ class PeepholeLSTMCell(LSTMCell):
         from_u, from_f, from_o, from_c = _gates(x @ self.w_x + h @ self.w_h + self.b, 4)
         update = ops.sigmoid(from_u + self.p_u * c)
         forget = ops.sigmoid(from_f + self.p_f * c)
-        new_c = update * ops.tanh(from_c) + forget * c
+        candidate = ops.tanh(from_c)
+        new_c = update * candidate + forget * c
         output = ops.sigmoid(from_o + self.p_o * (new_c if self.output_sees == "new" else c))
         return output * ops.tanh(new_c), new_c
 
