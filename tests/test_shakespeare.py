@@ -77,7 +77,7 @@ def test_a_run_learns_and_leaves_its_files(lines, tmp_path, capsys):
     assert progress["best"] == min(nats)
 
     printed = capsys.readouterr()
-    assert "2×12 LSTM" in printed.out
+    assert "1×12 LSTM" in printed.out
     assert f"text {lines}: {30 * len(LINES):,d} characters" in printed.out
     assert "before training: validation" in printed.out
     assert printed.out.count(" chars/s, training ") == 5
@@ -383,7 +383,7 @@ def test_a_compiled_run_goes_on_from_exactly_there_in_another_process(
     options = ["--text", lines, *COMPILED, "--dropout", 0.3, "--steps", 12]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(*options, "--out", whole) == 0
-    assert "2×12 RNN, 1,500 parameters, compiled, in" in capsys.readouterr().out
+    assert "1×12 RNN, 1,200 parameters, compiled, in" in capsys.readouterr().out
     with monkeypatch.context() as patch:
         interrupt_the_compiler(1, patch)
         assert run(*options, "--out", parts) == 130
@@ -730,7 +730,7 @@ def test_a_run_goes_on_when_its_reader_goes(lines, tmp_path):
     out = tmp_path / "out"
     with start("--text", lines, *SMALL, "--out", out, "--steps", 40) as process:
         try:
-            assert "2×12 LSTM" in process.stdout.readline()
+            assert "1×12 LSTM" in process.stdout.readline()
             process.stdout.close()
             process.wait(timeout=PATIENCE)
             errors = process.stderr.read()

@@ -60,7 +60,7 @@ def numbers(folder: Path) -> dict:
 
 
 RUNS = (
-    "peephole-2x6-2passes-seed0",
+    "peephole-2x6-1passes-seed0",
     "rnn-1x5-1passes-seed0",
     "rnn-1x5-1passes-seed1",
 )

@@ -81,6 +81,9 @@ def generate(
             )
         if length is None:
             raise ValueError("a beam search needs a length, the most symbols to write")
+        _choice(vocabulary, 1.0, None, 1.0, allow_unknown, mode)
+        if length == 0:
+            return iter(())
         found = beam_search(
             model, vocabulary, prime, length, beam_width, allow_unknown=allow_unknown, start=start
         )
@@ -112,10 +115,12 @@ def generate_batch(
     are read once for all, and the texts are shared out over the cores.
 
     Raises:
-        ValueError: as `generate`; no primes.
+        ValueError: as `generate`; no primes, no length.
     """
     if not len(primes) or isinstance(primes, str):
         raise ValueError("primes is a list of what each text goes on from, one or more of them")
+    if length is None:
+        raise ValueError("many texts at once need a length, the most symbols of each")
     symbols = [_encoded(vocabulary, prime, start) for prime in primes]
     how = _choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
     blocks = list(_blocks(model, symbols, _sizes(length), how, rng, mode))
@@ -203,13 +208,14 @@ def beam_search(
 
 
 class Choice(NamedTuple):
-    """How a symbol is chosen: ``top_k`` 0 keeps all, ``eos`` ends a text."""
+    """How a symbol is chosen, of so many: ``top_k`` 0 keeps all, ``eos`` ends a text."""
 
     temperature: float
     top_k: int
     top_p: float
     refused: np.ndarray
     eos: int | None
+    symbols: int
 
 
 def _choice(
@@ -230,7 +236,8 @@ def _choice(
         raise ValueError(f"top_p={top_p} is a probability above 0, and 1 keeps everything")
     refused = [vocabulary.pad, None if allow_unknown else vocabulary.unk]
     numbers = np.array([i for i in refused if i is not None], np.int64)
-    return Choice(float(temperature), int(top_k or 0), float(top_p), numbers, vocabulary.eos)
+    kept, share = int(top_k or 0), float(top_p)
+    return Choice(float(temperature), kept, share, numbers, vocabulary.eos, len(vocabulary))
 
 
 def _encoded(vocabulary: Vocabulary, prime: str | list[str], start: bool) -> np.ndarray:
@@ -322,6 +329,11 @@ class _Unrolled:
         self._logits, self.state = _read(model, primes)
         self.following: np.ndarray | None = None  # what has been written, and not yet read
         V = self._logits.shape[-1]
+        if how.symbols < V:
+            raise ValueError(
+                f"the model has logits for {V} symbols, and the vocabulary {how.symbols}: it is "
+                "not the one that the model was trained with"
+            )
         self.how = how._replace(refused=how.refused[how.refused < V])
         if len(self.how.refused) == V:
             raise ValueError("every symbol of the vocabulary is refused: there is nothing to write")

@@ -209,7 +209,9 @@ def rank(
         text.rank(model, vocabulary, [text.Words().split(sentence) for sentence in heard])
 
     A candidate is what ``vocabulary.encode`` takes: a text of characters, or a list of tokens.
-    ``<EOS>`` is added to each if the vocabulary has one.
+    ``<EOS>`` is added to each if the vocabulary has one. What the vocabulary lacks is ``<UNK>``,
+    where it has that: some rare word, no matter which, so that such a candidate is likelier than
+    the word itself would make it.
 
     Args:
         by: ``"log_probability"`` of the whole sentence, which is what the question asks; it favours
@@ -217,8 +219,8 @@ def rank(
             lengths.
 
     Raises:
-        ValueError: no candidates, one without symbols, one with a symbol that the vocabulary lacks,
-            or what `LanguageModel.log_probability` raises.
+        ValueError: no candidates, one without symbols, one with a symbol that a vocabulary without
+            ``<UNK>`` lacks, or what `LanguageModel.log_probability` raises.
     """
     if by not in Ranked._fields[1:]:
         raise ValueError(f"by={by!r} is unknown. Use 'log_probability' or 'per_symbol'")
@@ -248,11 +250,17 @@ def likeliest(
     """The k likeliest symbols after a prefix, each with its probability, the likeliest first.
 
     Raises:
-        ValueError: k below 1, or a symbol that the vocabulary lacks.
+        ValueError: k below 1, a symbol that the vocabulary lacks, or a vocabulary that is smaller
+            than the model's.
     """
     if k < 1:
         raise ValueError(f"k={k} is how many symbols to give: at least 1")
     log_p = model.log_probabilities(vocabulary.encode(prefix or []))
+    if len(vocabulary) < len(log_p):
+        raise ValueError(
+            f"the model knows {len(log_p)} symbols, and the vocabulary {len(vocabulary)}: it is "
+            "not the one that the model was trained with"
+        )
     order = np.argsort(-log_p, kind="stable")[:k]
     return [(vocabulary.symbols[i], math.exp(log_p[i])) for i in order]
 
@@ -283,6 +291,7 @@ def score(
     Raises:
         ValueError: fewer than two symbols, arguments out of range, or a loss that is not finite.
     """
+    indices = np.asarray(indices)
     if len(indices) < 2:
         raise ValueError(f"a score needs at least 2 symbols, there are {len(indices)}")
     if tracks < 1 or context < 0 or steps < 1:

@@ -80,6 +80,7 @@ class NGram:
             )
         self.n = n
         self.vocabulary_size = vocabulary_size
+        self._given_size = vocabulary_size  # what `fit` finds in a text goes no further than it
         self.smoothing = smoothing
         self.k = k
         self._orders: list[_Order] = []
@@ -103,7 +104,7 @@ class NGram:
                 f"NGram({self.n}) counts groups of {self.n} symbols, and the text has {len(text)}. "
                 "Use a longer text or a smaller n"
             )
-        size = self.vocabulary_size or int(text.max()) + 1
+        size = self._given_size or int(text.max()) + 1
         _check_range(text, size, "indices")
         if len(text) * size >= 2**63:
             raise ValueError(

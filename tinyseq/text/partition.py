@@ -120,6 +120,10 @@ class RandomOffsets(Epochs[Chunk]):
     def __init__(self, indices: np.ndarray, batch_size: int, steps: int, seed: int = 0) -> None:
         self._indices = _one_text(indices)
         _check_sizes(batch_size, steps)
+        if seed is None:
+            raise ValueError(
+                "random offsets need a seed, a whole number: without, there is no order"
+            )
         self.batch_size, self.steps = batch_size, steps
         # As many as there are chunks for, and the last one's target, wherever an epoch starts.
         self._batches = (len(self._indices) - steps) // steps // batch_size

@@ -89,9 +89,9 @@ class Words:
 def sentences(text: str) -> list[str]:
     """The sentences of a text, each on one line, for P(sentence).
 
-    One ends at ``.``, ``!`` or ``?`` before white space and anything but a lower-case letter; also
-    at an empty line. White space within becomes one space: the lines of a verse do not matter here.
-    Nothing else changes, ``" ".join(sentences(text)).split() == text.split()``.
+    One ends at ``.``, ``!`` or ``?`` before white space and a capital letter or a digit, quotation
+    marks and brackets apart; also at an empty line. White space within becomes one space: the lines
+    of a verse do not matter here. Nothing else changes, ``" ".join(sentences(text)).split() == text.split()``.
 
     >>> sentences("But, soft! what light\\nthrough yonder window breaks? It is the east.")
     ['But, soft! what light through yonder window breaks?', 'It is the east.']
