@@ -91,7 +91,8 @@ def sentences(text: str) -> list[str]:
 
     One ends at ``.``, ``!`` or ``?`` before white space and a capital letter or a digit, quotation
     marks and brackets apart; also at an empty line. White space within becomes one space: the lines
-    of a verse do not matter here. Nothing else changes, ``" ".join(sentences(text)).split() == text.split()``.
+    of a verse do not matter here. Nothing else changes:
+    ``" ".join(sentences(text)).split() == text.split()``.
 
     >>> sentences("But, soft! what light\\nthrough yonder window breaks? It is the east.")
     ['But, soft! what light through yonder window breaks?', 'It is the east.']
