@@ -205,7 +205,6 @@ def choices(draw):
         draw(st.one_of(st.just(1.0), st.floats(0, 1, exclude_min=True))),
         np.array(draw(few), np.int64),
         None,
-        len(x),
     )
 
 
@@ -261,7 +260,7 @@ def test_no_symbol_is_drawn_from_what_is_not_finite(wrong, at):
     from tinyseq.kernels.sampling import NOT_FINITE
 
     for temperature in (0.0, 1.0):
-        how = generation.Choice(temperature, 3, 0.5, np.array([1]), None, 5)
+        how = generation.Choice(temperature, 3, 0.5, np.array([1]), None)
         x = np.arange(5, dtype=np.float32)
         assert picked(x, how, 0.5) != NOT_FINITE
         x[at] = wrong
@@ -623,8 +622,8 @@ def test_what_cannot_be_written():
     model, vocabulary = text.LanguageModel(3, 4, 1), text.Vocabulary("abc")
     with pytest.raises(ValueError, match="many texts at once need a length"):
         text.generate_batch(model, vocabulary, ["a"], None)
-    with pytest.raises(ValueError, match="logits for 3 symbols, and the vocabulary 1"):
-        list(text.generate(model, text.Vocabulary("a"), length=3))
+    with pytest.raises(ValueError, match="the vocabulary has 1 characters"):
+        list(text.generate(model, text.Vocabulary("a"), length=30))
     with pytest.raises(ValueError, match="knows 3 symbols, and the vocabulary 1"):
         text.likeliest(model, text.Vocabulary("a"))
     with pytest.raises(ValueError, match="mode='typo' is unknown"):

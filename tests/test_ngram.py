@@ -376,7 +376,7 @@ def test_questions_that_have_no_answer():
 
 
 def test_a_text_that_cannot_be_counted_leaves_the_model_as_it_was():
-    model = text.NGram(2).fit([0, 1, 2, 0])
+    model = text.NGram(2, 3).fit([0, 1, 2, 0])
     before = model.log_probabilities([0])
     with pytest.raises(ValueError, match="out of range"):
         model.fit([0, 7])

@@ -125,7 +125,7 @@ def generate_batch(
     how = _choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
     blocks = list(_blocks(model, symbols, _sizes(length), how, rng, mode))
     written = np.concatenate(blocks) if blocks else np.empty((0, len(primes)), np.int64)
-    return [[vocabulary.symbols[i] for i in _until(row, how.eos)] for row in written.T]
+    return [vocabulary.symbols_of(_until(row, how.eos)) for row in written.T]
 
 
 def sample(
@@ -208,14 +208,13 @@ def beam_search(
 
 
 class Choice(NamedTuple):
-    """How a symbol is chosen, of so many: ``top_k`` 0 keeps all, ``eos`` ends a text."""
+    """How a symbol is chosen: ``top_k`` 0 keeps all, ``eos`` ends a text."""
 
     temperature: float
     top_k: int
     top_p: float
     refused: np.ndarray
     eos: int | None
-    symbols: int
 
 
 def _choice(
@@ -236,8 +235,7 @@ def _choice(
         raise ValueError(f"top_p={top_p} is a probability above 0, and 1 keeps everything")
     refused = [vocabulary.pad, None if allow_unknown else vocabulary.unk]
     numbers = np.array([i for i in refused if i is not None], np.int64)
-    kept, share = int(top_k or 0), float(top_p)
-    return Choice(float(temperature), kept, share, numbers, vocabulary.eos, len(vocabulary))
+    return Choice(float(temperature), int(top_k or 0), float(top_p), numbers, vocabulary.eos)
 
 
 def _encoded(vocabulary: Vocabulary, prime: str | list[str], start: bool) -> np.ndarray:
@@ -311,8 +309,7 @@ def _handed_out(
 ) -> Iterator[str]:
     """The symbols of one text."""
     for block in blocks:
-        for i in _until(block[:, 0], eos):
-            yield vocabulary.symbols[i]
+        yield from vocabulary.symbols_of(_until(block[:, 0], eos))
 
 
 def _until(symbols: np.ndarray, eos: int | None) -> np.ndarray:
@@ -329,11 +326,6 @@ class _Unrolled:
         self._logits, self.state = _read(model, primes)
         self.following: np.ndarray | None = None  # what has been written, and not yet read
         V = self._logits.shape[-1]
-        if how.symbols < V:
-            raise ValueError(
-                f"the model has logits for {V} symbols, and the vocabulary {how.symbols}: it is "
-                "not the one that the model was trained with"
-            )
         self.how = how._replace(refused=how.refused[how.refused < V])
         if len(self.how.refused) == V:
             raise ValueError("every symbol of the vocabulary is refused: there is nothing to write")
