@@ -749,6 +749,17 @@ def test_the_flow_of_a_language_models_loss_and_of_its_memory():
     assert (figure.data["recurrent.layers.0"] > 0).all()
 
 
+def test_the_flow_of_a_layer_that_takes_the_batch_first():
+    layer = nn.GRU(D, H, batch_first=True)
+    wanted = viz.gradient_flow(layer, np.swapaxes(X, 0, 1)).data
+    layer.batch_first = False
+    found = viz.gradient_flow(layer, X).data
+    assert list(found) == list(wanted)
+    for name, norms in found.items():
+        assert norms.shape == (T,)
+        np.testing.assert_allclose(norms, wanted[name], rtol=1e-5)
+
+
 def test_what_has_no_flow():
     layer = nn.GRU(D, H).double()
     with pytest.raises(ValueError, match=r"no layer with a state 'c'; there are h"):

@@ -94,7 +94,8 @@ def _norms(
         with nn.evaluation(module), tapped(module) as taps, graph.recorded(True):
             result = module(x)
             y = result[0] if isinstance(result, tuple | list) else result
-            value = y[-1].sum() if loss is None else loss(y)
+            last = y[:, -1] if getattr(module, "batch_first", False) else y[-1]
+            value = last.sum() if loss is None else loss(y)
             states = {p: s for p, tap in taps.items() if (s := tap.running(name))}
             if not states:
                 raise ValueError(
