@@ -760,6 +760,22 @@ def test_the_flow_of_a_layer_that_takes_the_batch_first():
         np.testing.assert_allclose(norms, wanted[name], rtol=1e-5)
 
 
+def test_the_flow_of_a_layer_that_runs_from_the_end():
+    layer = nn.GRU(D, H, bidirectional=True)
+    x = RNG.standard_normal((25, B, D))
+    figure = viz.gradient_flow(layer, x)
+    (forward, _), (back, _) = ((v, n) for n, v in figure.data.items())
+    assert (forward > 0).all()
+    # The last step is the first that it runs: nothing before has a part in what it gives there.
+    np.testing.assert_allclose(back, [H**0.5] + [0] * 24, rtol=1e-6)
+    assert figure.axes[0].lines[1].get_markevery() == [0]  # a point, where there is no line
+    forward, back = viz.gradient_flow(layer, x, lambda y: y[0].sum()).data.values()
+    assert not forward[:-1].any()
+    assert forward[-1] > 0
+    assert (back > 0).all()
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+
+
 def test_what_has_no_flow():
     layer = nn.GRU(D, H).double()
     with pytest.raises(ValueError, match=r"no layer with a state 'c'; there are h"):
