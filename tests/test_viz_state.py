@@ -776,7 +776,22 @@ def test_the_flow_of_a_layer_that_runs_from_the_end():
     assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
 
 
+def test_a_label_is_written_as_it_is(tmp_path):
+    layers = {"_own": nn.GRU(D, H), "$a$": nn.GRU(D, H)}
+    written = viz.gradient_flow(layers, X).axes[0].get_legend().get_texts()
+    assert [line.get_text() for line in written] == ["_own", "$a$"]
+    assert not any(line.get_parse_math() for line in written)
+    for name in ("_a", "b"):
+        (tmp_path / name).mkdir()
+        numbers = {"losses": [[10, 3.0], [20, 2.0]], "validations": [], "step": 20, "seed": 1}
+        (tmp_path / name / "numbers.json").write_text(json.dumps(numbers))
+    written = viz.training(tmp_path / "_a", tmp_path / "b").axes[0].get_legend().get_texts()
+    assert [line.get_text().split(":")[0] for line in written] == ["_a", "b"]
+
+
 def test_what_has_no_flow():
+    with pytest.raises(ValueError, match="no module to compare"):
+        viz.gradient_flow({}, X)
     layer = nn.GRU(D, H).double()
     with pytest.raises(ValueError, match=r"no layer with a state 'c'; there are h"):
         viz.gradient_flow(layer, X, name="c")

@@ -41,11 +41,13 @@ def gradient_flow(
         name: which part of the state, of each layer that has it.
 
     Raises:
-        ValueError: a module without recurrent layers, or without a state of that name; a loss that
-            is no single number; a gradient that is not finite.
+        ValueError: no module; one without recurrent layers, or without a state of that name; a loss
+            that is no single number; a gradient that is not finite.
         RenderError: matplotlib is not installed.
     """
     several = modules if isinstance(modules, Mapping) else {"": modules}
+    if not several:
+        raise ValueError("there is no module to compare. Name at least one: {'RNN': layer}.")
     norms: dict[str, np.ndarray] = {}
     groups: list[tuple[int, int]] = []  # which module, which of its layers
     for i, (label, module) in enumerate(several.items()):
@@ -77,7 +79,9 @@ def gradient_flow(
     axes.set_ylabel(f"‖∂loss/∂{name}⟨t⟩‖, mean over the batch")
     axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
-    axes.legend()
+    # Handed over, so that a label that begins with "_" is not left out.
+    for written in axes.legend(axes.lines, list(norms)).get_texts():
+        written.set_parse_math(False)
     figure.data = norms
     return figure
 
