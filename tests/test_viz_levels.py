@@ -650,3 +650,11 @@ def test_bad_flows():
 def test_few_steps_are_all_shown():
     assert choose(ALL_UP_TO, None, "cell").gaps == (0,) * (ALL_UP_TO + 1)
     assert sum(choose(ALL_UP_TO + 1, None, "cell").gaps) == 2
+
+
+def test_a_loss_on_the_last_step_hangs_together_when_rolled_up():
+    layer, head = nn.GRU(3, 4, num_layers=2), nn.Linear(4, 2)
+    y, _ = layer(ts.tensor(np.ones((6, 2, 3)), np.float32))
+    dot = viz.draw_unrolled((head(y[-1]) ** 2).sum(), level="layer").dot
+    for arrow in ('"r0t2" -> "r1t2"', '"r1t2" -> "r2"', '"r2" -> "y0"', '"y0" -> "loss"'):
+        assert arrow in dot

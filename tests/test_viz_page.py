@@ -552,6 +552,28 @@ def test_in_a_browser(browser, tmp_path):
     assert browser.get_log("browser") == []
 
 
+def test_tokens_in_a_browser(browser, tmp_path):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.recurrent = nn.Embedding(5, 3), nn.RNN(3, 3)
+
+        def forward(self, x):
+            return self.recurrent(self.embedding(x))[0]
+
+    model = Model()
+    loss = (model(np.arange(8).reshape(4, 2) % 5) ** 2).sum()
+    visitor = Visitor(browser, tmp_path)
+    visitor.open(viz.page(loss, path=tmp_path / "tokens.html", params=model), height=900)
+    assert "No gradient" not in visitor.see("#status").text
+    assert visitor.ask("to.selectedOptions[0].text") == "weight"
+    assert visitor.see("#chart text").text.startswith("‖∂L⟨4⟩/∂h⟨t⟩‖")
+    visitor.choose("#to", "everything")
+    assert not [name for name in visitor.on_path() if name.startswith("x")]  # whole numbers
+    stage, buttons = (visitor.see(part).rect for part in ("#stage", ".zoom"))
+    assert stage["y"] + stage["height"] <= buttons["y"]  # nothing lies under them
+
+
 def test_hostile_names_and_long_sequences_in_a_browser(browser, tmp_path):
     model, x, _ = trained(120)
     visitor = Visitor(browser, tmp_path)

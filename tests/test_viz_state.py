@@ -749,7 +749,49 @@ def test_the_flow_of_a_language_models_loss_and_of_its_memory():
     assert (figure.data["recurrent.layers.0"] > 0).all()
 
 
+def test_the_flow_of_a_layer_that_takes_the_batch_first():
+    layer = nn.GRU(D, H, batch_first=True)
+    wanted = viz.gradient_flow(layer, np.swapaxes(X, 0, 1)).data
+    layer.batch_first = False
+    found = viz.gradient_flow(layer, X).data
+    assert list(found) == list(wanted)
+    for name, norms in found.items():
+        assert norms.shape == (T,)
+        np.testing.assert_allclose(norms, wanted[name], rtol=1e-5)
+
+
+def test_the_flow_of_a_layer_that_runs_from_the_end():
+    layer = nn.GRU(D, H, bidirectional=True)
+    x = RNG.standard_normal((25, B, D))
+    figure = viz.gradient_flow(layer, x)
+    (forward, _), (back, _) = ((v, n) for n, v in figure.data.items())
+    assert (forward > 0).all()
+    # The last step is the first that it runs: nothing before has a part in what it gives there.
+    np.testing.assert_allclose(back, [H**0.5] + [0] * 24, rtol=1e-6)
+    assert figure.axes[0].lines[1].get_markevery() == [0]  # a point, where there is no line
+    forward, back = viz.gradient_flow(layer, x, lambda y: y[0].sum()).data.values()
+    assert not forward[:-1].any()
+    assert forward[-1] > 0
+    assert (back > 0).all()
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+
+
+def test_a_label_is_written_as_it_is(tmp_path):
+    layers = {"_own": nn.GRU(D, H), "$a$": nn.GRU(D, H)}
+    written = viz.gradient_flow(layers, X).axes[0].get_legend().get_texts()
+    assert [line.get_text() for line in written] == ["_own", "$a$"]
+    assert not any(line.get_parse_math() for line in written)
+    for name in ("_a", "b"):
+        (tmp_path / name).mkdir()
+        numbers = {"losses": [[10, 3.0], [20, 2.0]], "validations": [], "step": 20, "seed": 1}
+        (tmp_path / name / "numbers.json").write_text(json.dumps(numbers))
+    written = viz.training(tmp_path / "_a", tmp_path / "b").axes[0].get_legend().get_texts()
+    assert [line.get_text().split(":")[0] for line in written] == ["_a", "b"]
+
+
 def test_what_has_no_flow():
+    with pytest.raises(ValueError, match="no module to compare"):
+        viz.gradient_flow({}, X)
     layer = nn.GRU(D, H).double()
     with pytest.raises(ValueError, match=r"no layer with a state 'c'; there are h"):
         viz.gradient_flow(layer, X, name="c")

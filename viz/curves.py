@@ -74,7 +74,8 @@ def training(*runs: Log, title: str = "Training", unit: str = "nats") -> Any:
     axes.set_ylabel(f"loss, {unit}" if unit else "loss")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.grid(alpha=0.3)
-    legend = axes.legend()
+    # Handed over, so that a run whose name begins with "_" is not left out.
+    legend = axes.legend(axes.lines, [line.get_label() for line in axes.lines])
     for line in legend.get_texts():
         line.set_parse_math(False)
     return figure

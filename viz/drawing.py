@@ -289,7 +289,9 @@ class Drawing:
         """From row to row."""
         seen: set[tuple[str, str, int | None]] = set()
         for box in self.sheet.boxes():
-            for op, source in self.sheet.line.inputs(box):
+            for op, taken in self.sheet.line.inputs(box):
+                stand = self.sheet.stand_in(taken) if box.step is None else None
+                source = stand or taken
                 maker = self.sheet.line.maker(source.tensor)
                 if maker is None or maker.row is box.row:
                     continue

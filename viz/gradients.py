@@ -12,7 +12,9 @@ from tinyseq import graph, nn
 from tinyseq.tensor import FLOATS, Tensor
 
 from .plots import DASHES, LINES, new_plot
-from .records import as_module, as_sequence, tapped
+from .records import as_module, as_sequence, in_the_order_of_x, tapped
+
+MARKED = 20  # of fewer steps every one has a point
 
 
 def gradient_flow(
@@ -25,10 +27,11 @@ def gradient_flow(
 ) -> Any:
     """‖∂loss/∂h⟨t⟩‖ by lag, T − t, a line a layer, on a logarithmic axis: a `Plot`.
 
-    The norm is over the units of a sequence, and its mean is over the batch. The last step has lag
-    0. A gradient that vanishes falls in a straight line, as an RNN's does; that which an LSTM's
-    memory carries falls less. It runs in `nn.evaluation`, and no ``.grad`` is touched. ``data``
-    holds the norms by label, (T,), the first one that of lag 0; one that is exactly 0 is not drawn.
+    The norm is over the units of a sequence, and its mean is over the batch. The last step of x has
+    lag 0, also in a layer that runs from the end. A gradient that vanishes falls in a straight
+    line, as an RNN's does; that which an LSTM's memory carries falls less. It runs in
+    `nn.evaluation`, and no ``.grad`` is touched. ``data`` holds the norms by label, (T,), the first
+    one that of lag 0; one that is exactly 0 is not drawn.
 
     Args:
         modules: a layer or a Module with recurrent layers inside, or several to compare, by label.
@@ -38,11 +41,13 @@ def gradient_flow(
         name: which part of the state, of each layer that has it.
 
     Raises:
-        ValueError: a module without recurrent layers, or without a state of that name; a loss that
-            is no single number; a gradient that is not finite.
+        ValueError: no module; one without recurrent layers, or without a state of that name; a loss
+            that is no single number; a gradient that is not finite.
         RenderError: matplotlib is not installed.
     """
     several = modules if isinstance(modules, Mapping) else {"": modules}
+    if not several:
+        raise ValueError("there is no module to compare. Name at least one: {'RNN': layer}.")
     norms: dict[str, np.ndarray] = {}
     groups: list[tuple[int, int]] = []  # which module, which of its layers
     for i, (label, module) in enumerate(several.items()):
@@ -64,23 +69,33 @@ def gradient_flow(
             color=LINES[kind % len(LINES)],
             linestyle=DASHES[(variant + kind // len(LINES)) % len(DASHES)],
             label=label,
-            marker="o" if len(values) < 20 else "",
+            marker="o",
+            markevery=slice(None) if len(values) < MARKED else _alone(drawn),
             markersize=3,
         )
     axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("lag T − t, steps before the last one")
     axes.set_ylabel(f"‖∂loss/∂{name}⟨t⟩‖, mean over the batch")
     axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
-    axes.legend()
+    # Handed over, so that a label that begins with "_" is not left out.
+    for written in axes.legend(axes.lines, list(norms)).get_texts():
+        written.set_parse_math(False)
     figure.data = norms
     return figure
+
+
+def _alone(drawn: np.ndarray) -> list[int]:
+    """Where a number has none beside it: a line would not show it."""
+    there = np.pad(np.isfinite(drawn), 1)
+    return np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:]).tolist()
 
 
 def _norms(
     module: nn.Module, x: Any, loss: Callable[[Tensor], Tensor] | None, name: str
 ) -> dict[str, np.ndarray]:
-    """(T,) of each layer, from the last step that ran back to the first."""
+    """(T,) of each layer, from the last step of x back to the first."""
     module = as_module(module)
     x = as_sequence(x)
     if not isinstance(x, Tensor):
@@ -94,7 +109,8 @@ def _norms(
         with nn.evaluation(module), tapped(module) as taps, graph.recorded(True):
             result = module(x)
             y = result[0] if isinstance(result, tuple | list) else result
-            value = y[-1].sum() if loss is None else loss(y)
+            last = y[:, -1] if getattr(module, "batch_first", False) else y[-1]
+            value = last.sum() if loss is None else loss(y)
             states = {p: s for p, tap in taps.items() if (s := tap.running(name))}
             if not states:
                 raise ValueError(
@@ -113,8 +129,10 @@ def _norms(
     out = {}
     for path, steps in states.items():
         each = [next(gradients).numpy().astype(np.float64) for _ in steps]
-        lengths = [np.sqrt((g.reshape(len(g), -1) ** 2).sum(axis=1)).mean() for g in each]
-        out[path] = np.array(lengths[::-1])
+        lengths = np.stack([np.sqrt((g.reshape(len(g), -1) ** 2).sum(axis=1)) for g in each])
+        # Those of a layer that runs from the end as well: by the step that they read, not made.
+        by_step = in_the_order_of_x(lengths[taps[path].order()], module, path)
+        out[path] = by_step.mean(axis=1)[::-1]
         if not np.isfinite(out[path]).all():
             raise ValueError(
                 f"the gradient of {name} in {path} is not finite: it explodes, or the loss does."

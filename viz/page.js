@@ -162,11 +162,12 @@ function paint() {
   for (const id of path) path.add(id.split("@")[0]); // a layer is on it where one of its steps is
   for (const old of stage.querySelectorAll(".flow")) old.remove();
   for (const part of parts) {
-    const on = part.head ? path.has(part.tail) && path.has(part.head) : path.has(part.id);
+    const size = part.keys.length ? measured(part.keys[0], at(part)) : null;
+    const none = /^(x|in|p)\d/.test(part.tail) && size === null && shown.value === "gradient"; // tokens
+    const on = part.head ? path.has(part.tail) && path.has(part.head) && !none : path.has(part.id);
     part.g.classList.toggle("on", on);
     part.g.classList.toggle("off", !on);
     if (!on || !part.head) continue;
-    const size = part.keys.length ? measured(part.keys[0], at(part)) : null;
     part.g.style.setProperty("--strength", size === null ? 0.5 : strength(size, most).toFixed(3));
     if (size !== null && part.g.classList.contains("state")) writeFlow(part, size);
   }
@@ -200,12 +201,13 @@ function plot() {
   const width = chart.clientWidth || 600, height = chart.clientHeight || 96;
   const [x0, x1, y0, y1] = [52, width - 104, height - 6, 20];
   const lines = data.rows.filter((row) => row.way).map((row) => {
-    return { title: row.title, sizes: STEPS.map((t) => measured(row.key, t)) };
+    return { ...row, sizes: STEPS.map((t) => measured(row.key, t)) };
   });
   const logs = lines.flatMap(({ sizes }) => sizes.filter(isNumber).map(Math.log10));
-  const title = shown.value === "value" ? "‖h⟨t⟩‖" : `‖${derivative("h⟨t⟩")}‖`;
   chart.replaceChildren();
   if (!logs.length) return;
+  const names = [...new Set(lines.map(({ key }) => nameOf(key, "t")))].join(", ");
+  const title = `‖${shown.value === "value" ? names : derivative(names)}‖`;
   const high = Math.ceil(Math.max(...logs)), low = Math.min(high - 1, Math.floor(Math.min(...logs)));
   const x = (t) => x0 + ((t - data.first) / Math.max(1, data.last - data.first)) * (x1 - x0);
   const y = (log) => y0 - ((log - low) / (high - low)) * (y0 - y1);
@@ -394,6 +396,9 @@ to.append(new Option("everything", "all"));
 if (data.series.x) to.append(...STEPS.map((t) => new Option(nameOf("x", t), `x ${t}`)));
 const others = Object.keys(data.series).filter((key) => /^p\d+$|start$/.test(key));
 to.append(...others.map((key) => new Option(nameOf(key), key)));
-to.selectedIndex = 1;
+to.selectedIndex = Math.max(0, [...to.options].findIndex(({ value }) => { // tokens have no gradient
+  const [key, t] = value.split(" ");
+  return key !== "all" && measured(key, +t, "gradient") !== null;
+}));
 Object.assign(slider, { min: data.first, max: data.last });
 goTo("cell", data.first);

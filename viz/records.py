@@ -133,7 +133,7 @@ def record(
         )
     for path, states in layers.items():
         for name, array in states.items():
-            states[name] = _in_the_order_of_x(array, module, path, lengths)
+            states[name] = in_the_order_of_x(array, module, path, lengths)
     output = result[0] if isinstance(result, tuple | list) else result
     return Record(layers, as_tensor(output).numpy())
 
@@ -168,8 +168,8 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _in_the_order_of_x(
-    array: np.ndarray, module: nn.Module, path: str, lengths: npt.ArrayLike | None
+def in_the_order_of_x(
+    array: np.ndarray, module: nn.Module, path: str, lengths: npt.ArrayLike | None = None
 ) -> np.ndarray:
     """What a layer made in the order that it ran in, turned back; NaN behind the end of a sequence.
 
@@ -288,12 +288,16 @@ class Tap:
         place = self.called.index(name)
         return [new[place] for _, new in self.steps]
 
-    def states(self) -> States:
-        """Each value at all steps as one array, in the order of the layer's own x."""
+    def order(self) -> list[int]:
+        """Of the steps as they ran, those for the layer's own x from its first step to its last."""
         order: list[int] = []
         for start, end in zip(self._starts, [*self._starts[1:], len(self.steps)], strict=True):
             order += reversed(range(start, end)) if self.reverse else range(start, end)
-        steps = [self.steps[i] for i in order]
+        return order
+
+    def states(self) -> States:
+        """Each value at all steps as one array, in the order of the layer's own x."""
+        steps = [self.steps[i] for i in self.order()]
         assert self.called is not None
         names = self.called
         out = States()

@@ -187,9 +187,12 @@ class Sheet:
     def given(self, sources: list[Source]) -> list[tuple[Source, int | None]]:
         """Those of some values that are shown, and in which column."""
         found = []
-        for source in sources:
+        boxes: set[Box] = set()
+        # Where one column stands for all steps, what is made in others comes out of it, too.
+        others = [stand for source in sources if (stand := self.stand_in(source))]
+        for source in [*sources, *others]:
             maker = self.line.maker(source.tensor)
-            if maker is None:
+            if maker is None or (source in others and maker in boxes):
                 continue
             step = maker.step if source.step is None else source.step
             if step is None:  # a layer on all steps at once, or on what is above one of them
@@ -200,9 +203,25 @@ class Sheet:
                     if box is not None
                 }
                 step = columns.pop() if len(columns) == 1 else None
+                if self.rolled and step not in self.column:
+                    step = None
             if step is None or step in self.column:
                 found.append((source, step))
+                boxes.add(maker)
         return found
+
+    def stand_in(self, source: Source) -> Source | None:
+        """At level "layer", for a value of a step that is not shown: that of the step which is."""
+        scope = self.line.hidden(source.tensor) if self.rolled else None
+        if scope is None:
+            return None
+        was = self.line.box.get(identity(source.tensor))
+        for row in self.line.rows:
+            if row.scope == scope and row.recurrent and was in (None, *row.read.values()):
+                (box,) = row.boxes.values()
+                made = (i for slot in row.slots if (i := slot.made_in(box)) is not None)
+                return Source(box.ops[next(made, -1)], None)
+        return None
 
     def step_shape(self, source: Source) -> str:
         """The shape of a value, of one step where it holds all."""
