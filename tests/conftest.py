@@ -14,16 +14,16 @@ import threading
 # spend most of the time waiting for each other. Set before NumPy is loaded, and inherited.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tinyseq
+
 # A shell that runs this in the background has Ctrl-C ignored, also by the programs that tests start
 # and then interrupt: they would never end.
 _main = threading.current_thread() is threading.main_thread()
 if _main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-import pytest
-from hypothesis import HealthCheck, settings
-
-import tinyseq
 
 _COMMON = {
     "deadline": None,  # these machines are shared: a slow example is no failing one
