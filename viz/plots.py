@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyseq.checkpoint import write_atomically
 
-from .render import RenderError
+from .render import RenderError, kind_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,13 +51,7 @@ def _plot_class() -> type[Figure]:
             Raises `ValueError` for another suffix, `OSError` where it cannot be written.
             """
             path = Path(path)
-            kind = path.suffix.lower().removeprefix(".")
-            if kind not in FORMATS:
-                raise ValueError(
-                    f"cannot tell from {path.name!r} what to write. "
-                    f"Let the name end in one of {', '.join('.' + f for f in FORMATS)}."
-                )
-            write_atomically(path, self._drawn(kind))
+            write_atomically(path, self._drawn(kind_of(path, FORMATS)))
             return path
 
         def _drawn(self, kind: str) -> bytes:

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,7 @@ class Picture:
         when the renderer is missing or fails, `OSError` when the folder cannot be written to.
         """
         path = Path(path)
-        kind = path.suffix.lower().removeprefix(".")
-        if kind not in FORMATS:
-            raise ValueError(
-                f"cannot tell from {path.name!r} what to write. "
-                f"Let the name end in one of {', '.join('.' + f for f in FORMATS)}."
-            )
+        kind = kind_of(path, FORMATS)
         content = self.dot.encode() if kind in ("dot", "gv") else render(self.dot, kind)
         write_atomically(path, content)
         return path
@@ -80,6 +75,17 @@ class Picture:
 
     def __repr__(self) -> str:
         return f"<Picture: {len(self.dot.splitlines())} lines of DOT; .svg(), .save(path)>"
+
+
+def kind_of(path: Path, formats: Sequence[str]) -> str:
+    """What to write, by the name's suffix. Raises `ValueError` for any but these."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in formats:
+        raise ValueError(
+            f"cannot tell from {path.name!r} what to write. "
+            f"Let the name end in one of {', '.join('.' + f for f in formats)}."
+        )
+    return kind
 
 
 def render(dot: str, kind: str) -> bytes:
