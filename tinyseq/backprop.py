@@ -113,6 +113,12 @@ def backward(
         used.add(id(g._data))
 
 
+def of_leaves(y: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradient of a loss with respect to those of ``wanted`` that it hangs on, `None` else."""
+    found = _walk([y], _seeds([y], [None]), list(wanted), False, None)
+    return [found[identity(x)][1] if identity(x) in found else None for x in wanted]
+
+
 def _given(y: Any, grad_outputs: Any, n: int) -> list[Any]:
     """As many grad_outputs as there are ys."""
     if isinstance(y, Tensor):
@@ -184,7 +190,7 @@ def _walk(
         before = cotangents.get(key)
         if before is None:
             cotangents[key] = g
-        elif create_graph:
+        elif create_graph or graph.recording.take is not None:
             cotangents[key] = before + g
         elif key in owned:  # the next of many terms: into the same memory
             np.add(before._data, g._data, out=before._data)
@@ -235,6 +241,11 @@ def _walk(
 
 
 def _hooked(hook: Hook, t: Tensor, g: Tensor) -> Tensor:
+    if graph.recording.take is not None:
+        raise errors.CompileError(
+            f"a hook on {_called(t)} would be called once and never again. Remove it, or let the "
+            'step run as it is written: mode="eager".'
+        )
     changed = hook(g)
     if changed is None:
         return g

@@ -44,6 +44,8 @@ def ctc_loss(
     targets, lengths out of range and ``log_probs`` above 0. Graves et al., 2006; reductions and
     options are PyTorch's.
     """
+    if any(isinstance(t, Tensor) for t in (targets, target_lengths, input_lengths)):
+        errors.readable("ctc_loss")  # whose paths hang on the values of these
     if log_probs.ndim != 3:
         raise errors.ShapeError(
             f"ctc_loss: log_probs must be (T, B, V), got {errors.describe(log_probs.shape)}. "

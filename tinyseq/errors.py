@@ -55,11 +55,18 @@ def located(name: str, scope: tuple[str, ...] | None = None) -> str:
 def readable(what: str) -> None:
     """Raise `CompileError` while a step is traced: the values it runs on then mean nothing."""
     if recording.tape is not None:
+        outside = "attributes of the cell" if recording.take is None else "arguments of the step"
         raise CompileError(
             f"{what} reads the value of a tensor in the middle of a step, and what the step does "
             "then hangs on that value. Choose between values with ops.where, which computes both "
-            "sides, and bring numbers in from outside as attributes of the cell."
+            f"sides, and bring numbers in from outside as {outside}."
         )
+
+
+def readable_index(what: str) -> None:
+    """As `readable`; but a whole training step may read whole numbers: see `graph.redone`."""
+    if recording.take is None:
+        readable(what)
 
 
 def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -83,7 +90,7 @@ _LIBRARY = str(Path(__file__).parent) + os.sep
 _said: set[str] = set()  # by `warn_unrolled`
 
 
-def warn_unrolled(reason: CompileError) -> None:
+def warn_unrolled(reason: CompileError, instead: str = "It runs unrolled.") -> None:
     """Warn, once for each reason, that what cannot be compiled runs unrolled: at the line that
     called the library, however many layers lie between.
     """
@@ -93,7 +100,7 @@ def warn_unrolled(reason: CompileError) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARY):
         level, frame = level + 1, frame.f_back
-    warnings.warn(f"{reason} It runs unrolled.", RuntimeWarning, stacklevel=level)
+    warnings.warn(f"{reason} {instead}", RuntimeWarning, stacklevel=level)
 
 
 def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,

@@ -7,9 +7,11 @@ which op made a tensor, from which tensors, with which attributes, in which modu
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from tinyseq.op import Op
@@ -70,6 +72,7 @@ class _Recording(threading.local):
     anomaly: bool = False  # look at every result for a NaN or an Inf
     scope: tuple[str, ...] = ()
     tape: Any = None  # while a step is traced: called with every op, differentiable or not
+    take: Any = None  # the `compiler.take.Take` of a whole training step, whose tape it then is
     # Whether each layer ran compiled: noted within a checkpoint, so that it can be done the same
     # way again, to the bit.
     choices: list[bool] | None = None
@@ -115,6 +118,20 @@ def recorded(enabled: bool) -> Iterator[None]:
         yield
     finally:
         recording.enabled = outer
+
+
+def redone(function: Callable[..., Any], *arrays: np.ndarray, draws: bool = False) -> Any:
+    """function(*arrays): NumPy's work on whole numbers, lengths and masks, which is no op.
+
+    A training step that is recorded (`compiler.take`) does it again with each call's arrays, as it
+    does the ops; so the function may use nothing else that changes. It gives an array, or nested
+    tuples of arrays and None, of shapes that hang on shapes alone. ``draws``: it takes random
+    numbers.
+    """
+    made = function(*arrays)
+    if recording.take is not None:
+        recording.take.function(function, arrays, made, draws)
+    return made
 
 
 def topological(*roots: Tensor) -> list[Tensor]:

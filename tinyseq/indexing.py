@@ -11,6 +11,7 @@ import numpy as np
 from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.axes import one_axis, one_axis_or_flat
+from tinyseq.graph import recording, redone
 from tinyseq.op import TensorLike, as_tensor
 from tinyseq.tensor import Tensor
 
@@ -67,8 +68,11 @@ def _fixed_index(part: Any) -> Any:
         bounds = (part.start, part.stop, part.step)
         return slice(*(None if n is None else operator.index(n) for n in bounds))
     if isinstance(part, Tensor):
-        errors.readable("an index")
+        errors.readable_index("an index")
         part = part._data
+    take = recording.take
+    if take is not None and isinstance(part, np.ndarray) and part.ndim and take.knows(part):
+        return redone(_whole, part)
     if isinstance(part, str) or not isinstance(part, np.ndarray | Sequence):
         return part
     try:
@@ -84,6 +88,10 @@ def _fixed_index(part: Any) -> Any:
     if array.ndim == 0:
         return array.item()  # as NumPy: the number itself, whose axis goes away
     return array if array.dtype == bool else array.astype(np.int64, copy=False)
+
+
+def _whole(index: np.ndarray) -> np.ndarray:
+    return index if index.dtype == bool else index.astype(np.int64, copy=False)
 
 
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tinyseq import errors, op, ops
 from tinyseq import primitives as raw
+from tinyseq.graph import redone
 from tinyseq.tensor import FLOATS, Tensor
 
 IGNORED = -100
@@ -72,7 +73,7 @@ def cross_entropy(
             return raw.softmax_loss(logits, classes=classes, over=over)
         loss = raw.softmax_loss(logits, classes=classes, over=None)
         if w is not None:
-            loss = loss * w[classes]
+            loss = loss * redone(_picked, w, classes)
         if label_smoothing:
             rows = centred(ops.reshape(logits, count, V))
             w_all = np.ones(V, rows.dtype) if w is None else w
@@ -103,7 +104,7 @@ def nll_loss(
     classes, keep = _classes("nll_loss", "log_probs", log_probs, targets, ignore_index)
     loss = -ops.reshape(log_probs, len(classes), V)[np.arange(len(classes)), classes]
     if w is not None:
-        loss = loss * w[classes]
+        loss = loss * redone(_picked, w, classes)
     loss, count = _kept(loss, keep, w, classes)
     return _reduced_over("nll_loss", loss, reduction, batch, count)
 
@@ -128,8 +129,12 @@ def binary_cross_entropy_with_logits(
     name = "binary_cross_entropy_with_logits"
     _float(name, "logits", logits)
     y = _twin(name, "logits", logits, targets)
-    if y.size and not (y._data.min() >= 0 and y._data.max() <= 1):
-        raise ValueError(f"{name}: targets must be probabilities, from 0 to 1.")
+
+    def refuse(y: np.ndarray) -> None:
+        if y.size and not (y.min() >= 0 and y.max() <= 1):
+            raise ValueError(f"{name}: targets must be probabilities, from 0 to 1.")
+
+    redone(refuse, y._data)
     # ln σ(x) = −softplus(−x) and ln(1 − σ(x)) = −softplus(x): exact in both tails
     yes = y * ops.softplus(-logits)
     if pos_weight is not None:
@@ -181,7 +186,8 @@ def sequence_loss(
         raise ValueError("sequence_loss: lengths and mask say the same thing. Pass one of them.")
     counted = None
     if lengths is not None:
-        counted = np.arange(T)[:, None] < as_lengths("sequence_loss", "lengths", lengths, B, T)
+        n = as_lengths("sequence_loss", "lengths", lengths, B, T)
+        counted = redone(lambda n: np.arange(T)[:, None] < n, n)
     if mask is not None:
         counted = op.as_tensor(mask)._data
         if counted.dtype != bool:
@@ -194,7 +200,8 @@ def sequence_loss(
                 f"{errors.describe((T, B), 'TB')}, got {errors.describe(counted.shape)}."
             )
     if counted is not None:
-        counted = counted.reshape(T, B, *[1] * (losses.ndim - 2))
+        further = [1] * (losses.ndim - 2)
+        counted = redone(lambda counted: counted.reshape(T, B, *further), counted)
         losses = ops.where(counted, losses, 0.0)
     return reduced(ops.sum(losses, [a for a in range(losses.ndim) if a != 1]), reduction)
 
@@ -214,7 +221,7 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
 
 
 def _reduced_over(
-    name: str, loss: Tensor, reduction: str, batch: list[int], count: float
+    name: str, loss: Tensor, reduction: str, batch: list[int], count: float | np.ndarray
 ) -> Tensor:
     """As `reduced`, for a flat loss whose mean divides by ``count``."""
     if reduction == "none":
@@ -225,12 +232,19 @@ def _reduced_over(
         raise errors.ShapeError(
             f"{name}: the mean over no targets is undefined. Give at least one."
         )
-    if count == 0:
-        raise ValueError(
-            f"{name}: all targets are ignored or weigh nothing, and their mean is undefined. "
-            'Skip this batch, or use reduction="sum".'
-        )
-    return raw.sum(loss, axis=(0,), keepdims=False) / float(count)
+    total = raw.sum(loss, axis=(0,), keepdims=False)
+    if not isinstance(count, np.ndarray):
+        return total / float(count)
+
+    def weighing(count: np.ndarray) -> np.ndarray:
+        if count == 0:
+            raise ValueError(
+                f"{name}: all targets are ignored or weigh nothing, and their mean is undefined. "
+                'Skip this batch, or use reduction="sum".'
+            )
+        return count
+
+    return total / Tensor.wrap(redone(weighing, count))
 
 
 def centred(x: Tensor, axis: int = -1) -> Tensor:
@@ -245,13 +259,17 @@ def centred(x: Tensor, axis: int = -1) -> Tensor:
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str) -> np.ndarray[Any, Any]:
     """Whole numbers from 0 to size − 1 as an array; anything else is named and refused."""
     if isinstance(x, Tensor):
-        errors.readable("an index")
+        errors.readable_index("an index")
     index = x._data if isinstance(x, Tensor) else np.asarray(x)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(
             f"{name}: indices must be whole numbers, not {index.dtype}. Convert them with "
             ".astype(int)."
         )
+    return redone(lambda index: _checked(index, size, name, letter), index)  # type: ignore[no-any-return]
+
+
+def _checked(index: np.ndarray, size: int, name: str, letter: str) -> np.ndarray:
     if not _all_within(index, size):
         wrong = index[(index < 0) | (index >= size)].ravel()[0]
         raise IndexError(f"{name}: index {wrong} is outside of 0 … {size - 1} ({letter}={size}).")
@@ -273,21 +291,29 @@ def as_lengths(name: str, argument: str, x: op.TensorLike, B: int, most: int) ->
             f"{name}: {argument} must be B={B} whole numbers, one a sequence, got {n.dtype} of "
             f"shape {errors.describe(n.shape)}."
         )
-    if B and (n.min() < 0 or n.max() > most):
-        wrong = n[(n < 0) | (n > most)][0]
-        raise ValueError(f"{name}: {argument}: {wrong} is outside of 0 … {most}.")
-    return n
+
+    def within(n: np.ndarray) -> np.ndarray:
+        if B and (n.min() < 0 or n.max() > most):
+            wrong = n[(n < 0) | (n > most)][0]
+            raise ValueError(f"{name}: {argument}: {wrong} is outside of 0 … {most}.")
+        return n
+
+    return redone(within, n)  # type: ignore[no-any-return]
 
 
 def refuse_logits(name: str, log_probs: Tensor) -> None:
     """Logarithms of probabilities are at most 0: what is above (by more than was rounded) is not
     one.
     """
-    if (log_probs._data > 1e-3).any():
-        raise ValueError(
-            f"{name}: log_probs above 0 are no logarithms of probabilities. "
-            "Pass logits through log_softmax first."
-        )
+
+    def refuse(log_probs: np.ndarray) -> None:
+        if (log_probs > 1e-3).any():
+            raise ValueError(
+                f"{name}: log_probs above 0 are no logarithms of probabilities. "
+                "Pass logits through log_softmax first."
+            )
+
+    redone(refuse, log_probs._data)
 
 
 def _float(name: str, argument: str, x: Tensor) -> None:
@@ -328,30 +354,47 @@ def _classes(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The classes, flat, with 0 for the ignored ones, and which are kept (`None`: all)."""
     *batch, V = scores.shape
-    classes = targets._data if isinstance(targets, Tensor) else np.array(targets)
+    classes = targets._data if isinstance(targets, Tensor) else np.asarray(targets)
     if classes.shape != tuple(batch):
         raise errors.ShapeError(
             f"{name}: {argument} {errors.describe(scores.shape)} need targets of shape "
             f"{errors.describe(batch)}, got {errors.describe(classes.shape)}: "
             "one class a row, without the last axis V."
         )
-    classes = classes.reshape(-1)
-    if classes.dtype == np.int64 and not 0 <= ignore_index < V and _all_within(classes, V):
-        return classes.copy(), None  # the usual case
-    keep = classes != ignore_index
-    whole = bool(keep.all())
-    known = as_indices(classes if whole else np.where(keep, classes, 0), V, name, "V")
-    return known.astype(np.int64), None if whole else keep
+    if classes.dtype.kind not in "iu":
+        as_indices(classes, V, name, "V")  # which says so
+    some_ignored = (classes == ignore_index).any()  # a mask costs time: only where there is one
+
+    def known(classes: np.ndarray) -> np.ndarray:  # a copy: the caller may write into the targets
+        found = classes.reshape(-1).astype(np.int64)
+        if not 0 <= ignore_index < V and _all_within(found, V):
+            return found  # the usual case
+        if some_ignored:
+            found[found == ignore_index] = 0
+        elif (found == ignore_index).any():
+            raise IndexError(f"{name}: some targets are {ignore_index}, to be ignored.")
+        return _checked(found, V, name, "V")
+
+    def kept(classes: np.ndarray) -> np.ndarray:
+        return classes.reshape(-1) != ignore_index
+
+    return redone(known, classes), redone(kept, classes) if some_ignored else None
+
+
+def _picked(w: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    return w[classes]
 
 
 def _kept(
     loss: Tensor, keep: np.ndarray | None, w: np.ndarray | None, classes: np.ndarray
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, np.ndarray]:
     """The losses with 0 for those that are ignored, and what the others weigh together."""
+    dtype = loss.dtype
+    weights = np.ones(len(classes)) if w is None else redone(_picked, w, classes)
     if keep is None:
-        return loss, len(classes) if w is None else float(w[classes].sum())
-    weights = np.ones(len(classes)) if w is None else w[classes]
-    return ops.where(keep, loss, 0.0), float(weights[keep].sum())
+        return loss, redone(lambda weights: np.asarray(weights.sum(), dtype), weights)
+    total = redone(lambda weights, keep: np.asarray(weights[keep].sum(), dtype), weights, keep)
+    return ops.where(keep, loss, 0.0), total
 
 
 def _probabilities(logits: Tensor, targets: op.TensorLike) -> Tensor:
@@ -362,14 +405,17 @@ def _probabilities(logits: Tensor, targets: op.TensorLike) -> Tensor:
             f"logits {errors.describe(logits.shape)}. Give one for every class, or classes as "
             "whole numbers."
         )
-    p = targets._data
+    redone(_refuse_improbable, targets._data)
+    return targets
+
+
+def _refuse_improbable(p: np.ndarray) -> None:
     # 0.001: room for what was rounded, or moved a little by finite differences
     if not ((p >= -1e-3).all() and (np.abs(p.sum(-1) - 1) <= 1e-3).all()):
         raise ValueError(
             "cross_entropy: float targets must be probabilities: at least 0, and 1 in sum over the "
             "last axis. For classes pass whole numbers."
         )
-    return targets
 
 
 def _twin(name: str, argument: str, x: Tensor, y: op.TensorLike) -> Tensor:

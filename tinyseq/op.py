@@ -161,7 +161,12 @@ def primitive(
 
 def as_tensor(x: TensorLike, dtype: np.dtype[Any] | None = None) -> Tensor:
     """``x`` itself when it is a Tensor, else a constant from a copy of it."""
-    return x if isinstance(x, Tensor) else Tensor(x, dtype)
+    if isinstance(x, Tensor):
+        return x
+    if recording.take is not None and recording.take.knows(x):  # by its identity: no copy of it
+        known = Tensor.wrap(x)  # type: ignore[arg-type]
+        return known if dtype in (None, known.dtype) else REGISTRY["astype"](known, dtype=dtype)
+    return Tensor(x, dtype)
 
 
 def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:

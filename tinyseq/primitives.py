@@ -378,13 +378,19 @@ def matmul(a: np.ndarray, b: np.ndarray) -> Any:
 
 
 def _matrix_product(a: np.ndarray, b: np.ndarray) -> Any:
-    kernels = awake.kernels
-    if kernels is not None and a.ndim == b.ndim == 2 and a.dtype == b.dtype in FLOATS:
-        (M, K), (k, N) = a.shape, b.shape
-        # Below, a BLAS is as fast; above, it would start threads of its own beside the kernels'
-        if k == K and M * K * N > 200_000:
-            return kernels.gemm.product(a, b)
+    if a.ndim == b.ndim == 2 and worth_a_kernel(a, b):
+        return awake.kernels.gemm.product(a, b)
     return np.matmul(a, b)
+
+
+def worth_a_kernel(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two matrices are multiplied by the kernels. Below, a BLAS is as fast; above, it would
+    start threads of its own beside theirs.
+    """
+    if awake.kernels is None or not a.dtype == b.dtype in FLOATS:
+        return False
+    (M, K), (k, N) = a.shape, b.shape
+    return k == K and M * K * N > 200_000
 
 
 # -- shapes and places --------------------------------------------------------------------------
@@ -479,11 +485,12 @@ def scatter_add(*xs: np.ndarray, indices: list[Any], shape: tuple[int, ...]) -> 
     """
     out = np.zeros(shape, xs[0].dtype)
     for x, index in zip(xs, indices, strict=True):
-        _add_at(out, index, x)
+        add_at(out, index, x)
     return out
 
 
-def _add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
+def add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
+    """out[index] += x, also where the index names a place twice."""
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     if builtins.all(a.dtype == bool for a in arrays):  # slices, numbers, masks: no place twice
@@ -566,7 +573,8 @@ def min(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
 def _logsumexp_vjp(
     g: Tensor, y: Tensor, x: Tensor, axis: tuple[int, ...], keepdims: bool
 ) -> tuple[Tensor]:
-    if (y._data == math.inf).any():  # ∞ − ∞ would be NaN: the +∞ count alike, all others nothing
+    # ∞ − ∞ would be NaN: the +∞ count alike, all others nothing
+    if recording.take is not None or (y._data == math.inf).any():
         infinite = _spread(y == math.inf, x, axis, keepdims)
         x = where(infinite, where(x == math.inf, 0.0, -math.inf), x)
         y = logsumexp(x, axis=axis, keepdims=keepdims)

@@ -304,6 +304,8 @@ class Tensor:
     # -- NumPy's side ---------------------------------------------------------------------------
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if graph.recording.take is not None:
+            readable("Turning it into an ndarray")
         if self.requires_grad:
             raise GraphError(
                 "turning a tensor that requires a gradient into an ndarray would cut it "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -85,10 +85,22 @@ def scan(
     given = [*_arrays(noise), *([] if running is None else [running])]
     arrays |= {v: np.asarray(a, order="C") for v, a in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
-    call = _Call(run, cell, list(values), running, noise, len(state))
-    flat = _scan(*inputs, call=call)
+    order = [*values, *program.noise]
+    call = _Call(run, cell, order, running, noise, len(state))
+    flat = _scan(*inputs, *map(Tensor.wrap, given), call=call)
     y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.memory.outputs)
     return y, tuple(after)
+
+
+class Still(NamedTuple):
+    """One use of a compiled program, in a training step that will be done again."""
+
+    compiled: Compiled
+    order: tuple[Value, ...]  # of its inputs
+    steps: int
+    batch: int
+    reverse: int
+    parts: int
 
 
 class _Call:
@@ -107,6 +119,10 @@ class _Call:
         self.running, self.noise, self.states = running, noise, states
         self.steps = run.memory.outputs[0][2][0]
         self.path = recording.scope
+
+    def still(self) -> Still:
+        m = self.run.memory
+        return Still(self.run.compiled, tuple(self.order), m.T, m.B, m.reverse, m.parts)
 
     def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The same y and last state, step by step."""
@@ -164,7 +180,10 @@ def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tenso
         found = iter(grad(again, wanted, g, create_graph=recording.enabled))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
     gradients = call.run.backward(g._data)
-    return tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
+    found = tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
+    if recording.take is not None:
+        recording.take.backward(g, y, call.still(), found)
+    return found
 
 
 @primitive(_scan_vjp, reads="xy")
@@ -199,6 +218,14 @@ def _joined_vjp(
 def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
     """Several parts added into a flat array of zeros: the adjoint of `_piece`."""
     out = pool.take((size,), xs[0].dtype)
+    joined_into(out, xs, places)
+    return out
+
+
+def joined_into(
+    out: np.ndarray, xs: Sequence[np.ndarray], places: Sequence[tuple[int, int]]
+) -> None:
+    """Each part added at its place to zeros."""
     order = sorted(range(len(xs)), key=lambda i: places[i])
     filled = 0
     for i in order:
@@ -211,7 +238,6 @@ def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
         out[both:b] = part[both - a :]
         filled = max(filled, b)
     out[filled:] = 0
-    return out
 
 
 # -- for those who read recordings -----------------------------------------------------------------

@@ -121,13 +121,14 @@ def _run(
     forward: int | None = None  # how long the tape was when the step had ended
 
     def note(op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], output: Tensor) -> None:
-        line = _line(sys._getframe(1)) if forward is None else "in its gradient"
+        line = line_of(sys._getframe(1)) if forward is None else "in its gradient"
         tape.append(_Entry(op, inputs, attrs, output, line))
 
     hooks = {t: t.hooks for t in named.values() if t.hooks}
     with np.errstate(all="ignore"), graph.recorded(True), graph.within(()):
         anomaly, recording.anomaly = recording.anomaly, False
-        recording.tape = note
+        outer = recording.tape, recording.take
+        recording.tape, recording.take = note, None
         try:
             for t in hooks:  # they are for the gradient of the sequence, not for this rehearsal
                 t.hooks = None
@@ -160,7 +161,7 @@ def _run(
             wanted = [t for t in wanted if identity(t) in used]
             gradients = list(grad(outs, wanted, given_seeds, create_graph=True)) if wanted else []
         finally:
-            recording.tape = None
+            recording.tape, recording.take = outer
             recording.anomaly = anomaly
             for t, was in hooks.items():
                 t.hooks = was
@@ -184,7 +185,7 @@ def _is_equation(frame: FrameType) -> bool:
     return _ENGINE not in path.parents or (_CELLS in path.parents and path != _LAYERS)
 
 
-def _line(frame: FrameType | None) -> str:
+def line_of(frame: FrameType | None) -> str:
     """The innermost line that is somebody's equation."""
     while frame is not None and not _is_equation(frame):
         frame = frame.f_back

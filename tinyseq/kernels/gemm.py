@@ -556,16 +556,20 @@ def _outer_part(team, part, a, g, out, packed, tiles, depth):  # type: ignore[no
     end(team, part)
 
 
-def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a b for a (M, K) and b (K, N), float32 or float64 alike, of any strides, on all threads."""
+def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """a b for a (M, K) and b (K, N), float32 or float64 alike, of any strides, on all threads;
+    into ``out``, if it is given.
+    """
     ready(a.dtype)
     (M, K), N = a.shape, b.shape[1]
     if M == 0 or N == 0 or K == 0:
-        return np.zeros((M, N), a.dtype)
+        out = np.empty((M, N), a.dtype) if out is None else out
+        out[...] = 0
+        return out
     threads = get_num_threads() if 2.0 * M * K * N > _WORTH_SHARING else 1
     if K > M and K > N and a.strides[0] < a.strides[1]:  # a sum over many rows
-        return _sum_over_rows(a.T, b, min(threads, K))
-    out = np.empty((M, N), a.dtype)
+        return _sum_over_rows(a.T, b, min(threads, K), out)
+    out = np.empty((M, N), a.dtype) if out is None else out
     count, _, columns = panels_shape(K, N, a.dtype)
     whole = slice(None)
     if M >= N:
@@ -587,7 +591,9 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def _sum_over_rows(a: np.ndarray, g: np.ndarray, threads: int) -> np.ndarray:
+def _sum_over_rows(
+    a: np.ndarray, g: np.ndarray, threads: int, out: np.ndarray | None
+) -> np.ndarray:
     """aᵀ g for tall a (K, M) and g (K, N): each thread takes some of the rows."""
     (K, M), N = a.shape, g.shape[1]
     columns = width(a.dtype)
@@ -607,7 +613,11 @@ def _sum_over_rows(a: np.ndarray, g: np.ndarray, threads: int) -> np.ndarray:
     )
     for other in sums[1:]:
         sums[0] += other
-    return sums[0].T if turned else sums[0]
+    whole = sums[0].T if turned else sums[0]
+    if out is None:
+        return whole
+    out[...] = whole
+    return out
 
 
 def _cuts(n: int, parts: int) -> list[slice]:

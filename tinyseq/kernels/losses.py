@@ -92,9 +92,11 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return out
 
 
-def softmax_loss_slope(g: np.ndarray, x: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def softmax_loss_slope(
+    g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
     """g · (softmax x − one_hot class): g (N), all C-contiguous and of one dtype; result (N, V)."""
-    out = np.empty(x.shape, x.dtype)
+    out = np.empty(x.shape, x.dtype) if out is None else out
     if x.size < _MANY:
         _slopes(g, x, classes, out)
     else:

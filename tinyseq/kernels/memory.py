@@ -21,9 +21,14 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     return over(raw(shape, dtype), shape, dtype)
 
 
+def bytes_for(shape: Sequence[int], dtype: Any) -> int:
+    """How many bytes are enough for such an array, wherever they begin."""
+    return math.prod(shape) * np.dtype(dtype).itemsize + _LINE
+
+
 def raw(shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """Bytes enough for such an array, wherever they begin."""
-    return np.empty(math.prod(shape) * np.dtype(dtype).itemsize + _LINE, np.uint8)
+    """As many bytes as that."""
+    return np.empty(bytes_for(shape, dtype), np.uint8)
 
 
 def over(raw: np.ndarray, shape: Sequence[int], dtype: Any) -> np.ndarray:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tinyseq.nn.beam import Hypothesis
     from tinyseq.nn.reservoir import EchoCell, EchoState
     from tinyseq.nn.seq2seq import Bridge, EncoderDecoder
+    from tinyseq.nn.training_step import TrainingStep
 
 # What few programs need is imported when it is first asked for: `import tinyseq` stays quick.
 _LATER = {
@@ -39,6 +40,7 @@ _LATER = {
     "Hypothesis": "beam",
     "EchoCell": "reservoir",
     "EchoState": "reservoir",
+    "TrainingStep": "training_step",
 }
 
 
@@ -80,6 +82,7 @@ __all__ = [
     "Recurrent",
     "Reversed",
     "Stacked",
+    "TrainingStep",
     "VariationalDropout",
     "Wrapper",
     "Zoneout",

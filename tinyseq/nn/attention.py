@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, functional, op, ops
+from tinyseq import errors, functional, graph, op, ops
 from tinyseq.nn import init
 from tinyseq.nn.layers import Linear, _size
 from tinyseq.nn.module import Module, Parameter
@@ -86,14 +86,19 @@ class Attention(Module):
             )
 
     def _mask(self, mask: npt.ArrayLike, memory: Tensor) -> np.ndarray:
-        on = np.array(mask)
-        if on.dtype != bool or on.shape != memory.shape[:2] or not on.any(axis=0).all():
-            raise errors.ShapeError(
-                f"{errors.located(type(self).__name__)}: the mask must be booleans (S, B) = "
-                f"{errors.describe(memory.shape[:2])}, true at one place of each sequence at "
-                f"least; got {on.dtype} of shape {errors.describe(on.shape)}."
-            )
-        return on
+        shape, where = memory.shape[:2], errors.located(type(self).__name__)
+
+        def checked(on: np.ndarray) -> np.ndarray:
+            if on.dtype != bool or on.shape != shape or not on.any(axis=0).all():
+                raise errors.ShapeError(
+                    f"{where}: the mask must be booleans (S, B) = {errors.describe(shape)}, true "
+                    f"at one place of each sequence at least; got {on.dtype} of shape "
+                    f"{errors.describe(on.shape)}."
+                )
+            return on.copy()
+
+        on = mask._data if isinstance(mask, Tensor) else np.asarray(mask)
+        return graph.redone(checked, on)  # type: ignore[no-any-return]
 
     def _describe(self) -> str:
         return f"{self.query_size}, {self.memory_size}"

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyseq import errors, op, ops
 from tinyseq.functional import as_indices
+from tinyseq.graph import redone
 from tinyseq.nn import init
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.random import generator
@@ -111,8 +112,11 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
+        return x * Tensor.wrap(redone(self._mask, x._data, draws=True))
+
+    def _mask(self, x: np.ndarray) -> np.ndarray:
         keep = generator(self.rng).random(x.shape, dtype=np.float32) >= self.p
-        return x * Tensor.wrap(keep.astype(x.dtype) / x.dtype.type(1 - self.p))
+        return np.asarray(keep.astype(x.dtype) / x.dtype.type(1 - self.p))
 
     def _describe(self) -> str:
         return f"p={self.p}"

@@ -14,6 +14,9 @@ from tinyseq import errors, graph
 from tinyseq.tensor import FLOATS, Tensor
 
 
+changes = [0]  # of attributes of any module, so far: whoever relies on them looks here first
+
+
 class Parameter(Tensor):
     """A leaf Tensor that requires a gradient and that a `Module` counts among its parameters."""
 
@@ -28,6 +31,8 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def scoped_call(self: Module, *args: Any, **kwargs: Any) -> Any:
+        if graph.recording.take is not None:
+            graph.recording.take.modules[id(self)] = self
         with graph.scope(self._scope_name or type(self).__name__):
             return call(self, *args, **kwargs)
 
@@ -69,6 +74,8 @@ class Module:
             elif isinstance(part, Tensor) and part.name is None:
                 part.name = path
         super().__setattr__(name, value)
+        if not name.startswith("_"):
+            changes[0] += 1
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(

@@ -124,7 +124,7 @@ def unroll(
             if running is None:
                 state, outputs[t] = new, new[0]
             else:
-                on = Tensor.wrap(running[t])
+                on = Tensor.wrap(noise_at(running, t))
                 state = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
                 outputs[t] = ops.where(on, new[0], 0.0)
     return ops.stack(outputs), state
@@ -144,7 +144,17 @@ def noise_at(noise: Any, t: int) -> Any:
     """Row t of what a cell drew for a whole sequence: arrays (T, …), in nested tuples, or None."""
     if noise is None:
         return None
-    return tuple(noise_at(part, t) for part in noise) if isinstance(noise, tuple) else noise[t]
+    if isinstance(noise, tuple):
+        return tuple(noise_at(part, t) for part in noise)
+    return graph.redone(lambda noise: noise[t], noise)
+
+
+def _as_arrays(noise: Any) -> Any:
+    if isinstance(noise, tuple):
+        return tuple(map(_as_arrays, noise))
+    if noise is None or isinstance(noise, np.ndarray):
+        return noise
+    return noise._data if isinstance(noise, Tensor) else np.asarray(noise)
 
 
 def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
@@ -207,7 +217,7 @@ class Recurrent(Module):
         if state is None:
             state = self.initial_state(x.shape[1], x.dtype)
         running = _running(lengths, x)
-        noise = self.cell.noise(x, state) if hasattr(self.cell, "noise") else None
+        noise = self._noise(x, state) if hasattr(self.cell, "noise") else None
         reason: errors.CompileError | None = None
         if self._compiles(x):
             from tinyseq.compiler.scan import scan
@@ -224,6 +234,14 @@ class Recurrent(Module):
         if reason is not None:
             errors.warn_unrolled(reason)
         return out
+
+    def _noise(self, x: Tensor, state: State) -> Any:
+        def drawn(*arrays: np.ndarray) -> Any:
+            again, *states = map(Tensor.wrap, arrays)
+            noise = self.cell.noise(again, tuple(states))  # type: ignore[attr-defined]
+            return _as_arrays(noise)
+
+        return graph.redone(drawn, x._data, *(s._data for s in state), draws=True)
 
     def program(self, dtype: npt.DTypeLike | None = None) -> Program:
         """The equations of one step and of its gradient, as the recording of the cell has them.
@@ -261,11 +279,13 @@ class Recurrent(Module):
     def _is_worth_it(self, x: Tensor) -> bool:
         """Whether there was enough work for compiling to pay."""
         self._steps += x.shape[0] * x.shape[1]
-        if self.mode == "unroll" or graph.recording.tape is not None:
+        take = graph.recording.take
+        if self.mode == "unroll" or (graph.recording.tape is not None and take is None):
             return False
         if graph.recording.anomaly:  # which names the step and the op
             return False
-        if self.mode is None and (self._steps < COMPILED_FROM or x.shape[0] == 1):
+        few = self._steps < COMPILED_FROM and take is None  # a training step will come again
+        if self.mode is None and (few or x.shape[0] == 1):
             return False  # a single step has no loop to gain from
         awake.wake()
         return self.mode == "compiled" or awake.kernels is not None
@@ -405,17 +425,23 @@ def _running(lengths: npt.ArrayLike | None, x: Tensor) -> np.ndarray | None:
     """(T, B, 1): does sequence b have a step t? `None` when all have all."""
     if lengths is None:
         return None
-    n = np.array(lengths._data if isinstance(lengths, Tensor) else lengths)
+    n = lengths._data if isinstance(lengths, Tensor) else np.asarray(lengths)
     T, B = x.shape[:2]
     if n.shape != (B,) or n.dtype.kind not in "iu":
         raise errors.ShapeError(
             f"lengths must be B={B} whole numbers, one a sequence, got {n.dtype} of shape "
             f"{errors.describe(n.shape)}."
         )
-    if B and (n.min() < 1 or n.max() > T):
-        wrong = n[(n < 1) | (n > T)][0]
-        raise ValueError(f"lengths: {wrong} is outside of 1 … {T}, the steps that x has (T={T}).")
-    return (np.arange(T)[:, None] < n)[:, :, None]
+
+    def running(n: np.ndarray) -> np.ndarray:
+        if B and (n.min() < 1 or n.max() > T):
+            wrong = n[(n < 1) | (n > T)][0]
+            raise ValueError(
+                f"lengths: {wrong} is outside of 1 … {T}, the steps that x has (T={T})."
+            )
+        return (np.arange(T)[:, None] < n)[:, :, None]
+
+    return graph.redone(running, n)  # type: ignore[no-any-return]
 
 
 def _parts(state: Sequence[Any], n: int, name: str, what: str) -> Sequence[Any]:
@@ -477,9 +503,13 @@ def _turned(lengths: npt.ArrayLike | None, x: Tensor) -> Any:
     if running is None:
         return slice(None, None, -1)
     T, B = x.shape[:2]
-    n = running[:, :, 0].sum(axis=0)
-    t = np.arange(T)[:, None]
-    return np.where(t < n, n - 1 - t, t), np.arange(B)[None, :]
+
+    def turned(running: np.ndarray) -> np.ndarray:
+        n = running[:, :, 0].sum(axis=0)
+        t = np.arange(T)[:, None]
+        return np.where(t < n, n - 1 - t, t)
+
+    return graph.redone(turned, running), np.arange(B)[None, :]
 
 
 def _layers(

@@ -207,7 +207,8 @@ class EncoderDecoder(Module):
             )
         first = np.full((1, B), self.bos)
         if teacher_forcing == 1 and not self._before:  # nothing waits for an output: all at once
-            return self._decode(np.concatenate([first, target[:-1]]), state, read)[:2]
+            shifted = graph.redone(lambda target: np.concatenate([first, target[:-1]]), target)
+            return self._decode(shifted, state, read)[:2]
         told = np.full((T, B), teacher_forcing == 1)
         if 0 < teacher_forcing < 1:
             told = generator(rng).random((T, B)) < teacher_forcing
@@ -219,7 +220,11 @@ class EncoderDecoder(Module):
                 y, alpha, state = self._decode(symbols, state, read)
             logits.append(y)
             weights.append(alpha)
-            symbols = np.where(told[t], target[t], y._data.argmax(axis=-1))
+            if told[t].all():
+                symbols = graph.redone(lambda target, t=t: target[t : t + 1], target)
+            else:
+                errors.readable("Feeding back its own outputs")
+                symbols = np.where(told[t], target[t], y._data.argmax(axis=-1))
         return ops.concat(logits), None if self.attention is None else ops.concat(weights)
 
     # -- the two halves -------------------------------------------------------------------------
@@ -235,7 +240,9 @@ class EncoderDecoder(Module):
         memory, state = self.encoder(self.dropout(x), None, source_lengths)
         keys = None if self.attention is None else getattr(self.attention, "keys", _none)(memory)
         running = _running(source_lengths, memory)
-        mask = None if running is None else running[:, :, 0]
+        mask = None
+        if running is not None:
+            mask = graph.redone(lambda running: running[:, :, 0], running)
         if self.bridge is not None:
             state = self.bridge(state)
         return state, Source(memory, keys, mask)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import functional, nn, ops
+from tinyseq.graph import redone
 from tinyseq.losses import IGNORED
 from tinyseq.tensor import Tensor
 from tinyseq.text.batches import padded
@@ -91,8 +92,9 @@ class LanguageModel(nn.Module):
         if not start.any():
             vectors: Tensor = self.embedding(symbols)
             return vectors
-        vectors = self.embedding(np.where(start, 0, symbols))
-        return ops.where(start[..., None], 0.0, vectors)
+        known = redone(lambda symbols: np.where(symbols == START, 0, symbols), symbols)
+        start = redone(lambda symbols: (symbols == START)[..., None], symbols)
+        return ops.where(start, 0.0, self.embedding(known))
 
     def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
         """The state before any symbol, for B parallel texts: zeros."""

@@ -1,0 +1,325 @@
+"""A `Take` done again: the same calls on arrays that stay where they are.
+
+Nothing is recorded, looked up or allocated any more. Every array of the step has a place from the
+start; what is only another view of one costs nothing, and places are given to later arrays as soon
+as nobody reads them, so that there are no more of them than the step needs at once. What is left of
+a training step is its arithmetic: a list of NumPy's and the kernels' functions with their arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinyseq import awake
+from tinyseq.compiler.bound import Bound, Calls
+from tinyseq.compiler.buffers import pool
+from tinyseq.compiler.scan import joined_into
+from tinyseq.compiler.take import Call, Reference, Take, flat_arrays
+from tinyseq.kernels.memory import bytes_for, over
+from tinyseq.op import Op
+from tinyseq.primitives import add_at, worth_a_kernel
+from tinyseq.tensor import Tensor
+
+_UFUNCS = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide,
+    "neg": np.negative, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "tanh": np.tanh,
+    "abs": np.abs, "maximum": np.maximum, "minimum": np.minimum, "less": np.less,
+    "less_equal": np.less_equal, "greater": np.greater, "greater_equal": np.greater_equal,
+    "equal": np.equal, "not_equal": np.not_equal,
+}  # fmt: skip
+_ALWAYS = math.inf
+
+
+class Playback:
+    """The calls of a take, and the arrays they work in.
+
+    ``ends``: the numbers of the values that are wanted at the end; `results` are their arrays, one
+    each, in rows, which no other one shares. Making it does the step once, on ``given``.
+    """
+
+    def __init__(self, take: Take, ends: Sequence[int], given: Sequence[np.ndarray]) -> None:
+        self._take = take
+        self._arrays: list[np.ndarray | None] = [v.array for v in take.values]
+        self._last = _last_uses(take, ends)
+        self._memory = _Memory()
+        self._bound: dict[int, Bound] = {}  # by the number of what a compiled layer gives
+        self.calls: Calls = []
+        self.arguments = [np.array(a) for a in given]
+        for n, argument in enumerate(self.arguments):
+            self._arrays[n] = argument
+        with np.errstate(all="ignore"):
+            for i, call in enumerate(take.calls):
+                steps = list(self._steps(i, call))
+                self._memory.at(i)
+                self.calls += steps
+        self.results = self._ends(ends)
+        del self._take, self._arrays, self._last
+
+    def __call__(self, given: Sequence[np.ndarray]) -> None:
+        """The step on other arguments, of the same shapes: its `results` are new."""
+        for argument, array in zip(self.arguments, given, strict=True):
+            np.copyto(argument, array, casting="same_kind")
+        for call in self.calls:
+            call()
+
+    def _ends(self, ends: Sequence[int]) -> list[np.ndarray]:
+        out: list[np.ndarray] = []
+        own = [*self.arguments, *(v.array for v in self._take.values if v.array is not None)]
+        for n in ends:
+            array = self._array(n)
+            shared = any(np.may_share_memory(array, a) for a in [*out, *own])
+            if shared or not array.flags.carray:
+                plain = np.empty(array.shape, array.dtype)
+                self.calls.append(partial(np.copyto, plain, array))
+                self.calls[-1]()
+                array = plain
+            out.append(array)
+        return out
+
+    # -- a call ---------------------------------------------------------------------------------
+
+    def _steps(self, i: int, call: Call) -> Iterator[Callable[[], Any]]:
+        """What does a call again; each has been done when the next one is asked for."""
+        arrays = [self._array(n) for n in call.inputs]
+        attrs = {name: self._filled(value) for name, value in call.attrs.items()}
+        made: list[Any]
+        if call.op == "backward":
+            steps, made = self._backward(call)
+        elif not isinstance(call.op, Op):
+            steps, made = self._function(i, call, arrays)
+        elif "call" in call.attrs:  # a compiled layer
+            still = attrs["call"]
+            sizes = (still.steps, still.batch, still.reverse, still.parts)
+            values = dict(zip(still.order, arrays, strict=True))
+            bound = Bound(still.compiled, values, sizes, self._memory.scratch)
+            self._memory.free_scratch()
+            self._bound[call.outputs[0]] = bound
+            steps, made = bound.forward, [bound.flat]
+        else:
+            step, result = self._op(i, call, arrays, attrs)
+            steps, made = [] if step is None else [step], [result]
+        for step in steps:
+            step()
+            yield step
+        for n, array in zip(call.outputs, made, strict=True):
+            if n >= 0:
+                self._arrays[n] = array
+                self._memory.extend(array, self._last[n])
+
+    def _op(
+        self, i: int, call: Call, arrays: list[np.ndarray], attrs: dict[str, Any]
+    ) -> tuple[Callable[[], Any] | None, np.ndarray]:
+        op, value = call.op, self._take.values[call.outputs[0]]
+        assert isinstance(op, Op)
+        natural = np.asarray(op.forward(*arrays, **attrs))
+        if any(np.may_share_memory(natural, a) for a in arrays):
+            return None, natural  # a view: it is always up to date
+        out = self._memory.place(value.shape, value.dtype, self._last[call.outputs[0]])
+        if natural.dtype == value.dtype:
+            step = _into(op, arrays, attrs, out)
+            return step or (lambda: np.copyto(out, op.forward(*arrays, **attrs))), out
+        tensors = [Tensor.wrap(a) for a in arrays]  # whole numbers went in: an op makes floats
+        return lambda: np.copyto(out, op(*tensors, **attrs)._data), out
+
+    def _function(
+        self, i: int, call: Call, arrays: list[np.ndarray]
+    ) -> tuple[Calls, list[np.ndarray]]:
+        function = call.op
+        assert callable(function)
+        first = call.drawn if call.drawn is not None else list(flat_arrays(function(*arrays)))
+        outs: list[np.ndarray] = []
+        into: list[tuple[int, np.ndarray]] = []
+        for k, (array, n) in enumerate(zip(first, call.outputs, strict=True)):
+            if any(np.may_share_memory(array, a) for a in arrays):
+                outs.append(array)
+            else:
+                outs.append(self._memory.place(array.shape, array.dtype, self._last[n]))
+                np.copyto(outs[-1], array)
+                into.append((k, outs[-1]))
+
+        def again() -> None:
+            made = list(flat_arrays(function(*arrays)))
+            for k, out in into:
+                if made[k].shape != out.shape:
+                    raise ValueError("other sizes than the last time")
+                np.copyto(out, made[k])
+
+        if call.drawn is None:
+            return [again], outs
+        # What was drawn when the step was taken down is in place; from now on it is drawn anew
+        once = iter([True])
+        return [lambda: None if next(once, False) else again()], outs
+
+    def _backward(self, call: Call) -> tuple[Calls, list[np.ndarray | None]]:
+        g, y = call.inputs
+        bound = self._bound[y]
+        steps, gradients = bound.backward(self._array(g), self._memory.kept)
+        self._memory.free_scratch()
+        return steps, [
+            gradients[v] if n >= 0 else None
+            for v, n in zip(call.attrs["call"].order, call.outputs, strict=True)
+        ]
+
+    def _array(self, n: int) -> np.ndarray:
+        array = self._arrays[n]
+        assert array is not None, n
+        return array
+
+    def _filled(self, attribute: Any) -> Any:
+        """An argument of an op, with arrays in place of references."""
+        if isinstance(attribute, Reference):
+            return self._array(attribute.number)
+        if type(attribute) in (tuple, list):
+            return type(attribute)(map(self._filled, attribute))
+        return attribute
+
+
+class _Memory:
+    """Where the arrays of a step lie: a place is given again when its array was read for the last
+    time.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray]] = {}  # bytes, by how many they are
+        self._until: dict[int, tuple[float, np.ndarray]] = {}  # by the identity of the bytes
+        self._scratch: list[np.ndarray] = []
+
+    def place(self, shape: Sequence[int], dtype: Any, until: float) -> np.ndarray:
+        """Memory for an array that is read until that call."""
+        there = self._free.get(bytes_for(shape, dtype))
+        array = over(there.pop(), shape, dtype) if there else pool.take(shape, dtype)
+        assert isinstance(array.base, np.ndarray)
+        self._until[id(array.base)] = (until, array.base)
+        return array
+
+    def kept(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """Memory for an array that is read until `extend` says so."""
+        return self.place(shape, dtype, _ALWAYS)
+
+    def scratch(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """Memory for the call at hand alone."""
+        self._scratch.append(self.place(shape, dtype, _ALWAYS))
+        return self._scratch[-1]
+
+    def free_scratch(self) -> None:
+        for array in self._scratch:
+            self._let_go(id(array.base))
+        self._scratch.clear()
+
+    def extend(self, array: np.ndarray, until: float) -> None:
+        """The array, perhaps a view, is read until that call."""
+        key = id(array.base)
+        if key in self._until:
+            before, place = self._until[key]
+            self._until[key] = (until if before == _ALWAYS else max(before, until), place)
+
+    def at(self, i: int) -> None:
+        """Call i is done: what nobody reads any more is free."""
+        for key in [key for key, (until, _) in self._until.items() if until <= i]:
+            self._let_go(key)
+
+    def _let_go(self, key: int) -> None:
+        _, place = self._until.pop(key)
+        self._free.setdefault(place.nbytes, []).append(place)
+
+
+def _last_uses(take: Take, ends: Sequence[int]) -> list[float]:
+    """By which call each value is read for the last time."""
+    last: list[float] = [0] * len(take.values)
+    inputs: dict[int, tuple[int, ...]] = {}  # of the compiled layers, by what they give
+    for i, call in enumerate(take.calls):
+        read = [*call.inputs, *(n for value in call.attrs.values() for n in _references(value))]
+        if call.op == "backward":
+            read += inputs[call.inputs[1]]
+        elif "call" in call.attrs:
+            inputs[call.outputs[0]] = call.inputs
+        for n in (*read, *call.outputs):
+            if n >= 0:
+                last[n] = i
+    for n in ends:
+        last[n] = _ALWAYS
+    return last
+
+
+def _references(attribute: Any) -> Iterator[int]:
+    if isinstance(attribute, Reference):
+        yield attribute.number
+    elif type(attribute) in (tuple, list):
+        for part in attribute:
+            yield from _references(part)
+
+
+# -- an op that writes where it is told --------------------------------------------------------------
+
+
+def _into(
+    op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any], out: np.ndarray
+) -> Callable[[], Any] | None:
+    """What writes the result of an op into ``out``; `None` where nobody wrote that yet."""
+    name = op.name
+    if name in _UFUNCS:
+        return partial(_UFUNCS[name], *arrays, out=out)
+    if name == "matmul":
+        return _product_into(arrays[0], arrays[1], out)
+    if name == "sum":
+        return partial(np.add.reduce, arrays[0], out=out, **attrs)
+    if name == "sum_to":
+        return _sum_to_into(arrays[0], attrs["shape"], out)
+    if name == "concat":
+        return partial(np.concatenate, arrays, attrs["axis"], out=out)
+    if name == "astype":
+        return partial(np.copyto, out, arrays[0], casting="unsafe")
+    if name == "getitem" and attrs["index"].__class__ is np.ndarray and attrs["index"].dtype != bool:
+        return partial(np.take, arrays[0], attrs["index"], axis=0, out=out)
+    if name == "scatter_add":
+        return partial(_scatter_into, out, arrays, attrs["indices"])
+    if name == "joined":
+        return partial(joined_into, out, arrays, attrs["places"])
+    if name == "softmax_loss_slope":
+        return _slope_into(arrays[0], arrays[1], attrs["classes"], out)
+    return None
+
+
+def _product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Callable[[], Any] | None:
+    if a.ndim > 2 and b.ndim == 2:
+        rows = a.reshape(-1, a.shape[-1])
+        if not np.may_share_memory(rows, a):
+            return None
+        a, out = rows, out.reshape(-1, b.shape[1])
+    if a.ndim == b.ndim == 2 and worth_a_kernel(a, b):
+        return partial(awake.kernels.gemm.product, a, b, out)
+    return partial(np.matmul, a, b, out=out)
+
+
+def _sum_to_into(x: np.ndarray, shape: tuple[int, ...], out: np.ndarray) -> Callable[[], Any]:
+    lead = x.ndim - len(shape)
+    axes = [*range(lead)]
+    axes += [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
+    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    return partial(np.add.reduce, x, tuple(axes), out=out.reshape(kept), keepdims=True)
+
+
+def _scatter_into(out: np.ndarray, arrays: Sequence[np.ndarray], indices: Sequence[Any]) -> None:
+    out.fill(0)
+    for x, index in zip(arrays, indices, strict=True):
+        add_at(out, index, x)
+
+
+def _slope_into(
+    g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray
+) -> Callable[[], Any] | None:
+    if awake.kernels is None or not x.flags.c_contiguous or g.dtype != x.dtype or not x.size:
+        return None
+    weights = np.empty(len(classes), g.dtype)
+    rows, slopes = (a.reshape(len(classes), x.shape[-1]) for a in (x, out))
+
+    def slope() -> None:
+        weights[...] = g
+        awake.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
+
+    return slope

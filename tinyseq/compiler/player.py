@@ -1,0 +1,145 @@
+"""When a training step is taken down, when it is played back, and when it is so no longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyseq.backprop import of_leaves
+from tinyseq.compiler.fingerprint import fingerprint, unchanged, watched
+from tinyseq.compiler.playback import Playback
+from tinyseq.compiler.take import Take, compare, taking
+from tinyseq.errors import CompileError
+from tinyseq.kernels.threads import get_num_threads
+from tinyseq.nn.module import changes
+from tinyseq.tensor import Tensor
+
+#: How far the numbers of a playback may lie from those of the step as it is written, of the largest
+_NEAR = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-8}
+
+
+class Step(NamedTuple):
+    """What a step is made of: its function, which gives the loss and more Tensors in one flat list,
+    and the tensors whose gradients are wanted.
+    """
+
+    function: Callable[[Sequence[Tensor]], list[Tensor]]
+    source: Any  # the user's own function in it
+    params: Sequence[Tensor]
+
+
+class Done(NamedTuple):
+    """What a step made: its outputs, the loss first, and a gradient for each parameter, or `None`."""
+
+    outputs: list[np.ndarray]
+    gradients: list[np.ndarray | None]
+
+
+def written(step: Step, tensors: Sequence[Tensor], take: Take | None = None) -> Done:
+    """The step as it is written; what it makes are copies."""
+    outputs = step.function(tensors)
+    gradients = of_leaves(outputs[0], step.params)
+    if take is not None:
+        ends = [*outputs, *(g for g in gradients if g is not None)]
+        take.ends = [take.number(t._data) for t in ends]
+    return Done(
+        [t._data.copy() for t in outputs],
+        [None if g is None else g._data.copy() for g in gradients],
+    )
+
+
+class Player:
+    """A step for arguments of the same shapes: twice as it is written, then played back."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self._first: Take | None = None
+        self._playback: Playback | None = None
+        self._has: list[bool] = []  # which parameters have a gradient
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a recording."""
+        return self._playback is not None
+
+    def play(self, arrays: Sequence[np.ndarray]) -> Done:
+        """The step played back: its arrays are written over by the next call."""
+        assert self._playback is not None
+        self._playback(arrays)
+        return self._done(self._playback)
+
+    def record(self, arrays: Sequence[np.ndarray]) -> Done:
+        """The step as it is written, taken down; the second time, it is ready afterwards. Raises
+        `CompileError` when it cannot be played back.
+        """
+        tensors = [Tensor(a) for a in arrays]
+        with taking(tensors) as take:
+            done = written(self.step, tensors, take)
+        if self._first is None:
+            self._first = take
+            return done
+        compare(self._first, take)
+        self._first = None
+        given = [t._data for t in tensors]
+        del tensors
+        self._has = [g is not None for g in done.gradients]
+        self._note(take)
+        playback = Playback(take, take.ends, given)
+        _check(done, self._done(playback))
+        self._playback = playback
+        return done
+
+    def _done(self, playback: Playback) -> Done:
+        results = iter(playback.results)
+        n = len(playback.results) - sum(self._has)
+        outputs = [next(results) for _ in range(n)]
+        return Done(outputs, [next(results) if has else None for has in self._has])
+
+    # -- what a recording rests on ----------------------------------------------------------------
+
+    def _note(self, take: Take) -> None:
+        alive = ((v.tensor() if v.tensor else None, v.array) for v in take.values)
+        self._outside = [(t, a, t.requires_grad) for t, a in alive if t is not None]
+        self._around = watched(self.step.source)
+        self._modules = list(take.modules.values())
+        self._seen = self._look()
+        self._changes = changes[0]
+        self._threads = get_num_threads()
+
+    def _look(self) -> list[Any]:
+        parts = (part for m in self._modules for part in fingerprint(m))
+        return [part for part in parts if not part.name.startswith("_")]
+
+    def holds(self) -> bool:
+        """Whether what the recording rests on is as it was."""
+        for tensor, array, wanted in self._outside:
+            if tensor._data is not array or tensor.hooks or tensor.requires_grad is not wanted:
+                return False
+        if self._threads != get_num_threads() or not unchanged(self._around):
+            return False
+        if self._changes != changes[0]:  # of some module: perhaps it was changed back
+            if self._look() != self._seen:
+                return False
+            self._changes = changes[0]
+        return True
+
+
+def _check(written: Done, played: Done) -> None:
+    """Raise unless both are the same but for rounding: something was then read that is no argument,
+    behind the recording's back.
+    """
+    pairs = zip(
+        [*written.outputs, *written.gradients], [*played.outputs, *played.gradients], strict=True
+    )
+    for a, b in pairs:
+        if a is None or b is None or a.size == 0:
+            continue
+        near = _NEAR.get(a.dtype, 0.0)
+        bound = near * np.max(np.abs(a), initial=0, where=np.isfinite(a)) if near else 0.0
+        if not np.allclose(a, b, rtol=near, atol=bound, equal_nan=True):
+            raise CompileError(
+                "played back, the step gives other numbers than as it is written: it reads values "
+                "in a way that was not recorded."
+            )

@@ -1,0 +1,234 @@
+"""`TrainingStep`: forward, backward, clipping and update in one call, recorded and played back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinyseq import awake, errors, graph, optim
+from tinyseq.errors import CompileError
+from tinyseq.tensor import Tensor
+
+_MODES = (None, "compiled", "eager")
+_MOST = 8  # kinds of arguments whose recordings are kept; and recordings of one kind, in vain
+
+
+class TrainingStep:
+    """One step of training as one call: ``loss = step(*arguments)``.
+
+    It does what these lines do, and gives the loss, cut off from its recording::
+
+        value = loss(*arguments)
+        optimizer.zero_grad()
+        value.backward()
+        optim.clip_grad_norm(optimizer.params, max_norm)  # unless max_norm is None
+        optimizer.step()
+
+    The first two calls with arguments of new shapes run as they are written and are recorded: every
+    op that is called, forward and backward. From then on the recording is played back with the
+    numbers of each call: nothing is looked up, recorded or allocated any more. Where networks and
+    batches are so small that Python takes longer than the arithmetic, that is several times as fast.
+    Layers run compiled, as with ``mode="compiled"``, unless they say ``mode="unroll"``.
+
+    ``loss``: a function of Tensors that gives the loss, a Tensor of one element, or a tuple of the
+    loss and what else is wanted (nested tuples of Tensors: a state to carry on, say); ``step`` gives
+    the same. ``optimizer``: its parameters get gradients (one that the loss does not hang on is
+    left alone); its rates are looked up at each call, so schedules go on. ``max_norm``: for
+    `optim.clip_grad_norm`; ``norm`` is then the norm before clipping. ``mode``: ``None`` plays back
+    where that can be done and says once, with the reason, where it cannot; ``"compiled"`` raises
+    `CompileError` there; ``"eager"`` never plays back, for debugging.
+
+    Arguments are arrays, Tensors, nested tuples of them, and plain values (numbers, strings, `None`).
+    The function gets Tensors in place of arrays, cut off from what they were made by, so that a state
+    goes from one call into the next. A plain value is part of the recording: pass a number that
+    changes from call to call as an array. What the function reads from around it may change (the
+    step is then recorded anew), but not inside of lists and dictionaries; and what it does by the
+    way, such as printing, is done while it is recorded, not afterwards. As in a compiled cell,
+    control flow on the value of a Tensor is refused. Dropout and other noise of layers is drawn anew
+    each time.
+
+    Raises what the function, its backward pass, clipping and the optimiser raise, with parameters
+    and optimiser as they were; ``.grad`` is `None` after a step.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        optimizer: optim.Optimizer,
+        max_norm: float | None = None,
+        mode: str | None = None,
+    ) -> None:
+        if mode not in _MODES:
+            raise ValueError(f"mode={mode!r} is unknown. Use 'compiled', 'eager', or None.")
+        if not callable(loss):
+            raise TypeError(
+                f"TrainingStep: loss is a {type(loss).__name__}, not a function of the arguments. "
+                "Pass lambda x, y: mse_loss(model(x), y), say."
+            )
+        if not isinstance(optimizer, optim.Optimizer):
+            raise TypeError(
+                f"TrainingStep: optimizer is a {type(optimizer).__name__}. Pass one of tinyseq.optim."
+            )
+        self.loss, self.optimizer, self.max_norm, self.mode = loss, optimizer, max_norm, mode
+        self.norm: float | None = None
+        self._kinds: dict[Any, _Kind] = {}
+        self._told = 0  # kinds so far
+
+    def __call__(self, *arguments: Any) -> Any:
+        arrays: list[np.ndarray] = []
+        key = tuple([_key(a, arrays) for a in arguments])
+        kind = self._kinds.get(key) or self._new(key, arguments)
+        outputs, gradients = kind.run(arrays)
+        self._update(gradients)
+        return kind.result(outputs)
+
+    def _new(self, key: Any, arguments: tuple[Any, ...]) -> _Kind:
+        if len(self._kinds) >= _MOST:
+            del self._kinds[next(iter(self._kinds))]
+        self._told += 1
+        if self._told == 4 * _MOST:
+            errors.warn_unrolled(
+                CompileError(f"TrainingStep was called with {self._told} kinds of arguments."),
+                "Each is recorded by itself: keep shapes the same (the last batch of a pass, say), "
+                "and pass numbers that change as arrays.",
+            )
+        kind = self._kinds[key] = _Kind(self, arguments)
+        return kind
+
+    def _update(self, gradients: Sequence[np.ndarray | None]) -> None:
+        params = self.optimizer.params
+        for p, g in zip(params, gradients, strict=True):
+            p.grad = None if g is None else Tensor.wrap(g)
+        try:
+            if self.max_norm is not None:
+                self.norm = optim.clip_grad_norm(params, self.max_norm)
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad()
+
+    def __repr__(self) -> str:
+        name = getattr(self.loss, "__qualname__", type(self.loss).__name__)
+        return f"TrainingStep({name}, {type(self.optimizer).__name__}, mode={self.mode!r})"
+
+
+class _Kind:
+    """A step for arguments of one kind: shapes, dtypes and plain values."""
+
+    def __init__(self, step: TrainingStep, arguments: tuple[Any, ...]) -> None:
+        self.step = step
+        self.arguments = _emptied(arguments)
+        self.rest: Any = None  # the structure of what comes with the loss
+        self.player: Any = None
+        self.recordings = 0
+        self.reason: CompileError | None = None  # why it is not played back
+
+    def run(self, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+        player = self.player
+        if player is not None and player.ready and not graph.recording.anomaly:
+            try:
+                if player.holds():
+                    return player.play(arrays)  # type: ignore[no-any-return]
+            except Exception:  # as it is written, it says what is wrong, or does something else
+                pass
+            self.player = None
+        return self._written(arrays)
+
+    def _written(self, arrays: list[np.ndarray]) -> Any:
+        from tinyseq.compiler.player import Player, Step, written
+
+        step = Step(self._function, self.step.loss, self.step.optimizer.params)
+        if self.reason is None and self.step.mode != "eager" and not graph.recording.anomaly:
+            awake.wake()
+            if self.player is None:
+                self.player = Player(step)
+                self.recordings += 1
+            try:
+                if self.recordings > _MOST:
+                    raise CompileError("What the step reads from around it keeps changing.")
+                return self.player.record(arrays)
+            except CompileError as error:
+                self.player = None
+                if self.step.mode == "compiled":
+                    raise
+                self.reason = error
+                errors.warn_unrolled(error, "The training step runs as it is written.")
+        return written(step, [Tensor(a) for a in arrays])
+
+    def _function(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The loss and the Tensors that come with it."""
+        made = self.step.loss(*_filled(self.arguments, iter(tensors)))
+        loss, self.rest = (made[0], made[1:]) if isinstance(made, tuple) and made else (made, None)
+        flat = [loss, *_flat(self.rest)]
+        if wrong := [t for t in flat if not isinstance(t, Tensor)]:
+            raise TypeError(
+                "TrainingStep: the function gives the loss, a Tensor, or a tuple of the loss and "
+                f"nested tuples of Tensors; in what it gave is a {type(wrong[0]).__name__}."
+            )
+        self.rest = _emptied(self.rest)
+        return flat
+
+    def result(self, outputs: Sequence[np.ndarray]) -> Any:
+        loss, *rest = [Tensor.wrap(a.copy()) for a in outputs]
+        return loss if self.rest is None else (loss, *_filled(self.rest, iter(rest)))
+
+
+class _Place:
+    """Where an array goes."""
+
+
+def _key(argument: Any, arrays: list[np.ndarray]) -> Any:
+    """What tells kinds of an argument apart; its arrays are appended."""
+    if isinstance(argument, np.ndarray):
+        arrays.append(argument)
+        return argument.shape, argument.dtype
+    if isinstance(argument, Tensor):
+        arrays.append(argument._data)
+        return argument._data.shape, argument._data.dtype
+    if isinstance(argument, tuple | list):
+        if isinstance(argument, list) and argument and _numbers(argument):
+            return _key(Tensor(argument), arrays)
+        return tuple, *(_key(part, arrays) for part in argument)
+    if isinstance(argument, np.generic):
+        return _key(np.asarray(argument), arrays)
+    try:
+        hash(argument)
+    except TypeError:
+        raise TypeError(
+            f"TrainingStep: an argument is a {type(argument).__name__}. Pass arrays, Tensors, nested "
+            "tuples of them, and plain values; what stays the same is read from around the function."
+        ) from None
+    return type(argument), argument
+
+
+def _numbers(values: list[Any]) -> bool:
+    return all(
+        _numbers(v) if isinstance(v, list) else isinstance(v, int | float | np.generic)
+        for v in values
+    )
+
+
+def _emptied(value: Any) -> Any:
+    """The same nested tuples, with places for arrays."""
+    if isinstance(value, np.ndarray | Tensor | np.generic):
+        return _Place
+    if isinstance(value, list) and value and _numbers(value):
+        return _Place
+    return tuple(map(_emptied, value)) if isinstance(value, tuple | list) else value
+
+
+def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:
+    if value is _Place:
+        return next(tensors)
+    return tuple(_filled(part, tensors) for part in value) if isinstance(value, tuple) else value
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """What is in nested tuples, but for `None`."""
+    if isinstance(value, tuple | list):
+        for part in value:
+            yield from _flat(part)
+    elif value is not None:
+        yield value
