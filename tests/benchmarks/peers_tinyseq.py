@@ -1,4 +1,4 @@
-"""tinyseq, as a user writes it: modules, `backward`, `clip_grad_norm`, `Adam`, `text.sample`."""
+"""tinyseq, as a user writes it: modules, a `nn.TrainingStep` with `Adam`, `text.sample`."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ class Training:
             p.data[...] = weights[name]
         self.params = list(self.named.values())
         self.adam = optim.Adam(self.params, task.LR, (task.BETA1, task.BETA2), task.EPS)
+        self.step = nn.TrainingStep(self.loss, self.adam, task.CLIP, mode=_mode())
 
     def loss(self, inputs: np.ndarray, targets: np.ndarray) -> ts.Tensor:
         y, _ = self.layers(self.embedding(inputs))
@@ -81,11 +82,7 @@ class Training:
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
-            loss = self.loss(*task.draw(self.rng, self.point))
-            self.adam.zero_grad()
-            loss.backward()
-            optim.clip_grad_norm(self.params, task.CLIP)
-            self.adam.step()
+            self.step(*task.draw(self.rng, self.point))
 
     def gradients(
         self, inputs: np.ndarray, targets: np.ndarray

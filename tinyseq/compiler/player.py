@@ -11,9 +11,11 @@ from tinyseq.backprop import of_leaves
 from tinyseq.compiler.fingerprint import fingerprint, unchanged, watched
 from tinyseq.compiler.playback import Playback
 from tinyseq.compiler.take import Take, compare, taking
+from tinyseq.compiler.update import Update
 from tinyseq.errors import CompileError
 from tinyseq.kernels.threads import get_num_threads
 from tinyseq.nn.module import changes
+from tinyseq.optim import Optimizer
 from tinyseq.tensor import Tensor
 
 #: How far the numbers of a playback may lie from those of the step as it is written, of the largest
@@ -22,32 +24,33 @@ _NEAR = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-8}
 
 class Step(NamedTuple):
     """What a step is made of: its function, which gives the loss and more Tensors in one flat list,
-    and the tensors whose gradients are wanted.
+    and the optimiser, whose parameters get gradients.
     """
 
     function: Callable[[Sequence[Tensor]], list[Tensor]]
     source: Any  # the user's own function in it
-    params: Sequence[Tensor]
+    optimizer: Optimizer
 
 
 class Done(NamedTuple):
-    """What a step made: its outputs, the loss first, and a gradient for each parameter, or `None`."""
+    """What a step made: its outputs, the loss first, a gradient for each parameter, or `None`, and
+    what clips them and updates the parameters.
+    """
 
     outputs: list[np.ndarray]
     gradients: list[np.ndarray | None]
+    update: Update
 
 
 def written(step: Step, tensors: Sequence[Tensor], take: Take | None = None) -> Done:
     """The step as it is written; what it makes are copies."""
     outputs = step.function(tensors)
-    gradients = of_leaves(outputs[0], step.params)
+    gradients = of_leaves(outputs[0], step.optimizer.params)
     if take is not None:
         ends = [*outputs, *(g for g in gradients if g is not None)]
         take.ends = [take.number(t._data) for t in ends]
-    return Done(
-        [t._data.copy() for t in outputs],
-        [None if g is None else g._data.copy() for g in gradients],
-    )
+    copies = [None if g is None else g._data.copy() for g in gradients]
+    return Done([t._data.copy() for t in outputs], copies, Update(step.optimizer, copies))
 
 
 class Player:
@@ -57,7 +60,7 @@ class Player:
         self.step = step
         self._first: Take | None = None
         self._playback: Playback | None = None
-        self._has: list[bool] = []  # which parameters have a gradient
+        self._done: Done | None = None
 
     @property
     def ready(self) -> bool:
@@ -67,8 +70,9 @@ class Player:
     def play(self, arrays: Sequence[np.ndarray]) -> Done:
         """The step played back: its arrays are written over by the next call."""
         assert self._playback is not None
+        assert self._done is not None
         self._playback(arrays)
-        return self._done(self._playback)
+        return self._done
 
     def record(self, arrays: Sequence[np.ndarray]) -> Done:
         """The step as it is written, taken down; the second time, it is ready afterwards. Raises
@@ -84,18 +88,15 @@ class Player:
         self._first = None
         given = [t._data for t in tensors]
         del tensors
-        self._has = [g is not None for g in done.gradients]
         self._note(take)
         playback = Playback(take, take.ends, given)
-        _check(done, self._done(playback))
+        results = iter(playback.results)
+        outputs = [next(results) for _ in done.outputs]
+        gradients = [None if g is None else next(results) for g in done.gradients]
+        self._done = Done(outputs, gradients, Update(self.step.optimizer, gradients, True))
+        _check(done, self._done)
         self._playback = playback
         return done
-
-    def _done(self, playback: Playback) -> Done:
-        results = iter(playback.results)
-        n = len(playback.results) - sum(self._has)
-        outputs = [next(results) for _ in range(n)]
-        return Done(outputs, [next(results) if has else None for has in self._has])
 
     # -- what a recording rests on ----------------------------------------------------------------
 

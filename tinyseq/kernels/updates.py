@@ -8,16 +8,20 @@ functions take C-contiguous arrays of one dtype, float32 or float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numba.core.config
 import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
 
 from tinyseq.kernels.jit import SUMS, jit
 from tinyseq.kernels.threads import in_slices
 
 #: Elements of a parameter from which its update is worth waking another thread for.
 _MANY = 1 << 19
+_PLAIN = bool(numba.core.config.DISABLE_JIT)
 
 
 def _over(arrays: tuple[np.ndarray, ...], kernel: Callable[..., Any], *options: float) -> None:
@@ -73,6 +77,96 @@ def adam(
     beta1, beta2 = betas
     steady, rate = 1 / math.sqrt(1 - beta2**t), lr / (1 - beta1**t)
     _over((p, g, mean, square), _adam, 1 - lr * decay, beta1, beta2, eps, steady, rate)
+
+
+# -- all parameters in one pass -------------------------------------------------------------------
+
+
+@intrinsic
+def _pointer(typingctx, address, like):  # type: ignore[no-untyped-def]
+    """To numbers of the dtype of ``like``, at an address."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(types.intp, like), write
+
+
+class Table:
+    """Arrays that stay where they are, several for each parameter, of one dtype: for a kernel that
+    is called once for all of them.
+    """
+
+    def __init__(self, *lists: Sequence[np.ndarray]) -> None:
+        self.held = lists
+        self.number = lists[0][0].dtype.type(0)
+        rows = [[a.ctypes.data for a in row] for row in zip(*lists, strict=True)]
+        sizes = [[a.size] for a in lists[0]]
+        self.rows = np.hstack([np.array(sizes, np.int64), np.array(rows, np.int64)])
+        self.size = int(self.rows[:, 0].sum())
+
+
+if _PLAIN:
+
+    def adam_of_all(table: Table, t: int, lr: float, betas: Any, eps: float, decay: float) -> None:
+        """`adam` for all parameters of a table of parameters, gradients, means and squares."""
+        for row in zip(*table.held, strict=True):
+            adam(*row, t, lr, betas, eps, decay)
+
+    def sum_of_all_squares(table: Table, column: int) -> float:
+        """`sum_of_squares` of all arrays in a column of a table together."""
+        return math.fsum(sum_of_squares(a) for a in table.held[column])
+
+else:
+
+    @jit(SUMS)
+    def _adam_rows(rows, number, lo, hi, shrink, beta1, beta2, eps, steady, rate):  # type: ignore[no-untyped-def]
+        """`_adam` for the elements lo … hi − 1 of all parameters, counted one after the other."""
+        start = 0
+        for i in range(rows.shape[0]):
+            size = rows[i, 0]
+            a, b = max(0, lo - start), min(size, hi - start)
+            if a < b:
+                _adam(
+                    carray(_pointer(rows[i, 1], number), size)[a:b],
+                    carray(_pointer(rows[i, 2], number), size)[a:b],
+                    carray(_pointer(rows[i, 3], number), size)[a:b],
+                    carray(_pointer(rows[i, 4], number), size)[a:b],
+                    shrink,
+                    beta1,
+                    beta2,
+                    eps,
+                    steady,
+                    rate,
+                )
+            start += size
+
+    @jit(SUMS)
+    def _squares_rows(rows, number, column):  # type: ignore[no-untyped-def]
+        total = 0.0
+        for i in range(rows.shape[0]):
+            total += _squares(carray(_pointer(rows[i, 1 + column], number), rows[i, 0]))
+        return total
+
+    def adam_of_all(table: Table, t: int, lr: float, betas: Any, eps: float, decay: float) -> None:
+        """`adam` for all parameters of a table of parameters, gradients, means and squares."""
+        beta1, beta2 = betas
+        steady, rate = 1 / math.sqrt(1 - beta2**t), lr / (1 - beta1**t)
+        options = (1 - lr * decay, beta1, beta2, eps, steady, rate)
+        if table.size < _MANY:
+            _adam_rows(table.rows, table.number, 0, table.size, *options)
+        else:
+            in_slices(
+                table.size,
+                lambda part: _adam_rows(table.rows, table.number, part.start, part.stop, *options),
+            )
+
+    def sum_of_all_squares(table: Table, column: int) -> float:
+        """`sum_of_squares` of all arrays in a column of a table together."""
+        return float(_squares_rows(table.rows, table.number, column))
+
+
+# -- the other rules ------------------------------------------------------------------------------
 
 
 @jit(SUMS)

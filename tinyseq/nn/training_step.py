@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyseq import awake, errors, graph, optim
 from tinyseq.errors import CompileError
 from tinyseq.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinyseq.compiler.player import Done
 
 _MODES = (None, "compiled", "eager")
 _MOST = 8  # kinds of arguments whose recordings are kept; and recordings of one kind, in vain
@@ -81,9 +84,9 @@ class TrainingStep:
         arrays: list[np.ndarray] = []
         key = tuple([_key(a, arrays) for a in arguments])
         kind = self._kinds.get(key) or self._new(key, arguments)
-        outputs, gradients = kind.run(arrays)
-        self._update(gradients)
-        return kind.result(outputs)
+        done = kind.run(arrays)
+        self.norm = done.update(self.max_norm)
+        return kind.result(done.outputs)
 
     def _new(self, key: Any, arguments: tuple[Any, ...]) -> _Kind:
         if len(self._kinds) >= _MOST:
@@ -97,17 +100,6 @@ class TrainingStep:
             )
         kind = self._kinds[key] = _Kind(self, arguments)
         return kind
-
-    def _update(self, gradients: Sequence[np.ndarray | None]) -> None:
-        params = self.optimizer.params
-        for p, g in zip(params, gradients, strict=True):
-            p.grad = None if g is None else Tensor.wrap(g)
-        try:
-            if self.max_norm is not None:
-                self.norm = optim.clip_grad_norm(params, self.max_norm)
-            self.optimizer.step()
-        finally:
-            self.optimizer.zero_grad()
 
     def __repr__(self) -> str:
         name = getattr(self.loss, "__qualname__", type(self.loss).__name__)
@@ -125,7 +117,7 @@ class _Kind:
         self.recordings = 0
         self.reason: CompileError | None = None  # why it is not played back
 
-    def run(self, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    def run(self, arrays: list[np.ndarray]) -> Done:
         player = self.player
         if player is not None and player.ready and not graph.recording.anomaly:
             try:
@@ -136,10 +128,10 @@ class _Kind:
             self.player = None
         return self._written(arrays)
 
-    def _written(self, arrays: list[np.ndarray]) -> Any:
+    def _written(self, arrays: list[np.ndarray]) -> Done:
         from tinyseq.compiler.player import Player, Step, written
 
-        step = Step(self._function, self.step.loss, self.step.optimizer.params)
+        step = Step(self._function, self.step.loss, self.step.optimizer)
         if self.reason is None and self.step.mode != "eager" and not graph.recording.anomaly:
             awake.wake()
             if self.player is None:
