@@ -70,6 +70,7 @@ def panels_shape(K: int, N: int, dtype: Any) -> tuple[int, int, int]:
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
+_BYTE = ir.IntType(8).as_pointer()
 
 
 def _tile(rows: int, panels: int, double: bool) -> Callable[..., None]:
@@ -91,7 +92,7 @@ def _tile(rows: int, panels: int, double: bool) -> Callable[..., None]:
 
 
 def _write_tile(rows: int, panels: int, double: bool, context: Any, builder: Any, args: Any) -> Any:
-    """The tile in LLVM's language: entry → (sums from memory | zeros) → loop over k → stores."""
+    """The tile in LLVM's language: entry → loop over k → stores, of the sums or added to memory."""
     a, a_row, a_col, w, w_panel, out, out_row, k, columns, add = args
     number, size = (ir.DoubleType(), 8) if double else (ir.FloatType(), 4)
     lanes = _BYTES // size
@@ -126,35 +127,20 @@ def _write_tile(rows: int, panels: int, double: bool, context: Any, builder: Any
     out_row_bytes = builder.mul(out_row, _I64(size))
     whole = builder.icmp_signed(">=", columns, _I64(len(offsets) * lanes))
 
-    # Where the sums start: at zero, or at what is there
+    # What is to be written is asked for now: it comes from afar while the sums are taken
     blocks = {
         name: builder.append_basic_block(name)
-        for name in ("there", "there_whole", "there_part", "loop", "end", "whole", "part", "done")
+        for name in ("loop", "end", "add", "add_whole", "add_part", "set", "whole", "part", "done")
     }
+    prefetch = function("prefetch.p0", ir.VoidType(), [_BYTE, _I32, _I32, _I32])
+    for i, j in cells:
+        there = builder.bitcast(place(i, j), _BYTE)
+        builder.call(prefetch, [there, _I32(1), _I32(3), _I32(1)])
     entry = builder.block
     three = builder.mul(a_row_bytes, _I64(3))  # x86 adds 0, 1 or 2 distances to an address for free
     bases = [a]
     for _ in range(3, rows, 3):
         bases.append(builder.add(bases[-1], three))
-    starts: dict[Any, list[Any]] = {entry: [ir.Constant(vector, None)] * len(cells)}
-    builder.cbranch(builder.icmp_signed("!=", add, _I64(0)), blocks["there"], blocks["loop"])
-    builder.position_at_end(blocks["there"])
-    builder.cbranch(whole, blocks["there_whole"], blocks["there_part"])
-    builder.position_at_end(blocks["there_whole"])
-    loaded = []
-    for i, j in cells:
-        loaded.append(builder.load(place(i, j)))
-        loaded[-1].align = size
-    starts[builder.block] = loaded
-    builder.branch(blocks["loop"])
-    builder.position_at_end(blocks["there_part"])
-    masked_load = function(
-        f"masked.load.{kind}.p0", vector, [vector.as_pointer(), _I32, mask_type, vector]
-    )
-    zeros = ir.Constant(vector, None)
-    starts[builder.block] = [
-        builder.call(masked_load, [place(i, j), _I32(size), mask(j), zeros]) for i, j in cells
-    ]
     builder.branch(blocks["loop"])
 
     # k times: one row of the panels, one column of a
@@ -162,13 +148,12 @@ def _write_tile(rows: int, panels: int, double: bool, context: Any, builder: Any
     step, from_w = builder.phi(_I64), builder.phi(_I64)
     from_a = [builder.phi(_I64) for _ in bases]
     sums = [builder.phi(vector) for _ in cells]
-    for block, first in starts.items():
-        step.add_incoming(_I64(0), block)
-        from_w.add_incoming(w, block)
-        for phi, base in zip(from_a, bases, strict=True):
-            phi.add_incoming(base, block)
-        for phi, value in zip(sums, first, strict=True):
-            phi.add_incoming(value, block)
+    step.add_incoming(_I64(0), entry)
+    from_w.add_incoming(w, entry)
+    for phi, base in zip(from_a, bases, strict=True):
+        phi.add_incoming(base, entry)
+    for phi in sums:
+        phi.add_incoming(ir.Constant(vector, None), entry)
     row_of_w = []
     for p, v in offsets:
         address = builder.add(from_w, _I64(v * lanes * size))
@@ -199,19 +184,48 @@ def _write_tile(rows: int, panels: int, double: bool, context: Any, builder: Any
         phi.add_incoming(value, blocks["loop"])
     builder.cbranch(builder.icmp_signed("<", following, k), blocks["loop"], blocks["end"])
 
-    builder.position_at_end(blocks["end"])
-    builder.cbranch(whole, blocks["whole"], blocks["part"])
-    builder.position_at_end(blocks["whole"])
-    for (i, j), value in zip(cells, new, strict=True):
-        builder.store(value, place(i, j)).align = size
-    builder.branch(blocks["done"])
-    builder.position_at_end(blocks["part"])
+    # The sums, or what was there with them added, into whole vectors or as far as there are columns
+    masked_load = function(
+        f"masked.load.{kind}.p0", vector, [vector.as_pointer(), _I32, mask_type, vector]
+    )
     masked_store = function(
         f"masked.store.{kind}.p0", ir.VoidType(), [vector, vector.as_pointer(), _I32, mask_type]
     )
-    for (i, j), value in zip(cells, new, strict=True):
-        builder.call(masked_store, [value, place(i, j), _I32(size), mask(j)])
+
+    def store_whole(values: list[Any]) -> None:
+        for (i, j), value in zip(cells, values, strict=True):
+            builder.store(value, place(i, j)).align = size
+        builder.branch(blocks["done"])
+
+    def store_part(values: list[Any]) -> None:
+        for (i, j), value in zip(cells, values, strict=True):
+            builder.call(masked_store, [value, place(i, j), _I32(size), mask(j)])
+        builder.branch(blocks["done"])
+
+    builder.position_at_end(blocks["end"])
+    builder.cbranch(builder.icmp_signed("!=", add, _I64(0)), blocks["add"], blocks["set"])
+    builder.position_at_end(blocks["set"])
+    builder.cbranch(whole, blocks["whole"], blocks["part"])
+    builder.position_at_end(blocks["whole"])
+    store_whole(new)
+    builder.position_at_end(blocks["part"])
+    store_part(new)
+    builder.position_at_end(blocks["add"])
+    builder.cbranch(whole, blocks["add_whole"], blocks["add_part"])
+    builder.position_at_end(blocks["add_whole"])
+    for n, (i, j) in enumerate(cells):
+        there = builder.load(place(i, j))
+        there.align = size
+        builder.store(builder.fadd(there, new[n]), place(i, j)).align = size
     builder.branch(blocks["done"])
+    builder.position_at_end(blocks["add_part"])
+    zeros = ir.Constant(vector, None)
+    store_part(
+        [
+            builder.fadd(builder.call(masked_load, [place(i, j), _I32(size), mask(j), zeros]), value)
+            for (i, j), value in zip(cells, new, strict=True)
+        ]
+    )
     builder.position_at_end(blocks["done"])
     return context.get_dummy_value()
 
