@@ -74,7 +74,8 @@ _BYTE = ir.IntType(8).as_pointer()
 
 
 def _tile(rows: int, panels: int, double: bool) -> Callable[..., None]:
-    """out[rows, panels · width] (+)= a[rows, k] w[k, panels · width], in registers.
+    """out[rows, panels · width] (+)= a[rows, k] w[k, panels · width], in registers; ``panels=0``:
+    the first half of a panel, for the last few columns.
 
     Arguments are addresses and distances in elements. ``columns`` of the result exist; those of
     the last panel behind them are not touched. ``add``: 1 to add to what is there, 0 to write over
@@ -100,7 +101,7 @@ def _write_tile(rows: int, panels: int, double: bool, context: Any, builder: Any
     kind = f"v{lanes}f{8 * size}"
     undefined = ir.Constant(vector, ir.Undefined)
     mask_type = ir.VectorType(ir.IntType(1), lanes)
-    offsets = [(p, v) for p in range(panels) for v in range(2)]  # of the vectors in a row
+    offsets = [(p, v) for p in range(panels) for v in range(2)] or [(0, 0)]  # of a row's vectors
 
     def function(name: str, result: Any, inputs: list[Any]) -> Any:
         return cgutils.get_or_insert_function(
@@ -253,6 +254,47 @@ def _copy(vectors: int) -> Callable[[int, int], None]:
 
 
 _copy_1, _copy_2, _copy_4 = _copy(1), _copy(2), _copy(4)
+
+
+def _turn(size: int) -> Callable[[int, int, int, int], None]:
+    """A square as wide as a register, transposed in registers: rows at ``source``, ``apart`` bytes
+    from each other, to rows at ``to``, ``between`` bytes from each other; numbers of ``size`` bytes.
+    """
+    lanes = _BYTES // size
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def turn(typingctx, to, between, source, apart):  # type: ignore[no-untyped-def]
+        def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            to, between, source, apart = args
+            vector = ir.VectorType(ir.IntType(8 * size), lanes)
+
+            def place(start: Any, distance: Any, i: int) -> Any:
+                address = builder.add(start, builder.mul(distance, _I64(i)))
+                return builder.inttoptr(address, vector.as_pointer())
+
+            rows = []
+            for i in range(lanes):
+                rows.append(builder.load(place(source, apart, i)))
+                rows[-1].align = size
+            half = lanes // 2
+            low = [n // 2 + lanes * (n % 2) for n in range(lanes)]
+            for _ in range(lanes.bit_length() - 1):  # rows i and i + half, number by number in turn
+                zipped = []
+                for i in range(half):
+                    for first in (0, half):
+                        which = ir.Constant(ir.VectorType(_I32, lanes), [n + first for n in low])
+                        zipped.append(builder.shuffle_vector(rows[i], rows[i + half], which))
+                rows = zipped
+            for i, row in enumerate(rows):
+                builder.store(row, place(to, between, i)).align = size
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 4), write
+
+    return turn  # type: ignore[return-value]
+
+
+_turn_4, _turn_8 = _turn(4), _turn(8)
 _ARGUMENTS = "rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add"
 _ready: set[str] = set()
 _getting_ready = threading.Lock()
@@ -277,7 +319,7 @@ def ready(dtype: Any) -> None:
         names: dict[str, Any] = {"__name__": __name__}
         lines = [f"def tiles_{dtype}({_ARGUMENTS}):"]
         for rows in range(ROWS, 0, -1):
-            for panels in {_AT_ONCE.get(rows, 1), 1}:
+            for panels in sorted({_AT_ONCE.get(rows, 1), 1, 0}):
                 tile = f"tile_{rows}_{panels}"
                 names[tile] = _tile(rows, panels, dtype == np.float64)
                 given = _ARGUMENTS.removeprefix("rows, panels, ")
@@ -321,6 +363,7 @@ if not _PLAIN:
         count = (rows + ROWS - 1) // ROWS  # tiles of nearly the same number of rows
         low, more = rows // count, rows % count
         together = _ONE if rows == 1 else _TWO if rows == 2 else _THREE if rows == 3 else 1
+        few = 2 * (N - (panels - 1) * columns) <= columns  # in the last panel: half of it will do
         for k0 in range(0, K, DEPTH):
             depth = min(DEPTH, K - k0)
             p = 0
@@ -333,7 +376,7 @@ if not _PLAIN:
                         _tiles(
                             out,
                             n,
-                            here,
+                            0 if few and p == panels - 1 else here,
                             a.ctypes.data + (t * a_step + m * a_row + k0 * a_col) * size,
                             a_row,
                             a_col,
@@ -434,6 +477,7 @@ if not _PLAIN:
         columns = 2 * _BYTES // size
         panels = (N + columns - 1) // columns
         out_row = out.strides[0] // size
+        few = 2 * (N - (panels - 1) * columns) <= columns
         count = (M + ROWS - 1) // ROWS
         low, more = M // count, M % count
         reach = _BYTES * ((ROWS * size + _BYTES - 1) // _BYTES) // size  # numbers that a copy takes
@@ -464,7 +508,7 @@ if not _PLAIN:
                 _tiles(
                     out,
                     n,
-                    1,
+                    0 if few and p == panels - 1 else 1,
                     tiles.ctypes.data + m * K * size,
                     1,
                     n,
@@ -482,19 +526,29 @@ if not _PLAIN:
     def pack(w: np.ndarray, panels: np.ndarray) -> None:
         """w (K, N), of any strides, into panels (`panels_shape`), with zeros at their end."""
         K, N = w.shape
-        columns = panels.shape[2]
+        columns, size = panels.shape[2], w.itemsize
+        lanes = columns // 2
         down = w.strides[0] < w.strides[1]  # w is a transpose: read along its columns
-        together = w.strides[1] == w.itemsize
+        squares = K // lanes if w.strides[0] == size else 0
+        together = w.strides[1] == size
         for p in range(panels.shape[0]):
             n0 = p * columns
             n1 = min(N, n0 + columns)
             if n1 - n0 < columns:
                 panels[p] = 0
             if down:
-                for k0 in range(0, K, 16):
-                    for n in range(n0, n1):
-                        for k in range(k0, min(K, k0 + 16)):
-                            panels[p, k, n - n0] = w[k, n]
+                for n in range(n0, n1, lanes):
+                    whole = squares if n + lanes <= n1 else 0
+                    for i in range(whole):
+                        to = panels.ctypes.data + ((p * K + i * lanes) * columns + n - n0) * size
+                        source = w.ctypes.data + n * w.strides[1] + i * lanes * size
+                        if size == 4:
+                            _turn_4(to, columns * size, source, w.strides[1])
+                        else:
+                            _turn_8(to, columns * size, source, w.strides[1])
+                    for m in range(n, min(n1, n + lanes)):
+                        for k in range(whole * lanes, K):
+                            panels[p, k, m - n0] = w[k, m]
             elif together and n1 - n0 == columns:
                 for k in range(K):
                     to = panels.ctypes.data + (p * K + k) * 2 * _BYTES
