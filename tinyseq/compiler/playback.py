@@ -275,7 +275,7 @@ def _into(
     if name == "astype":
         return partial(np.copyto, out, arrays[0], casting="unsafe")
     if name == "getitem" and attrs["index"].__class__ is np.ndarray and attrs["index"].dtype != bool:
-        return partial(np.take, arrays[0], attrs["index"], axis=0, out=out)
+        return partial(_rows_into, arrays[0], attrs["index"], out)
     if name == "scatter_add":
         return partial(_scatter_into, out, arrays, attrs["indices"])
     if name == "joined":
@@ -302,6 +302,12 @@ def _sum_to_into(x: np.ndarray, shape: tuple[int, ...], out: np.ndarray) -> Call
     axes += [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
     return partial(np.add.reduce, x, tuple(axes), out=out.reshape(kept), keepdims=True)
+
+
+def _rows_into(x: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
+    # NumPy looks at each index first, or else writes by way of a buffer
+    whole = index.size == 0 or (index.min() >= 0 and index.max() < len(x))
+    np.take(x, index, axis=0, out=out, mode="clip" if whole else "raise")
 
 
 def _scatter_into(out: np.ndarray, arrays: Sequence[np.ndarray], indices: Sequence[Any]) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 
 from tinyseq.kernels.activations import exp
 from tinyseq.kernels.jit import SUMS, jit
-from tinyseq.kernels.threads import in_slices
+from tinyseq.kernels.threads import begin, end, get_num_threads, shared
 
 #: Logits from which the work is worth waking another thread for.
-_MANY = 1 << 18
+_MANY = 1 << 16
 #: Rows at a time: enough to keep the vector units busy, few enough for the nearest cache.
 _ROWS = 16
 
@@ -62,6 +62,20 @@ def _losses(x: np.ndarray, classes: np.ndarray, out: np.ndarray, scratch: np.nda
 
 
 @jit(SUMS)
+def _losses_part(team, part, x, classes, out, scratch):  # type: ignore[no-untyped-def]
+    begin(team, part)
+    _losses(x, classes, out, scratch)
+    end(team, part)
+
+
+@jit(SUMS)
+def _slopes_part(team, part, g, x, classes, out):  # type: ignore[no-untyped-def]
+    begin(team, part)
+    _slopes(g, x, classes, out)
+    end(team, part)
+
+
+@jit(SUMS)
 def _slopes(g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray) -> None:
     for first in range(0, x.shape[0], _ROWS):
         rows = out[first : first + _ROWS]
@@ -80,16 +94,19 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     from 0 to V − 1, which is not checked here; y (N).
     """
     out = np.empty(len(x), x.dtype)
-
-    def part(rows: slice) -> None:
-        scratch = np.empty((_ROWS, x.shape[1]), x.dtype)
-        _losses(x[rows], classes[rows], out[rows], scratch)
-
-    if x.size < _MANY:
-        part(slice(None))
-    else:
-        in_slices(len(x), part)
+    cuts = _cuts(x)
+    scratch = np.empty((len(cuts), _ROWS, x.shape[1]), x.dtype)
+    shared(
+        lambda i, team: _losses_part(team, i, x[cuts[i]], classes[cuts[i]], out[cuts[i]], scratch[i]),
+        len(cuts),
+    )
     return out
+
+
+def _cuts(x: np.ndarray) -> list[slice]:
+    """The rows of each thread; all of one, where they are few."""
+    parts = get_num_threads() if x.size >= _MANY else 1
+    return [slice(len(x) * i // parts, len(x) * (i + 1) // parts) for i in range(parts)]
 
 
 def softmax_loss_slope(
@@ -97,8 +114,9 @@ def softmax_loss_slope(
 ) -> np.ndarray:
     """g · (softmax x − one_hot class): g (N), all C-contiguous and of one dtype; result (N, V)."""
     out = np.empty(x.shape, x.dtype) if out is None else out
-    if x.size < _MANY:
-        _slopes(g, x, classes, out)
-    else:
-        in_slices(len(x), lambda rows: _slopes(g[rows], x[rows], classes[rows], out[rows]))
+    cuts = _cuts(x)
+    shared(
+        lambda i, team: _slopes_part(team, i, g[cuts[i]], x[cuts[i]], classes[cuts[i]], out[cuts[i]]),
+        len(cuts),
+    )
     return out
