@@ -23,7 +23,7 @@ from tinyseq.compiler.take import Call, Reference, Take, flat_arrays
 from tinyseq.kernels.memory import bytes_for, over
 from tinyseq.op import Op
 from tinyseq.primitives import add_at, worth_a_kernel
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import FLOATS, Tensor
 
 _UFUNCS = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide,
@@ -33,6 +33,7 @@ _UFUNCS = {
     "equal": np.equal, "not_equal": np.not_equal,
 }  # fmt: skip
 _ALWAYS = math.inf
+_SEVERAL = 4096  # numbers from which a kernel of ours is faster than NumPy's
 
 
 class Playback:
@@ -48,6 +49,7 @@ class Playback:
         self._last = _last_uses(take, ends)
         self._memory = _Memory()
         self._bound: dict[int, Bound] = {}  # by the number of what a compiled layer gives
+        self._within = _parts_of_joined(take)
         self.calls: Calls = []
         self.arguments = [np.array(a) for a in given]
         for n, argument in enumerate(self.arguments):
@@ -119,12 +121,32 @@ class Playback:
         natural = np.asarray(op.forward(*arrays, **attrs))
         if any(np.may_share_memory(natural, a) for a in arrays):
             return None, natural  # a view: it is always up to date
-        out = self._memory.place(value.shape, value.dtype, self._last[call.outputs[0]])
+        if op.name == "joined" and call.outputs[0] in self._within.values():
+            out = self._joined(call.outputs[0])
+            there = [self._within.get(n) == call.outputs[0] for n in call.inputs]
+            return partial(joined_into, out, arrays, attrs["places"], there), out
+        if call.outputs[0] in self._within:
+            out = self._part(call.outputs[0])
+        else:
+            out = self._memory.place(value.shape, value.dtype, self._last[call.outputs[0]])
         if natural.dtype == value.dtype:
             step = _into(op, arrays, attrs, out)
             return step or (lambda: np.copyto(out, op.forward(*arrays, **attrs))), out
         tensors = [Tensor.wrap(a) for a in arrays]  # whole numbers went in: an op makes floats
         return lambda: np.copyto(out, op(*tensors, **attrs)._data), out
+
+    def _part(self, n: int) -> np.ndarray:
+        """Where a value is made that is to be a part of a joined array: there."""
+        whole, value = self._within[n], self._take.values[n]
+        (call,) = (c for c in self._take.calls if c.outputs == (whole,))
+        start, stop = call.attrs["places"][call.inputs.index(n)]
+        return self._joined(whole)[start:stop].reshape(value.shape)
+
+    def _joined(self, n: int) -> np.ndarray:
+        if self._arrays[n] is None:
+            value = self._take.values[n]
+            self._arrays[n] = self._memory.place(value.shape, value.dtype, self._last[n])
+        return self._array(n)
 
     def _function(
         self, i: int, call: Call, arrays: list[np.ndarray]
@@ -246,6 +268,26 @@ def _last_uses(take: Take, ends: Sequence[int]) -> list[float]:
     return last
 
 
+def _parts_of_joined(take: Take) -> dict[int, int]:
+    """Values that an op makes to be a part of one joined array alone, and the number of that."""
+    uses: dict[int, int] = {}
+    for call in take.calls:
+        for n in (*call.inputs, *(n for v in call.attrs.values() for n in _references(v))):
+            uses[n] = uses.get(n, 0) + 1
+    made = {c.outputs[0] for c in take.calls if isinstance(c.op, Op) and "call" not in c.attrs}
+    within = {}
+    for call in take.calls:
+        if isinstance(call.op, Op) and call.op.name == "joined":
+            places = call.attrs["places"]
+            for n, (start, stop) in zip(call.inputs, places, strict=True):
+                alone = all(stop <= a or b <= start for a, b in places if (a, b) != (start, stop))
+                whole = take.values[call.outputs[0]]
+                alike = take.values[n].dtype == whole.dtype and places.count((start, stop)) == 1
+                if uses[n] == 1 and n in made and alone and alike and n not in take.ends:
+                    within[n] = call.outputs[0]
+    return within
+
+
 def _references(attribute: Any) -> Iterator[int]:
     if isinstance(attribute, Reference):
         yield attribute.number
@@ -262,6 +304,9 @@ def _into(
 ) -> Callable[[], Any] | None:
     """What writes the result of an op into ``out``; `None` where nobody wrote that yet."""
     name = op.name
+    if name == "add" and _is_bias(*arrays, out):
+        rows = (arrays[0].reshape(-1, out.shape[-1]), arrays[1], out.reshape(-1, out.shape[-1]))
+        return partial(awake.kernels.updates.add_to_rows, *rows)
     if name in _UFUNCS:
         return partial(_UFUNCS[name], *arrays, out=out)
     if name == "matmul":
@@ -285,6 +330,18 @@ def _into(
     return None
 
 
+def _plain(*arrays: np.ndarray) -> bool:
+    """Whether a kernel can take these: floats of one dtype, in rows, and enough of them."""
+    a = arrays[0]
+    if awake.kernels is None or a.dtype not in FLOATS or a.size < _SEVERAL:
+        return False
+    return all(b.dtype == a.dtype and b.flags.c_contiguous for b in arrays)
+
+
+def _is_bias(x: np.ndarray, row: np.ndarray, out: np.ndarray) -> bool:
+    return row.ndim == 1 and x.shape == out.shape and row.shape == x.shape[-1:] and _plain(x, row, out)
+
+
 def _product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Callable[[], Any] | None:
     if a.ndim > 2 and b.ndim == 2:
         rows = a.reshape(-1, a.shape[-1])
@@ -298,6 +355,10 @@ def _product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Callable[[],
 
 def _sum_to_into(x: np.ndarray, shape: tuple[int, ...], out: np.ndarray) -> Callable[[], Any]:
     lead = x.ndim - len(shape)
+    if lead and len(shape) == 1 and _plain(x, out):
+        rows = x.reshape(-1, *shape)
+        if shape == (x.shape[-1],):
+            return partial(awake.kernels.updates.sum_of_rows, rows, out)
     axes = [*range(lead)]
     axes += [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))

@@ -223,9 +223,14 @@ def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
 
 
 def joined_into(
-    out: np.ndarray, xs: Sequence[np.ndarray], places: Sequence[tuple[int, int]]
+    out: np.ndarray,
+    xs: Sequence[np.ndarray],
+    places: Sequence[tuple[int, int]],
+    there: Sequence[bool] | None = None,
 ) -> None:
-    """Each part added at its place to zeros."""
+    """Each part added at its place to zeros; ``there``: which of them, that overlap with no other
+    one, are in place already.
+    """
     order = sorted(range(len(xs)), key=lambda i: places[i])
     filled = 0
     for i in order:
@@ -233,9 +238,10 @@ def joined_into(
         part = xs[i].reshape(-1)
         if a > filled:
             out[filled:a] = 0
-        both = max(a, min(b, filled))
-        out[a:both] += part[: both - a]
-        out[both:b] = part[both - a :]
+        if there is None or not there[i]:
+            both = max(a, min(b, filled))
+            out[a:both] += part[: both - a]
+            out[both:b] = part[both - a :]
         filled = max(filled, b)
     out[filled:] = 0
 

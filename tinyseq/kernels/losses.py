@@ -94,6 +94,9 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     from 0 to V − 1, which is not checked here; y (N).
     """
     out = np.empty(len(x), x.dtype)
+    if x.size < _MANY:
+        _losses(x, classes, out, np.empty((_ROWS, x.shape[1]), x.dtype))
+        return out
     cuts = _cuts(x)
     scratch = np.empty((len(cuts), _ROWS, x.shape[1]), x.dtype)
     shared(
@@ -104,8 +107,8 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def _cuts(x: np.ndarray) -> list[slice]:
-    """The rows of each thread; all of one, where they are few."""
-    parts = get_num_threads() if x.size >= _MANY else 1
+    """The rows of each thread."""
+    parts = get_num_threads()
     return [slice(len(x) * i // parts, len(x) * (i + 1) // parts) for i in range(parts)]
 
 
@@ -114,6 +117,9 @@ def softmax_loss_slope(
 ) -> np.ndarray:
     """g · (softmax x − one_hot class): g (N), all C-contiguous and of one dtype; result (N, V)."""
     out = np.empty(x.shape, x.dtype) if out is None else out
+    if x.size < _MANY:
+        _slopes(g, x, classes, out)
+        return out
     cuts = _cuts(x)
     shared(
         lambda i, team: _slopes_part(team, i, g[cuts[i]], x[cuts[i]], classes[cuts[i]], out[cuts[i]]),

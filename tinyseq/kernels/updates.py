@@ -242,7 +242,26 @@ def sum_of_squares(x: np.ndarray) -> float:
     return float(_squares(x.reshape(-1)))
 
 
-# -- rows of an embedding -------------------------------------------------------------------------
+# -- rows -----------------------------------------------------------------------------------------
+
+
+@jit(SUMS)
+def add_to_rows(x: np.ndarray, row: np.ndarray, out: np.ndarray) -> None:
+    """out[i] = x[i] + row: x and out (N, D), row (D), a bias."""
+    for i in range(x.shape[0]):
+        here, there = x[i], out[i]
+        for j in range(row.size):
+            there[j] = here[j] + row[j]
+
+
+@jit(SUMS)
+def sum_of_rows(x: np.ndarray, out: np.ndarray) -> None:
+    """out = Σᵢ x[i]: x (N, D), out (D), the gradient of a bias."""
+    out[:] = 0
+    for i in range(x.shape[0]):
+        here = x[i]
+        for j in range(out.size):
+            out[j] += here[j]
 
 
 @jit(SUMS)
