@@ -50,7 +50,7 @@ _BYTES, _REGISTERS, _FMA = _processor()
 ROWS = 14 if _REGISTERS == 32 else 6  # of a tile: 2 sums each, two more for w and one for a
 #: Panels that a tile takes at once: with few rows there are registers left, and sums to wait for.
 _AT_ONCE = {1: 4, 2: 4, 3: 2} if _REGISTERS == 32 else {1: 4, 2: 2}
-DEPTH = 256  # of a block: a panel of it stays in the first-level cache or close to it
+DEPTH = 512  # of a block: a panel of it stays in the second-level cache, or closer
 _HEIGHT = 8 * ROWS  # rows of ``a`` that go past all panels before the next ones
 _SPARE = 64  # numbers behind the tiles of `outers`: its copies are as wide as a register
 _TALL = 512  # rows of a sum of outer products that are laid out anew at a time
