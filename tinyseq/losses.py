@@ -366,7 +366,7 @@ def _classes(
     some_ignored = (classes == ignore_index).any()  # a mask costs time: only where there is one
 
     def known(classes: np.ndarray) -> np.ndarray:  # a copy: the caller may write into the targets
-        found = classes.reshape(-1).astype(np.int64)
+        found: np.ndarray = classes.reshape(-1).astype(np.int64)
         if not 0 <= ignore_index < V and _all_within(found, V):
             return found  # the usual case
         if some_ignored:
@@ -376,13 +376,13 @@ def _classes(
         return _checked(found, V, name, "V")
 
     def kept(classes: np.ndarray) -> np.ndarray:
-        return classes.reshape(-1) != ignore_index
+        return np.asarray(classes.reshape(-1) != ignore_index)
 
     return redone(known, classes), redone(kept, classes) if some_ignored else None
 
 
 def _picked(w: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    return w[classes]
+    return np.asarray(w[classes])
 
 
 def _kept(

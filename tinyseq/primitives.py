@@ -390,7 +390,7 @@ def worth_a_kernel(a: np.ndarray, b: np.ndarray) -> bool:
     if awake.kernels is None or not a.dtype == b.dtype in FLOATS:
         return False
     (M, K), (k, N) = a.shape, b.shape
-    return k == K and M * K * N > 200_000
+    return bool(k == K and M * K * N > 200_000)
 
 
 # -- shapes and places --------------------------------------------------------------------------

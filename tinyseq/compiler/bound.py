@@ -6,7 +6,6 @@ that is settled once, and what is left is a list of calls.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -124,11 +123,11 @@ class Bound:
     def _summed(self, made: np.ndarray, a: Argument, calls: Calls, take: Take) -> np.ndarray:
         """The parts of a sum added up: in place where there is one."""
         if len(made) == 1:
-            return made[0].reshape(a.value.shape)
+            return np.asarray(made[0].reshape(a.value.shape))
         whole = take(made.shape[1:], made.dtype)
         calls.append(partial(np.add, made[0], made[1], out=whole))
         calls.extend(partial(np.add, whole, part, out=whole) for part in made[2:])
-        return whole.reshape(a.value.shape)
+        return np.asarray(whole.reshape(a.value.shape))
 
     def _arguments(self, function: Function, calls: Calls, take: Take | None = None) -> list[Any]:
         memory, values = self.memory, self.values
@@ -173,8 +172,3 @@ class Bound:
             run(team, i, *cuts[i], *sizes, *arrays)
 
         return partial(shared, part, memory.parts)
-
-
-def nbytes(shape: Sequence[int], dtype: Any) -> int:
-    """The bytes of an array."""
-    return math.prod(shape) * np.dtype(dtype).itemsize

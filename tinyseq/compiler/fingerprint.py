@@ -146,7 +146,9 @@ def watched(function: Any) -> list[tuple[Any, str, Any]]:
             left.append(f.__func__)
             found += _attributes(f.__self__, f.__func__)
         elif isinstance(f, FunctionType) and not _ours(f):
-            around = [(f.__globals__, n, f.__globals__.get(n)) for n in _names(f.__code__)]
+            around: list[tuple[Any, str, Any]] = [
+                (f.__globals__, n, f.__globals__.get(n)) for n in _names(f.__code__)
+            ]
             for cell in f.__closure__ or ():
                 with contextlib.suppress(ValueError):  # not assigned yet
                     around.append((cell, "", cell.cell_contents))
@@ -155,8 +157,8 @@ def watched(function: Any) -> list[tuple[Any, str, Any]]:
                     left.append(value)
                 if not isinstance(value, ModuleType | type | None):
                     found.append((where, name, value))
-        elif not isinstance(f, FunctionType | type) and hasattr(type(f), "__call__"):
-            for method in _methods(type(f)):  # an object that can be called, a Module say
+        elif not isinstance(f, FunctionType | type):  # an object that can be called, a Module say
+            for method in _methods(type(f)):  # type: ignore[arg-type]
                 left.append(method)
                 found += _attributes(f, method)
     return found

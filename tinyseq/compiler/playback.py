@@ -2,8 +2,8 @@
 
 Nothing is recorded, looked up or allocated any more. Every array of the step has a place from the
 start; what is only another view of one costs nothing, and places are given to later arrays as soon
-as nobody reads them, so that there are no more of them than the step needs at once. What is left of
-a training step is its arithmetic: a list of NumPy's and the kernels' functions with their arguments.
+as nobody reads them, so that there are no more of them than the step needs at once. What is left is
+arithmetic: a list of NumPy's and the kernels' functions with their arguments.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _UFUNCS = {
     "equal": np.equal, "not_equal": np.not_equal,
 }  # fmt: skip
 _ALWAYS = math.inf
+_UNSAID = math.nan  # until when an array is read: as long as nobody says so, always
 _SEVERAL = 4096  # numbers from which a kernel of ours is faster than NumPy's
 
 
@@ -123,7 +124,7 @@ class Playback:
             return None, natural  # a view: it is always up to date
         if op.name == "joined" and call.outputs[0] in self._within.values():
             out = self._joined(call.outputs[0])
-            there = [self._within.get(n) == call.outputs[0] for n in call.inputs]
+            there = [np.may_share_memory(a, out) for a in arrays]  # some were views of others
             return partial(joined_into, out, arrays, attrs["places"], there), out
         if call.outputs[0] in self._within:
             out = self._part(call.outputs[0])
@@ -221,7 +222,7 @@ class _Memory:
 
     def kept(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         """Memory for an array that is read until `extend` says so."""
-        return self.place(shape, dtype, _ALWAYS)
+        return self.place(shape, dtype, _UNSAID)
 
     def scratch(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         """Memory for the call at hand alone."""
@@ -238,7 +239,7 @@ class _Memory:
         key = id(array.base)
         if key in self._until:
             before, place = self._until[key]
-            self._until[key] = (until if before == _ALWAYS else max(before, until), place)
+            self._until[key] = (until if math.isnan(before) else max(before, until), place)
 
     def at(self, i: int) -> None:
         """Call i is done: what nobody reads any more is free."""
@@ -296,7 +297,7 @@ def _references(attribute: Any) -> Iterator[int]:
             yield from _references(part)
 
 
-# -- an op that writes where it is told --------------------------------------------------------------
+# -- an op that writes where it is told -----------------------------------------------------------
 
 
 def _into(
@@ -304,7 +305,7 @@ def _into(
 ) -> Callable[[], Any] | None:
     """What writes the result of an op into ``out``; `None` where nobody wrote that yet."""
     name = op.name
-    if name == "add" and _is_bias(*arrays, out):
+    if name == "add" and _is_bias(arrays[0], arrays[1], out):
         rows = (arrays[0].reshape(-1, out.shape[-1]), arrays[1], out.reshape(-1, out.shape[-1]))
         return partial(awake.kernels.updates.add_to_rows, *rows)
     if name in _UFUNCS:
@@ -319,8 +320,10 @@ def _into(
         return partial(np.concatenate, arrays, attrs["axis"], out=out)
     if name == "astype":
         return partial(np.copyto, out, arrays[0], casting="unsafe")
-    if name == "getitem" and attrs["index"].__class__ is np.ndarray and attrs["index"].dtype != bool:
-        return partial(_rows_into, arrays[0], attrs["index"], out)
+    if name == "getitem":
+        index = attrs["index"]
+        rows_of = index.__class__ is np.ndarray and index.dtype != bool
+        return partial(_rows_into, arrays[0], index, out) if rows_of else None
     if name == "scatter_add":
         return partial(_scatter_into, out, arrays, attrs["indices"])
     if name == "joined":
@@ -339,7 +342,8 @@ def _plain(*arrays: np.ndarray) -> bool:
 
 
 def _is_bias(x: np.ndarray, row: np.ndarray, out: np.ndarray) -> bool:
-    return row.ndim == 1 and x.shape == out.shape and row.shape == x.shape[-1:] and _plain(x, row, out)
+    alike = x.shape == out.shape and row.shape == x.shape[-1:]
+    return alike and _plain(x, row, out)
 
 
 def _product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Callable[[], Any] | None:

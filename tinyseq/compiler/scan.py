@@ -180,10 +180,10 @@ def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tenso
         found = iter(grad(again, wanted, g, create_graph=recording.enabled))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
     gradients = call.run.backward(g._data)
-    found = tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
+    out = tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
     if recording.take is not None:
-        recording.take.backward(g, y, call.still(), found)
-    return found
+        recording.take.backward(g, y, call.still(), out)
+    return out
 
 
 @primitive(_scan_vjp, reads="xy")

@@ -1,4 +1,4 @@
-"""A training step as it was done once: every op it called, in order, and where its arrays came from.
+"""A training step as it was done once: every op that it called, and where its arrays came from.
 
 Where `trace` reads one step of a cell, to be compiled for any batch, a `Take` is a whole call of a
 function on arrays of one size, with its gradient, to be done again by `playback` on other numbers.
@@ -84,16 +84,16 @@ class Take:
         found = self._numbers.get(id(array))
         return found is not None and self.values[found].kind != "outside"
 
-    def __call__(self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor) -> None:
+    def __call__(
+        self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor
+    ) -> None:
         """Note a call of an op."""
         numbers = tuple(self.number(x._data, x) for x in inputs)
         still = {k: self._still(v) for k, v in attrs.items()}
         output = self._new("made", y._data)
         self.calls.append(Call(op, numbers, still, (output,), line_of(sys._getframe(2))))
 
-    def backward(
-        self, g: Tensor, y: Tensor, scan: Any, gradients: Sequence[Tensor | None]
-    ) -> None:
+    def backward(self, g: Tensor, y: Tensor, scan: Any, gradients: Sequence[Tensor | None]) -> None:
         """Note the gradient of a compiled layer whose flat result was y: one cotangent in, several
         out (−1 for an input that wants none).
         """
@@ -207,9 +207,9 @@ def _same_value(a: Value, b: Value) -> bool:
         return False
     if a.kind != "outside" or a.array is b.array:
         return True
-    if a.tensor is not None and b.tensor is not None and a.tensor() is not None:
-        if a.tensor() is b.tensor():  # a parameter that was replaced meanwhile
-            return True
+    mine = None if a.tensor is None else a.tensor()
+    if mine is not None and b.tensor is not None and mine is b.tensor():
+        return True  # a parameter, say, that was written to meanwhile
     return np.array_equal(a.array, b.array, equal_nan=a.dtype.kind == "f")  # type: ignore[arg-type]
 
 

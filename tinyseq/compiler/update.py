@@ -61,9 +61,7 @@ class Update:
         o.steps[self._mine] += 1
         assert isinstance(o, optim.Adam)
         decay = o.weight_decay if isinstance(o, optim.AdamW) else 0.0
-        awake.kernels.updates.adam_of_all(
-            table, steps.pop() + 1, o.lr, o.betas, o.eps, decay
-        )
+        awake.kernels.updates.adam_of_all(table, steps.pop() + 1, o.lr, o.betas, o.eps, decay)
         for i in self._mine:
             o.params[i].changed()
         return norm

@@ -220,13 +220,11 @@ def _write_tile(rows: int, panels: int, double: bool, context: Any, builder: Any
         builder.store(builder.fadd(there, new[n]), place(i, j)).align = size
     builder.branch(blocks["done"])
     builder.position_at_end(blocks["add_part"])
-    zeros = ir.Constant(vector, None)
-    store_part(
-        [
-            builder.fadd(builder.call(masked_load, [place(i, j), _I32(size), mask(j), zeros]), value)
-            for (i, j), value in zip(cells, new, strict=True)
-        ]
-    )
+    zeros, part = ir.Constant(vector, None), []
+    for n, (i, j) in enumerate(cells):
+        there = builder.call(masked_load, [place(i, j), _I32(size), mask(j), zeros])
+        part.append(builder.fadd(there, new[n]))
+    store_part(part)
     builder.position_at_end(blocks["done"])
     return context.get_dummy_value()
 
@@ -258,7 +256,7 @@ _copy_1, _copy_2, _copy_4 = _copy(1), _copy(2), _copy(4)
 
 def _turn(size: int) -> Callable[[int, int, int, int], None]:
     """A square as wide as a register, transposed in registers: rows at ``source``, ``apart`` bytes
-    from each other, to rows at ``to``, ``between`` bytes from each other; numbers of ``size`` bytes.
+    from each other, to rows at ``to``, ``between`` bytes apart; numbers of ``size`` bytes.
     """
     lanes = _BYTES // size
 

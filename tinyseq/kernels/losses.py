@@ -99,10 +99,12 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
         return out
     cuts = _cuts(x)
     scratch = np.empty((len(cuts), _ROWS, x.shape[1]), x.dtype)
-    shared(
-        lambda i, team: _losses_part(team, i, x[cuts[i]], classes[cuts[i]], out[cuts[i]], scratch[i]),
-        len(cuts),
-    )
+
+    def part(i: int, team: np.ndarray) -> None:
+        rows = cuts[i]
+        _losses_part(team, i, x[rows], classes[rows], out[rows], scratch[i])
+
+    shared(part, len(cuts))
     return out
 
 
@@ -121,8 +123,10 @@ def softmax_loss_slope(
         _slopes(g, x, classes, out)
         return out
     cuts = _cuts(x)
-    shared(
-        lambda i, team: _slopes_part(team, i, g[cuts[i]], x[cuts[i]], classes[cuts[i]], out[cuts[i]]),
-        len(cuts),
-    )
+
+    def part(i: int, team: np.ndarray) -> None:
+        rows = cuts[i]
+        _slopes_part(team, i, g[rows], x[rows], classes[rows], out[rows])
+
+    shared(part, len(cuts))
     return out

@@ -64,7 +64,8 @@ class Attention(Module):
         scores = self.scores(query, self.keys(memory) if keys is None else keys)
         if mask is not None:
             on = self._mask(mask, memory)
-            scores = ops.where(on.T[:, None, :], scores, _NEVER)
+            rows = graph.redone(lambda on: on.T[:, None, :], on)
+            scores = ops.where(rows, scores, _NEVER)
         weights = functional.softmax(scores)  # (B, T, S)
         context = ops.swapaxes(weights @ ops.swapaxes(memory, 0, 1), 0, 1)
         weights = ops.swapaxes(weights, 0, 1)

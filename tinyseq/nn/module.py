@@ -13,7 +13,6 @@ import numpy.typing as npt
 from tinyseq import errors, graph
 from tinyseq.tensor import FLOATS, Tensor
 
-
 changes = [0]  # of attributes of any module, so far: whoever relies on them looks here first
 
 

@@ -166,9 +166,10 @@ class EncoderDecoder(Module):
         losses = functional.cross_entropy(logits, target, reduction="none")
         if running is None:
             return losses.mean()
-        return (losses * Tensor.wrap(running[:, :, 0].astype(losses.dtype))).sum() / int(
-            running.sum()
-        )
+        dtype = losses.dtype
+        counted = graph.redone(lambda running: running[:, :, 0].astype(dtype), running)
+        count = graph.redone(lambda running: np.asarray(running.sum(), dtype), running)
+        return (losses * Tensor.wrap(counted)).sum() / Tensor.wrap(count)
 
     def alignment(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,25 +32,28 @@ class TrainingStep:
     The first two calls with arguments of new shapes run as they are written and are recorded: every
     op that is called, forward and backward. From then on the recording is played back with the
     numbers of each call: nothing is looked up, recorded or allocated any more. Where networks and
-    batches are so small that Python takes longer than the arithmetic, that is several times as fast.
-    Layers run compiled, as with ``mode="compiled"``, unless they say ``mode="unroll"``.
+    batches are so small that Python takes longer than the arithmetic, that is several times as
+    fast. Layers run compiled, as with ``mode="compiled"``, unless they say ``mode="unroll"``.
 
-    ``loss``: a function of Tensors that gives the loss, a Tensor of one element, or a tuple of the
-    loss and what else is wanted (nested tuples of Tensors: a state to carry on, say); ``step`` gives
-    the same. ``optimizer``: its parameters get gradients (one that the loss does not hang on is
-    left alone); its rates are looked up at each call, so schedules go on. ``max_norm``: for
-    `optim.clip_grad_norm`; ``norm`` is then the norm before clipping. ``mode``: ``None`` plays back
-    where that can be done and says once, with the reason, where it cannot; ``"compiled"`` raises
-    `CompileError` there; ``"eager"`` never plays back, for debugging.
+    Args:
+        loss: a function of Tensors that gives the loss, a Tensor of one element, or a tuple of the
+            loss and what else is wanted, nested tuples of Tensors (a state to carry on, say);
+            ``step`` gives the same.
+        optimizer: its parameters get gradients; one that the loss does not hang on is left alone.
+            Its rates are looked up at each call, so schedules go on.
+        max_norm: for `optim.clip_grad_norm`; ``norm`` is then the norm before clipping.
+        mode: ``None`` plays back where that can be done and says once, with the reason, where it
+            cannot; ``"compiled"`` raises `CompileError` there; ``"eager"`` never plays back.
 
-    Arguments are arrays, Tensors, nested tuples of them, and plain values (numbers, strings, `None`).
-    The function gets Tensors in place of arrays, cut off from what they were made by, so that a state
-    goes from one call into the next. A plain value is part of the recording: pass a number that
-    changes from call to call as an array. What the function reads from around it may change (the
-    step is then recorded anew), but not inside of lists and dictionaries; and what it does by the
-    way, such as printing, is done while it is recorded, not afterwards. As in a compiled cell,
-    control flow on the value of a Tensor is refused. Dropout and other noise of layers is drawn anew
-    each time.
+    Arguments are arrays, Tensors, nested tuples of them, and plain values (numbers, strings,
+    `None`). The function gets Tensors in place of arrays, cut off from what they were made by, so
+    that a state goes from one call into the next. A plain value is part of the recording: pass a
+    number that changes from call to call as an array.
+
+    What the function reads from around it may change (the step is then recorded anew), but not
+    inside of lists and dictionaries; and what it does by the way, such as printing, it does while
+    it is recorded and not afterwards. As in a compiled cell, control flow on the value of a Tensor
+    is refused. Dropout and other noise of layers is drawn anew each time.
 
     Raises what the function, its backward pass, clipping and the optimiser raise, with parameters
     and optimiser as they were; ``.grad`` is `None` after a step.
@@ -73,7 +75,7 @@ class TrainingStep:
             )
         if not isinstance(optimizer, optim.Optimizer):
             raise TypeError(
-                f"TrainingStep: optimizer is a {type(optimizer).__name__}. Pass one of tinyseq.optim."
+                f"TrainingStep: optimizer is a {type(optimizer).__name__}. Pass one of optim's."
             )
         self.loss, self.optimizer, self.max_norm, self.mode = loss, optimizer, max_norm, mode
         self.norm: float | None = None
@@ -140,7 +142,7 @@ class _Kind:
             try:
                 if self.recordings > _MOST:
                     raise CompileError("What the step reads from around it keeps changing.")
-                return self.player.record(arrays)
+                return self.player.record(arrays)  # type: ignore[no-any-return]
             except CompileError as error:
                 self.player = None
                 if self.step.mode == "compiled":
@@ -189,8 +191,9 @@ def _key(argument: Any, arrays: list[np.ndarray]) -> Any:
         hash(argument)
     except TypeError:
         raise TypeError(
-            f"TrainingStep: an argument is a {type(argument).__name__}. Pass arrays, Tensors, nested "
-            "tuples of them, and plain values; what stays the same is read from around the function."
+            f"TrainingStep: an argument is a {type(argument).__name__}. Pass arrays, Tensors, "
+            "nested tuples of them, and plain values; what stays the same the function may read "
+            "from around it."
         ) from None
     return type(argument), argument
 

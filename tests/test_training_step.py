@@ -1,0 +1,607 @@
+"""`nn.TrainingStep`: played back it does what the same lines do that it stands for."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+
+import numpy as np
+import pytest
+
+import tinyseq as ts
+from tinyseq import functional, nn, optim
+from tinyseq.compiler.playback import Playback
+from tinyseq.compiler.take import Take
+from tinyseq.errors import CompileError
+from tinyseq.text import LanguageModel
+
+T, B, D, H, V = 5, 3, 4, 6, 7
+
+
+def regression(layer, x, target, **options):
+    y, _ = layer(x, **options)
+    return functional.mse_loss(y, target)
+
+
+def sequences(rng, dtype=np.float32):
+    return rng.standard_normal((T, B, D)).astype(dtype), rng.standard_normal((T, B, H)).astype(
+        dtype
+    )
+
+
+def by_hand(loss, optimizer, max_norm, calls):
+    """What a `TrainingStep` stands for."""
+    losses = []
+    for arguments in calls:
+        value = loss(*map(as_tensor, arguments))
+        optimizer.zero_grad()
+        value.backward()
+        if max_norm is not None:
+            optim.clip_grad_norm(optimizer.params, max_norm)
+        optimizer.step()
+        losses.append(value.item())
+    return losses
+
+
+def as_tensor(argument):
+    return ts.tensor(argument) if isinstance(argument, np.ndarray) else argument
+
+
+def both(make, calls, max_norm=None, optimizer=lambda p: optim.Adam(p, 1e-2), tolerance=1e-6):
+    """Train twice from the same start; the same losses and parameters come out, played back."""
+    found = []
+    for played in (False, True):
+        ts.random.seed(3)
+        model, loss = make()
+        opt = optimizer(list(model.parameters()))
+        if played:
+            step = nn.TrainingStep(loss, opt, max_norm, mode="compiled")
+            losses = [step(*arguments).item() for arguments in calls]
+            assert is_played_back(step)
+        else:
+            losses = by_hand(loss, opt, max_norm, calls)
+        found.append((losses, model.state_dict()))
+    (losses, state), (again, other) = found
+    np.testing.assert_allclose(again, losses, rtol=tolerance, atol=tolerance)
+    for name, a in state.items():
+        np.testing.assert_allclose(other[name], a, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def is_played_back(step):
+    return all(kind.player is not None and kind.player.ready for kind in step._kinds.values())
+
+
+def recordings(step):
+    return [kind.recordings for kind in step._kinds.values()]
+
+
+MODELS = {
+    "RNN": lambda: nn.RNN(D, H),
+    "GRU": lambda: nn.GRU(D, H, mode="unroll"),
+    "LSTM": lambda: nn.LSTM(D, H, 2),
+    "dropout": lambda: nn.LSTM(D, H, 2, dropout=0.4),
+    "bidirectional": lambda: nn.Bidirectional(nn.RNNCell(D, H - 2), nn.RNNCell(D, 2)),
+    "noise": lambda: nn.Recurrent(
+        nn.Zoneout(nn.VariationalDropout(nn.RNNCell(D, H), 0.3, 0.3), 0.2)
+    ),
+    "noise, unrolled": lambda: nn.Recurrent(
+        nn.LearnedState(nn.Zoneout(nn.RNNCell(D, H), 0.2)), mode="unroll"
+    ),
+    "layer-normed": lambda: nn.LSTM(D, H, layer_norm=True, mode="unroll"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_as_the_lines_it_stands_for(name):
+    rng = np.random.default_rng(0)
+
+    def make():
+        model = MODELS[name]()
+        return model, lambda x, target: regression(model, x, target)
+
+    both(make, [sequences(rng) for _ in range(6)], max_norm=0.1)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: optim.SGD(p, 0.1),
+        lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
+        lambda p: optim.RMSprop(p, 1e-2),
+        lambda p: optim.Adagrad(p, 1e-2),
+        lambda p: optim.Adam(p, 1e-2, weight_decay=0.1),
+        lambda p: optim.AdamW(p, 1e-2),
+    ],
+    ids=["SGD", "Nesterov", "RMSprop", "Adagrad", "Adam with decay", "AdamW"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_with_every_optimiser(optimizer, dtype):
+    rng = np.random.default_rng(1)
+
+    def make():
+        model = nn.RNN(D, H, mode="unroll").astype(dtype)
+        return model, lambda x, target: regression(model, x, target)
+
+    calls = [sequences(rng, dtype) for _ in range(5)]
+    both(make, calls, 0.2, optimizer, 1e-6 if dtype == np.float32 else 1e-12)
+
+
+def test_lengths_are_arguments():
+    rng = np.random.default_rng(2)
+
+    def make():
+        model = nn.RNN(D, H)
+        return model, lambda x, target, n: regression(model, x, target, lengths=n)
+
+    calls = [(*sequences(rng), np.array(n)) for n in ([5, 2, 3], [1, 5, 4], [2, 2, 5], [3, 1, 1])]
+    both(make, calls)
+
+
+def test_a_language_model():
+    rng = np.random.default_rng(3)
+
+    def make():
+        model = LanguageModel(V, H, 1, "rnn")
+        return model, lambda i, t: functional.cross_entropy(model(i)[0], t)
+
+    both(make, [tuple(rng.integers(0, V, (2, T, B), dtype=np.int32)) for _ in range(5)])
+
+
+def test_what_comes_later_is_recorded_then():
+    """Padding, and the start of sentences, that the first calls had none of."""
+    rng = np.random.default_rng(4)
+
+    def make():
+        model = LanguageModel(V, H, 1, "rnn")
+        return model, lambda i, t: functional.cross_entropy(model(i)[0], t)
+
+    calls = [tuple(rng.integers(0, V, (2, T, B))) for _ in range(10)]
+    for n, (inputs, targets) in enumerate(calls[3:], 3):
+        inputs[0] = -1
+        targets[T - 1 - n % 3 :, 1] = -100
+    both(make, calls)
+
+
+def test_weights_and_smoothing_of_classes():
+    rng = np.random.default_rng(5)
+    weight = np.arange(1, V + 1)
+
+    def make():
+        model = nn.Linear(D, V)
+
+        def loss(x, t):
+            return functional.cross_entropy(model(x), t, weight=weight, label_smoothing=0.1)
+
+        return model, loss
+
+    calls = [(rng.standard_normal((B, D)), rng.integers(0, V, B)) for _ in range(5)]
+    for _, targets in calls:
+        targets[0] = -100
+    both(make, calls, tolerance=1e-5)
+
+
+def test_an_encoder_and_a_decoder():
+    rng = np.random.default_rng(6)
+
+    def make():
+        model = nn.EncoderDecoder(
+            nn.GRU(D, H, mode="unroll"), nn.GRU(D + H, H, mode="unroll"), V, V,
+            bos=0, eos=1, attention="additive", dropout=0.1,
+        )  # fmt: skip
+        return model, model.loss
+
+    calls = [
+        (
+            rng.integers(0, V, (4, B)),
+            rng.integers(2, V, (3, B)),
+            np.array([4, n, 2]),
+            np.array([1, 3, n % 3 + 1]),
+        )
+        for n in (1, 2, 3, 4, 1)
+    ]
+    both(make, calls, tolerance=1e-5)
+
+
+# -- what goes in and comes out -------------------------------------------------------------------
+
+
+def make_step(mode="compiled", max_norm=None, **options):
+    ts.random.seed(0)
+    model = nn.RNN(D, H, mode="unroll", **options)
+    opt = optim.Adam(model.parameters(), 1e-2)
+    return model, nn.TrainingStep(
+        lambda x, target: regression(model, x, target), opt, max_norm, mode
+    )
+
+
+def test_a_state_goes_on_from_call_to_call():
+    rng = np.random.default_rng(0)
+    calls = [sequences(rng) for _ in range(6)]
+    ends = []
+    for mode in ("eager", "compiled"):
+        ts.random.seed(0)
+        model = nn.LSTM(D, H, mode="unroll")
+
+        def loss(x, target, state, model=model):
+            y, state = model(x, state)
+            return functional.mse_loss(y, target), state, y
+
+        step = nn.TrainingStep(loss, optim.Adam(model.parameters(), 1e-2), mode=mode)
+        state = None
+        kept = []
+        for x, target in calls:
+            value, state, y = step(x, target, state)
+            assert value.node is None
+            assert not value.requires_grad
+            assert isinstance(state, tuple)
+            assert isinstance(state[0], tuple)
+            kept.append(y)
+        ends.append((value.item(), [h.numpy() for h in state[0]], [y.numpy() for y in kept]))
+    (a, state, ys), (b, other, zs) = ends
+    assert a == pytest.approx(b, rel=1e-6)
+    np.testing.assert_allclose(other, state, rtol=1e-5)
+    np.testing.assert_allclose(zs, ys, rtol=1e-4, atol=1e-6)  # nothing was written over
+
+
+def test_the_norm_is_the_one_before_clipping():
+    rng = np.random.default_rng(0)
+    norms = []
+    calls = [sequences(rng) for _ in range(5)]
+    for mode in ("eager", "compiled"):
+        _, step = make_step(mode, max_norm=1e-3)
+        norms.append([step(*c).item() and step.norm for c in calls])
+    np.testing.assert_allclose(norms[1], norms[0], rtol=1e-5)
+    assert min(norms[0]) > 1e-3
+    _, step = make_step()
+    step(*calls[0])
+    assert step.norm is None
+
+
+def test_gradients_are_gone_after_a_step():
+    model, step = make_step()
+    for _ in range(4):
+        step(*sequences(np.random.default_rng(0)))
+        assert all(p.grad is None for p in model.parameters())
+
+
+def test_each_shape_is_recorded_by_itself():
+    _, step = make_step()
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 2, 1, 3, 3, 2, 1):
+        x, target = sequences(rng)
+        step(x[:n], target[:n])
+    assert len(step._kinds) == 3
+    assert is_played_back(step)
+
+
+def test_plain_values_and_lists():
+    ts.random.seed(0)
+    model = nn.Linear(D, 1)
+
+    def loss(x, scale, name, nothing, targets):
+        assert nothing is None
+        assert isinstance(targets, ts.Tensor)
+        factor = {"twice": 2, "once": 1}[name]
+        return (model(x[0])[:, 0] * scale * factor - targets).sum()
+
+    step = nn.TrainingStep(loss, optim.SGD(model.parameters(), 0.0), mode="compiled")
+    x = np.ones((2, D), np.float32)
+    once = [step((x,), 1.5, "once", None, [0.0, 0.0]).item() for _ in range(4)]
+    twice = [step((x,), 1.5, "twice", None, [0.0, 0.0]).item() for _ in range(4)]
+    np.testing.assert_allclose(twice, 2 * np.array(once), rtol=1e-6)
+    with pytest.raises(TypeError, match="an argument is a dict"):
+        step({})
+
+
+def test_two_parameters_with_the_same_gradient():
+    def make():
+        model = nn.Module()
+        model.a, model.b = (nn.Parameter(np.ones(3, np.float32)) for _ in range(2))
+        return model, lambda x: ((model.a + model.b) * x).sum()
+
+    both(make, [(np.arange(3, dtype=np.float32),) for _ in range(5)], max_norm=0.5)
+
+
+def test_a_parameter_that_is_not_used_is_left_alone():
+    def make():
+        model = nn.Module()
+        model.used, model.idle = (nn.Parameter(np.ones(3, np.float32)) for _ in range(2))
+        return model, lambda x: (model.used * x).sum()
+
+    calls = [(np.arange(3, dtype=np.float32),) for _ in range(5)]
+    both(make, calls, optimizer=lambda p: optim.AdamW(p, 0.1))
+    model, loss = make()
+    step = nn.TrainingStep(loss, optim.AdamW(model.parameters(), 0.1))
+    for c in calls:
+        step(*c)
+    assert (model.idle.numpy() == 1).all()
+
+
+def test_places_are_used_again():
+    """A long chain of ops needs a few arrays, not one for each."""
+    w = nn.Parameter(np.ones(1000, np.float32))
+
+    def loss(x):
+        for _ in range(50):
+            x = ts.tanh(x * w)
+        return (x * x).sum()
+
+    step = nn.TrainingStep(loss, optim.SGD([w], 0.1), mode="compiled")
+    for _ in range(3):
+        step(np.ones(1000, np.float32))
+    (kind,) = step._kinds.values()
+    memory = kind.player._playback._memory
+    places = sum(map(len, memory._free.values())) + len(memory._until)
+    assert 50 <= places < 60  # what the rules read, 50, and little more; all there is: 400
+
+
+def test_nothing_is_held_once_the_step_is_gone():
+    _, step = make_step()
+    for _ in range(4):
+        step(*sequences(np.random.default_rng(0)))
+    alive = weakref.ref(next(iter(step._kinds.values())).player)
+    assert alive() is not None
+    del step
+    gc.collect()
+    assert alive() is None
+
+
+# -- what changes around it -----------------------------------------------------------------------
+
+
+def trained(step, calls):
+    return [step(*c).item() for c in calls]
+
+
+@pytest.mark.parametrize("what", ["eval", "p", "data", "threads", "closure", "rate"])
+def test_what_changes_around_a_step_is_seen(what):
+    """Also after it was recorded; and what is changed back needs no new recording."""
+    ends = []
+    for mode in ("eager", "compiled"):
+        ts.random.seed(0)
+        rng = np.random.default_rng(0)
+        model = nn.Stacked(nn.RNNCell(D, H), nn.RNNCell(H, H), dropout=0.5)
+        for layer in model.layers:
+            layer.mode = "unroll"
+        opt = optim.Adam(model.parameters(), 1e-2)
+        scale = 1.0
+
+        def loss(x, target, model=model):
+            return regression(model, x, target) * scale  # noqa: B023  # it is to change
+
+        step = nn.TrainingStep(loss, opt, mode=mode)
+        losses = trained(step, [sequences(rng) for _ in range(4)])
+        before = recordings(step)
+        threads = ts.get_num_threads()
+        if what == "eval":
+            model.eval()
+        elif what == "p":
+            model.dropout.p = 0.1
+        elif what == "data":
+            model.layers[0].cell.w_x.data = np.ones((D, H))
+        elif what == "threads":
+            ts.set_num_threads(threads + 1)
+        elif what == "closure":
+            scale = 3.0
+        elif what == "rate":
+            opt.lr = 0.5
+        losses += trained(step, [sequences(rng) for _ in range(4)])
+        ts.set_num_threads(threads)
+        losses += trained(step, [sequences(rng)])
+        ends.append((losses, model.state_dict()))
+        if mode == "compiled":
+            assert (recordings(step) == before) == (what == "rate")
+    np.testing.assert_allclose(ends[1][0], ends[0][0], rtol=1e-4)
+
+
+def test_evaluation_in_between_needs_no_new_recording():
+    model, step = make_step()
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        step(*sequences(rng))
+        with nn.evaluation(model):
+            model(sequences(rng)[0])
+    assert recordings(step) == [1]
+
+
+def test_a_hook_that_comes_later_is_called():
+    model, step = make_step(mode=None)
+    for _ in range(3):
+        step(*sequences(np.random.default_rng(0)))
+    seen = []
+    next(model.parameters()).register_hook(lambda g: seen.append(g.shape))
+    with pytest.warns(RuntimeWarning, match="a hook on tensor"):
+        step(*sequences(np.random.default_rng(0)))
+    step(*sequences(np.random.default_rng(0)))
+    assert len(seen) == 2
+
+
+def test_anomalies_are_found():
+    w = nn.Parameter(np.ones(2, np.float32))
+    step = nn.TrainingStep(lambda x: ts.log(w * x).sum(), optim.SGD([w], 0.0), mode="compiled")
+    for _ in range(3):
+        step(np.ones(2, np.float32))
+    with ts.detect_anomaly(), pytest.raises(ts.errors.AnomalyError, match="log"):
+        step(np.array([1, -1], np.float32))
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+def test_a_bad_index_is_named_and_changes_nothing():
+    model = nn.Embedding(V, D)
+    opt = optim.Adam(model.parameters(), 0.1)
+    step = nn.TrainingStep(lambda i: model(i).sum(), opt, mode="compiled")
+    good = np.array([1, 2, 3])
+    for _ in range(4):
+        step(good)
+    before, steps = model.weight.numpy(), opt.steps.copy()
+    with pytest.raises(IndexError, match=f"Embedding: index {V} is outside of 0 … {V - 1}"):
+        step(np.array([1, V, 3]))
+    assert (model.weight.numpy() == before).all()
+    assert (opt.steps == steps).all()
+    step(good)
+    step(good)
+    step(good)
+    assert is_played_back(step)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    w = nn.Parameter(np.ones(2, np.float32))
+    step = nn.TrainingStep(lambda x: (w * x).sum(), optim.Adam([w]), 1.0, mode="compiled")
+    for _ in range(4):
+        step(np.ones(2, np.float32))
+    before = w.numpy()
+    with pytest.raises(ValueError, match="the norm of the gradients is nan"):
+        step(np.array([1, np.nan], np.float32))
+    assert (w.numpy() == before).all()
+    assert w.grad is None
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w, x: (w * x).sum() if x.sum().item() > 0 else w.sum(),
+        lambda w, x: (w * x.numpy()).sum(),
+        lambda w, x: (w * np.asarray(x)).sum(),
+    ],
+    ids=["item", "numpy", "asarray"],
+)
+def test_values_are_not_read(loss):
+    w = nn.Parameter(np.ones(2, np.float32))
+    x = np.ones(2, np.float32)
+    with pytest.raises(CompileError, match="reads the value of a tensor"):
+        nn.TrainingStep(lambda x: loss(w, x), optim.SGD([w]), mode="compiled")(x)
+    step = nn.TrainingStep(lambda x: loss(w, x), optim.SGD([w], 0.1))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            step(x)
+    assert len(said) <= 1  # once for each reason, in this process
+    np.testing.assert_allclose(w.numpy(), 1 - 3 * 0.1, rtol=1e-6)
+
+
+def test_random_numbers_of_ones_own_are_refused():
+    w = nn.Parameter(np.ones(2, np.float32))
+    rng = np.random.default_rng(0)
+
+    def loss(x):
+        return (w * x * ts.tensor(rng.random(2, np.float32))).sum()
+
+    step = nn.TrainingStep(loss, optim.SGD([w]), mode="compiled")
+    step(np.ones(2, np.float32))
+    with pytest.raises(CompileError, match=r"test_training_step.py:\d+: an array of shape \(2,\)"):
+        step(np.ones(2, np.float32))
+
+
+def test_what_hangs_on_how_often_it_was_called_is_refused():
+    w = nn.Parameter(np.ones(2, np.float32))
+    calls = []
+
+    def loss(x):
+        calls.append(1)
+        return (w * x).sum() if len(calls) % 2 else (w * x * x).sum()
+
+    step = nn.TrainingStep(loss, optim.SGD([w]), mode="compiled")
+    step(np.ones(2, np.float32))
+    with pytest.raises(CompileError, match="the function does something else in one call"):
+        step(np.ones(2, np.float32))
+
+
+def test_what_was_read_behind_its_back_is_found():
+    """As the library would, if it read a value without saying so."""
+    w = nn.Parameter(np.ones(2, np.float32))
+    step = nn.TrainingStep(
+        lambda x: (w * ts.Tensor.wrap(np.abs(x._data).max(keepdims=True) * 0 + x._data[0])).sum(),
+        optim.SGD([w]),
+        mode="compiled",
+    )
+    step(np.array([1, 2], np.float32))
+    with pytest.raises(CompileError, match="comes from outside of the step"):
+        step(np.array([3, 4], np.float32))
+
+
+def test_wrong_use_is_named():
+    w = nn.Parameter(np.ones(2, np.float32))
+    sgd = optim.SGD([w])
+    with pytest.raises(ValueError, match="mode='fast' is unknown"):
+        nn.TrainingStep(lambda: w.sum(), sgd, mode="fast")
+    with pytest.raises(TypeError, match="loss is a Tensor"):
+        nn.TrainingStep(w.sum(), sgd)
+    with pytest.raises(TypeError, match="optimizer is a list"):
+        nn.TrainingStep(lambda: w.sum(), [w])
+    with pytest.raises(TypeError, match="in what it gave is a str"):
+        nn.TrainingStep(lambda: (w.sum(), "more"), sgd)()
+    with pytest.raises(TypeError, match="in what it gave is a NoneType"):
+        nn.TrainingStep(lambda: None, sgd)()
+    with pytest.raises(ts.errors.GraphError, match="was not recorded"):
+        nn.TrainingStep(lambda: ts.tensor(1.0), sgd, mode="compiled")()
+    with pytest.raises(ts.errors.ShapeError, match="only defined for one element"):
+        nn.TrainingStep(lambda: w * 2, sgd)()
+    assert "TrainingStep(" in repr(nn.TrainingStep(lambda: w.sum(), sgd))
+
+
+def test_a_step_within_a_step_is_refused():
+    w = nn.Parameter(np.ones(2, np.float32))
+    inner = nn.TrainingStep(lambda: w.sum(), optim.SGD([w]), mode="compiled")
+    outer = nn.TrainingStep(lambda: inner() + w.sum(), optim.SGD([w]), mode="compiled")
+    with pytest.raises(CompileError, match="within another one"):
+        outer()
+
+
+def test_too_many_kinds_are_said():
+    w = nn.Parameter(np.ones(2, np.float32))
+    step = nn.TrainingStep(lambda rate: (w * rate).sum(), optim.SGD([w]))
+    for n in range(31):
+        step(float(n))
+    with pytest.warns(RuntimeWarning, match="pass numbers that change as arrays"):
+        step(31.0)
+    assert len(step._kinds) == 8
+
+
+def test_ops_that_have_no_place_of_their_own_are_done_all_the_same():
+    """Those that no shortcut writes in place, and whole numbers that become floats."""
+    rng = np.random.default_rng(0)
+    w = nn.Parameter(np.linspace(0.5, 1, 4, dtype=np.float32))
+
+    def loss(x, i):
+        y = ts.softplus(w * x) + ts.cumsum(w) / (i + 1) + ts.max(x * w, axis=0, keepdims=True)
+        z = ts.concat([y, ts.where(x > 0, y, -y)], axis=0)
+        return ts.logsumexp(z, axis=1).mean() + ts.exp(z.T)[i].sum() * 0.1 + ts.sum(z[::2])
+
+    def make():
+        model = nn.Module()
+        model.w = w
+        w.data = np.linspace(0.5, 1, 4)
+        return model, loss
+
+    calls = [
+        (rng.standard_normal((3, 4)).astype(np.float32), rng.integers(0, 4, 4)) for _ in range(5)
+    ]
+    both(make, calls, tolerance=1e-5)
+
+
+def test_an_array_that_is_gone_gives_its_identity_to_another_one():
+    """What a take knows of arrays ends with them."""
+    take = Take([])
+    array = np.ones(3)
+    n = take._new("made", array)
+    assert take.knows(array)
+    key = id(array)
+    del array
+    assert key not in take._numbers
+    assert take.values[n].array is None
+
+
+def test_a_playback_by_itself():
+    """The pieces: a take, its playback, and other numbers through it."""
+    from tinyseq.compiler.take import taking
+
+    x = ts.tensor([1.0, 2.0])
+    with taking([x]) as take:
+        y = (x * 3).sum()
+    playback = Playback(take, [take.calls[-1].outputs[0]], [x._data])
+    assert playback.results[0] == y.item() == 9
+    playback([np.array([2, 5], np.float32)])
+    assert playback.results[0] == 21
