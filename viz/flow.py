@@ -5,12 +5,12 @@ it, and how that looks: dark and wide is much, pale and thin is little, on a sca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyseq.backprop import grad
+from tinyseq.backprop import grad, no_grad
 from tinyseq.errors import GraphError
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
@@ -136,18 +136,30 @@ def _values(order: Sequence[Tensor], wanted: Iterable[int]) -> dict[int, np.ndar
     """The contents of values. A recording keeps only what gradients need: the rest is computed
     again.
     """
-    found: dict[int, np.ndarray] = {}
-    with np.errstate(all="ignore"):
-        for t in order:
-            node = t.node
-            if node is None or node.op is None:
-                found[identity(t)] = t._data
-            elif node.output is not None:
-                found[id(node)] = node.output._data
-            else:
-                arrays = (found[identity(x)] for x in node.inputs)
-                found[id(node)] = np.asarray(node.op.forward(*arrays, **node.attrs))
+    nodes = (t.node for t in order if t.node is not None)
+    found = replay(order, {id(n): n.output._data for n in nodes if n.output is not None})
     return {key: found[key] for key in wanted if key in found}
+
+
+def replay(
+    order: Sequence[Tensor], known: Mapping[int, np.ndarray] | None = None
+) -> dict[int, np.ndarray]:
+    """What each op made, computed again from the leaves and what is ``known``; by id of the
+    value.
+    """
+    arrays = dict(known or {})
+    with no_grad(), np.errstate(all="ignore"):
+        for tensor in order:
+            key, node = identity(tensor), tensor.node
+            if key in arrays:
+                continue
+            if node is None:
+                arrays[key] = tensor._data
+            else:
+                assert node.op is not None
+                inputs = [Tensor.wrap(arrays[identity(x)]) for x in node.inputs]
+                arrays[key] = node.op(*inputs, **node.attrs)._data
+    return arrays
 
 
 def _gradients(root: Tensor, wanted: Iterable[Tensor]) -> dict[int, np.ndarray]:
