@@ -623,6 +623,47 @@ def test_of_very_many_steps_some_are_drawn():
     assert set(drawn.data) >= {"r0t4--r0t11", "x11--r0t11"}
 
 
+@pytest.mark.parametrize("flow", ["gradient", "value"])
+def test_a_rolled_layer_shows_the_mean_over_its_steps(flow):
+    steps = 5
+    model = Model(nn.LSTM, bidirectional=True)
+    model.head = nn.Linear(8, 2)
+    loss, _ = loss_of(model, steps)
+    each = viz.draw_unrolled(loss, flow=flow, columns=(steps, 0)).data
+    drawn = viz.draw_unrolled(loss, flow=flow, level="layer")
+    between, every = range(1, steps), range(1, steps + 1)
+    parts = {
+        "r0t2--r0t2": [f"r0t{t}--r0t{t + 1}" for t in between],
+        "r0t2--r0t2--2": [f"r0t{t}--r0t{t + 1}--2" for t in between],
+        "r1t2--r1t2": [f"r1t{t + 1}--r1t{t}" for t in between],
+        "x2--r0t2": [f"x{t}--r0t{t}" for t in every],
+        "r1t2--r2": [f"r1t{t}--r2" for t in every],
+        "y0t2--loss2": [f"y0t{t}--loss{t}" for t in every],
+    }
+    for arrow, unrolled in parts.items():
+        for kind in ("value", "gradient"):
+            mean = np.mean([each[one][kind] for one in unrolled])
+            assert drawn.data[arrow][kind] == pytest.approx(mean, rel=1e-4), (arrow, kind)
+    looks = attributes(drawn, "|".join(parts))
+    assert {a["color"] for a in looks.values()}.isdisjoint({"#0072B2", "#D55E00", "#444444"})
+    assert "mean over the steps" in drawn.dot
+    assert ", the mean over 4 steps" in drawn.dot  # h goes on from all but the last
+
+
+def test_a_rolled_layer_of_which_one_step_is_read_shows_what_that_one_gives():
+    loss, _ = loss_of(Model(last=True), 6)
+    last = viz.draw_unrolled(loss, flow="gradient").data["r0t6--r1"]
+    assert viz.draw_unrolled(loss, flow="gradient", level="layer").data["r0t2--r1"] == last
+
+
+def test_a_picture_that_had_to_be_rolled_up_tells_of_every_step():
+    loss, _ = loss_of(Model(num_layers=160), 4)
+    with pytest.warns(UserWarning, match="level='layer'"):
+        drawn = viz.draw_unrolled(loss, flow="value")
+    assert drawn.data == viz.draw_unrolled(loss, flow="value", level="layer").data
+    assert ", the mean over 4 steps" in drawn.dot
+
+
 def test_what_is_constant_or_nothing_looks_different():
     loss, _ = loss_of(Model(last=True), 8, needs=False)
     drawn = viz.draw_unrolled(loss, flow="gradient")

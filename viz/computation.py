@@ -5,7 +5,7 @@ layers that are to be shown.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -46,10 +46,12 @@ def recall(
     chosen: Callable[[int], Columns],
     flow: str | None = None,
     scale: tuple[float, float] | None = None,
+    whole: bool = False,
 ) -> Run:
     """The recording that the tensors were made by. Raises `GraphError` where there is none.
 
-    What flowed is found by going through every step, those of compiled layers run again.
+    What flowed is found by going through every step, those of compiled layers run again. With
+    ``whole`` the steps that get no column are read as well, for what flowed over all of them.
     """
     if not tensors or all(t.node is None for t in tensors):
         raise GraphError(
@@ -63,7 +65,8 @@ def recall(
     if roots[0] is not tensors[0]:
         order = graph.topological(*roots)
     names, modules = _named(params)
-    line = _read(roots, order, columns, names)
+    line = _read(roots, order, columns, names, range(columns.steps) if whole else columns.shown)
+    line.show(columns.shown)
     for op in [op for row in line.rows for box in row.boxes.values() for op in box.ops]:
         index = None if op.node is None else op.node.attrs.get("index")
         if isinstance(index, np.ndarray) and index.ndim and len(index) in line.lengths:
@@ -96,7 +99,11 @@ def _called(
 
 
 def _read(
-    roots: Sequence[Tensor], order: Sequence[Tensor], columns: Columns, names: Mapping[int, str]
+    roots: Sequence[Tensor],
+    order: Sequence[Tensor],
+    columns: Columns,
+    names: Mapping[int, str],
+    steps: Collection[int],
 ) -> Timeline:
     """Read a recording whose input is not known: a leaf that each step takes a part of.
 
@@ -119,7 +126,7 @@ def _read(
     first: dict[int, int] = {}
     while True:
         inputs = {key: fitting[0] for key, fitting in axes.items() if fitting}
-        line = read(roots, inputs=inputs, shown=columns.shown, order=order, first=first)
+        line = read(roots, inputs=inputs, shown=steps, order=order, first=first)
         changed = False
         for key, axis in inputs.items():
             used, alone = _used(line, leaves[key])

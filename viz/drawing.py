@@ -13,11 +13,12 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .dot import Dot, Html, Value, html_text
-from .flow import draw_legend
+from .flow import Carried, draw_legend
 from .inputs import Inputs
 from .inside import Op, port
 from .loss import draw_loss
 from .paths import Path, Point, at
+from .rolled import alike, into
 from .sheet import CHIP, CHIP_GAP, RAIL, VALUE, Place, Sheet
 from .states import draw_states
 from .timeline import Box, Row, Source, recorded
@@ -84,7 +85,7 @@ class Drawing:
         kind: str,
         path: Path,
         tip: str = "",
-        of: Source | None = None,
+        of: Carried | None = None,
         slim: bool = False,
         look: style.Look | None = None,
     ) -> str:
@@ -275,7 +276,7 @@ class Drawing:
             self._up(
                 name, head, [(foot, inputs.bottom + VALUE)], self._arrive(op, box, source),
                 below, self.sheet.row_number[box.row], step, self.sheet.places[box].bottom,
-                tip=f"{text} {shape}", of=source, written=True,
+                tip=f"{text} {shape}", of=self._taken(box, source), written=True,
             )  # fmt: skip
 
     def print_dots(self, name: str, y: float) -> None:
@@ -313,7 +314,7 @@ class Drawing:
                     *ends, leave, arrive,
                     self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
                     self.sheet.places[box].bottom, self.sheet.places[maker].top,
-                    tip=self.sheet.step_shape(source), of=source,
+                    tip=self.sheet.step_shape(source), of=self._taken(box, source),
                 )  # fmt: skip
 
     def _draw_outputs(self) -> None:
@@ -344,11 +345,20 @@ class Drawing:
             self._up(
                 self.id(source.tensor), top, leave, [(foot, self.sheet.ceiling)],
                 self.sheet.row_number[maker.row], len(self.sheet.line.rows), step,
-                self.sheet.ceiling, self.sheet.places[maker].top, tip=f"{text} {shape}", of=source,
+                self.sheet.ceiling, self.sheet.places[maker].top, tip=f"{text} {shape}",
+                of=self.given_away(source, sources),
             )  # fmt: skip
         if len(placed) > 1:
             self.print_dots(node, bottom + VALUE / 2 + 5)
         return placed
+
+    def _taken(self, box: Box, source: Source) -> Carried:
+        """What flows into a box where it takes ``source``."""
+        return into(self.sheet, box, source) if self.sheet.rolled else source
+
+    def given_away(self, source: Source, sources: list[Source]) -> Carried:
+        """What flows out of a box that gives ``source``, of all that is given."""
+        return alike(self.sheet.line, source, sources) if self.sheet.rolled else source
 
     def middle(self, step: int | None) -> float:
         return (self.sheet.left + self.sheet.right) / 2 if step is None else self.sheet.column[step]
@@ -387,7 +397,7 @@ class Drawing:
         bottom: float,
         top: float = 0.0,
         tip: str = "",
-        of: Source | None = None,
+        of: Carried | None = None,
         written: bool = False,
     ) -> None:
         """A line from one row to a higher one; past those between in a lane beside the column, as

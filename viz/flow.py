@@ -17,12 +17,13 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .timeline import Source, Timeline
-from .wording import width
+from .wording import counted, width
 
 if TYPE_CHECKING:
     from .drawing import Drawing
 
 KINDS = ("gradient", "value")
+Carried = Source | Sequence[Source]  # what an arrow carries, or at each step, where it is rolled up
 DECADES = 8  # of the scale at most; what is smaller looks like its lower end
 WIDTHS = (0.5, 4.0)
 SWATCH = 30.0
@@ -76,14 +77,19 @@ class Flow:
             array = array.take(step, axis)
         return float(np.linalg.norm(array))
 
-    def told(self, source: Source) -> dict[str, float]:
-        """Everything that is known of a value, by kind."""
-        found = {kind: self.norm(source, kind) for kind in KINDS}
-        return {kind: norm for kind, norm in found.items() if norm is not None}
+    def told(self, carried: Carried) -> dict[str, float]:
+        """Everything that is known of a value, by kind; of several the mean of their norms."""
+        found = {kind: self._known(carried, kind) for kind in KINDS}
+        return {kind: sum(norms) / len(norms) for kind, norms in found.items() if norms}
 
-    def look(self, source: Source) -> style.Look:
+    def _known(self, carried: Carried, kind: str) -> list[float]:
+        sources = [carried] if isinstance(carried, Source) else carried
+        norms = (self.norm(source, kind) for source in sources)
+        return [norm for norm in norms if norm is not None]
+
+    def look(self, carried: Carried) -> style.Look:
         """How the arrow looks that carries it."""
-        norm = self.norm(source, self.kind)
+        norm = self.told(carried).get(self.kind)
         if norm is None:
             return {"color": style.UNKNOWN, "penwidth": WIDTHS[0]}
         if not norm > 0:  # nothing at all, or no number
@@ -96,10 +102,15 @@ class Flow:
         colour = style.between(style.FLOWS[self.kind], part)
         return {"color": colour, "penwidth": WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * part}
 
-    def words(self, source: Source) -> list[str]:
+    def words(self, carried: Carried) -> list[str]:
         """The same for a tooltip."""
         signs = {"gradient": "‖∂L/∂v‖", "value": "‖v‖"}
-        return [f"{signs[kind]} = {norm:.3g}" for kind, norm in self.told(source).items()]
+        found = []
+        for kind, norm in self.told(carried).items():
+            steps = len(self._known(carried, kind))
+            mean = f", the mean over {counted(steps, 'step')}" if steps > 1 else ""
+            found.append(f"{signs[kind]} = {norm:.3g}{mean}")
+        return found
 
     def scale(self) -> list[tuple[str, style.Look]]:
         """A power of ten and its look, smallest first."""
@@ -113,6 +124,8 @@ def draw_legend(drawing: Drawing, flow: Flow) -> None:
         "gradient": "‖∂L/∂v‖, the gradient that flowed back along the arrow of v",
         "value": "‖v‖, the value that flowed along the arrow",
     }[flow.kind]
+    if drawing.sheet.rolled:
+        title += ", mean over the steps"
     x, y = 0.0, -22.0
     for n, (text, look) in enumerate(flow.scale()):
         drawing.node(

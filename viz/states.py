@@ -11,6 +11,7 @@ from tinyseq.graph import identity
 
 from . import style
 from .paths import Path, Point
+from .rolled import around
 from .sheet import GAP, LOOP, Place
 from .timeline import Row, Slot, Source
 from .wording import counted, width
@@ -69,7 +70,9 @@ class _Loop(_States):
             )
             name = self.sheet.called(slot.name, 0)
             tip = f"{name} {self.shape(slot)}, {counted(self.sheet.columns.steps, 'step')}"
-            self.drawing.edge(place.name, place.name, f"state s{n}", path, tip, look=self.look(n))
+            of = around(self.row, slot)
+            kind = f"state s{n}"
+            self.drawing.edge(place.name, place.name, kind, path, tip, of, look=self.look(n))
         out = edge + self.way * (LOOP * 0.6 + 8 * len(self.row.slots))
         for n, slot in enumerate(self.row.slots):
             text, shape = self.sheet.called(slot.name, 0), self.shape(slot)

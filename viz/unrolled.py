@@ -68,7 +68,8 @@ def draw_unrolled(
     ``data``. The scale is logarithmic, from the smallest norm to the largest (eight powers of ten
     at most), or from and to those of ``scale``, so that two pictures can be compared; dotted is 0,
     grey what no gradient was recorded for. Steps left out get a slim box each (some of them where
-    they are more than 60). No ``.grad`` is touched, and the recording is kept, whole.
+    they are more than 60); at level ``"layer"`` an arrow shows the mean of the norms over the
+    steps. No ``.grad`` is touched, and the recording is kept, whole.
 
     **The SVG**: every box and arrow has an ``id`` and a ``class``, the same each time. Boxes, by
     row (from 0 below) and step (as written, from 1): ``r0t3`` a cell, ``r0t3_7`` its 8th operation
@@ -104,7 +105,7 @@ def draw_unrolled(
 
     tensors = [what] if isinstance(what, Tensor) else what
     if isinstance(tensors, list | tuple):
-        ran = recall(tensors, params, chosen, flow, scale)
+        ran = recall(tensors, params, chosen, flow, scale, flow is not None and level == "layer")
     elif flow:
         raise ValueError(
             "flow shows what flowed in a computation, and a layer alone has computed nothing. "
@@ -113,6 +114,8 @@ def draw_unrolled(
     else:
         ran = run(what, int(steps), x, state, chosen)
     fitting, note = _fit(ran, level)
+    if flow and fitting == "layer" != level:  # then it is told of every step
+        ran = recall(tensors, params, lambda n: choose(n, None, fitting), flow, scale, True)
     drawing = Drawing(Sheet(ran, fitting, names or {}), note)
     if note:
         warnings.warn(note, stacklevel=2)
