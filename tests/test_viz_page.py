@@ -446,6 +446,14 @@ class Visitor:
         return ActionChains(self.driver, duration=20)
 
 
+# How far the middle of each label is from that of its box.
+OFF_CENTRE = """[...document.querySelectorAll(".op")].flatMap((g) => {
+    const middle = (part) => { const { x, width } = part.getBBox(); return x + width / 2; };
+    const box = g.querySelector("path, polygon");
+    return [...g.querySelectorAll("text")].map((text) => Math.abs(middle(text) - middle(box)));
+})"""
+
+
 def test_in_a_browser(browser, tmp_path):
     """One visit, for a browser is slow to start: look, point, click, slide, press keys."""
     from selenium.webdriver.common.keys import Keys
@@ -480,6 +488,9 @@ def test_in_a_browser(browser, tmp_path):
     visitor.see("#r0t3").click()
     assert (visitor.level(), visitor.see("#number").text) == ("Operations", "3 of 12")
     assert {"h⟨3⟩", "… 2 steps …", "… 9 steps …"} <= set(visitor.texts())
+    off = visitor.ask(OFF_CENTRE)
+    assert len(off) > 4
+    assert max(off) < 0.5
     visitor.look("operations")
     visitor.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert {"h⟨5⟩", "h⟨4⟩", "h⟨0⟩", "… 4 steps …", "… 7 steps …"} <= set(visitor.texts())
