@@ -585,6 +585,60 @@ def test_tokens_in_a_browser(browser, tmp_path):
     assert stage["y"] + stage["height"] <= buttons["y"]  # nothing lies under them
 
 
+class Both(nn.Module):
+    """Reads from both ends; ``read`` says what the head is given of it."""
+
+    def __init__(self, read):
+        self.rnn, self.head, self.read = nn.RNN(5, 4, bidirectional=True), nn.Linear(8, 3), read
+
+    def forward(self, x):
+        return self.head(self.read(self.rnn(x)[0]))
+
+
+def test_a_path_goes_through_both_directions_in_a_browser(browser, tmp_path):
+    visitor = Visitor(browser, tmp_path)
+
+    def visit(read):
+        model = Both(read)
+        given = np.random.default_rng(0).standard_normal((5, 2, 5)).astype(np.float32)
+        scores = model(ts.tensor(given, requires_grad=True))
+        loss = F.cross_entropy(scores, np.zeros(scores.shape[:-1], int))
+        visitor.open(viz.page(loss, tmp_path / "both.html", params=model))
+
+    forwards = {f"r0t{t}--r0t{t + 1}" for t in range(1, 5)}
+    backwards = {f"r1t{t + 1}--r1t{t}" for t in range(1, 5)}
+
+    # A class for each step: what comes before it and what comes after it.
+    visit(lambda y: y)
+    visitor.choose("#from", "L⟨3⟩")
+    for x, way, other in (
+        ("x⟨1⟩", {"x1--r0t1", "r0t1--r0t2", "r0t2--r0t3", "r0t3--r2"}, backwards),
+        ("x⟨5⟩", {"x5--r1t5", "r1t5--r1t4", "r1t4--r1t3", "r1t3--r2"}, forwards),
+    ):
+        visitor.choose("#to", x)
+        assert way | {"r2--r3--3", "r3--y0t3", "y0t3--loss3"} <= visitor.on_path()
+        assert not (other | {"r2--r3", "y0t1--loss1"}) & visitor.on_path()
+
+    # One class, read from all steps: both ways.
+    visit(lambda y: ops.mean(y, axis=0))
+    visitor.choose("#to", "x⟨3⟩")
+    path = visitor.on_path()
+    assert {"x3--r0t3", "x3--r1t3", "r0t5--r2", "r1t1--r2", "r2--r3", "r3--r4", "r4--y0"} <= path
+    assert {"r0t3--r0t4", "r1t3--r1t2"} <= path
+    assert not {"r0t2--r0t3", "r1t4--r1t3", "x2--r0t2"} & path
+
+    # One class, read from the last step: of what runs from the end that has seen x⟨5⟩ alone.
+    visit(lambda y: y[-1])
+    visitor.choose("#to", "x⟨1⟩")
+    assert forwards | {"r0t5--r2", "r2--r3", "r3--y0"} <= visitor.on_path()
+    assert not backwards & visitor.on_path()
+    visitor.choose("#to", "x⟨5⟩")
+    assert {"r0t5--r2", "r1t5--r2", "r2--r3", "r3--y0", "y0--loss"} <= visitor.on_path()
+    visitor.see("nav button:nth-child(1)").click()
+    assert {"x2--r0t2", "x2--r1t2", "r0t2--r2", "r1t2--r2", "r2--r3"} <= visitor.on_path()
+    assert browser.get_log("browser") == []
+
+
 def test_hostile_names_and_long_sequences_in_a_browser(browser, tmp_path):
     model, x, _ = trained(120)
     visitor = Visitor(browser, tmp_path)

@@ -38,6 +38,7 @@ class Drawing:
         self.arrows: Counter[str] = Counter()
         self.flow = sheet.ran.flow
         self.data: dict[str, dict[str, float]] = {}  # what flowed, by arrow
+        self.columns: dict[str, int] = {}  # the step, as written, of an arrow from row to row
         self.dot = Dot(layout="nop2", outputorder="edgesfirst", bgcolor="white", pad=0.1)
 
     def write(self) -> str:
@@ -299,6 +300,8 @@ class Drawing:
                 given = self.starts.get((box, source.key))  # as the initial state
                 ends = self.id(source.tensor), given[0] if given else self.id(op)
                 step = next((s for s in (maker.step, box.step, source.step) if s is not None), None)
+                if self.sheet.rolled and maker.step is box.step is None:
+                    step = self.sheet.columns.shown[0]  # which stands for whichever it is
                 key = (*ends, step)
                 if key in seen or (step is not None and step not in self.sheet.column):
                     continue
@@ -425,6 +428,8 @@ class Drawing:
         path.curved(arrive[1:])
         slim = step in self.sheet.columns.slim
         name = self.edge(tail, head, "up", path, tip, of, slim)
+        if step is not None:
+            self.columns[name] = self.sheet.columns.number[step]
         inner = not written and bottom < self.sheet.ceiling  # at the ends others say it
         if inner and abs(a - c) <= 1 and not slim:
             self.print(f"{name}--shape", tip, c - 6 - width(tip, 8) / 2, b + 11, 8)

@@ -180,7 +180,8 @@ def _template(
     view: View, ran: Run, rows: Sequence[Row], names: Mapping[str, str], measured: Measured
 ) -> str:
     sheet = _sheet(ran, rows, view.columns, view.level, names)
-    svg = marked_svg(Picture(Drawing(sheet).write()), sheet, measured.series)
+    drawing = Drawing(sheet)
+    svg = marked_svg(Picture(drawing.write()), sheet, drawing.columns, measured.series)
     middle = "" if view.middle is None else f' data-middle="{view.middle}"'
     return (
         f'<template data-level="{view.level}" data-first="{view.first}" data-last="{view.last}"'
