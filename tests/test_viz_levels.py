@@ -467,6 +467,45 @@ def test_a_constant_in_a_step_is_no_input(kind):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_mask_of_dropout_is_no_input(mode):
+    x = ts.tensor(np.ones((4, 2, 3), np.float32), requires_grad=True)
+    first, layer = nn.Dropout(0.5), nn.RNN(3, 4, num_layers=2, dropout=0.5, mode=mode)
+    loss = (layer(first(x))[0] * np.ones((4, 2, 1), np.float32)).sum()  # as of lengths
+    for level in ("layer", "cell", "op"):
+        drawn = viz.draw_unrolled(loss, params=layer, level=level)
+        text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+        assert not [n for n in text if n.startswith("in")]
+        assert not [t for t in text.values() if "x′" in t]
+        titles = [t for t in text.values() if "Dropout" in t]
+        assert titles == ["Dropout", "Dropout(p=0.5)"]  # the first is no part of the layer
+        assert ("x2", "r0") in edges(drawn)
+
+
+@pytest.mark.parametrize(
+    ("cell", "signs"),
+    [
+        (nn.VariationalDropout(nn.RNNCell(3, 4), 0.5, 0.5), {"× mask x": 3, "× mask seen": 3}),
+        (nn.Zoneout(nn.RNNCell(3, 4), 0.5), {"where(mask, ·, ·)": 3}),
+    ],
+    ids=["dropout", "zoneout"],
+)
+def test_the_masks_of_a_cell_are_called_so(cell, signs):
+    layer = nn.Recurrent(cell, mode="unroll")
+    y, _ = layer(
+        ts.tensor(np.ones((3, 2, 3), np.float32), requires_grad=True),
+        (ts.tensor(np.ones((2, 4), np.float32), requires_grad=True),),
+    )
+    drawn = viz.draw_unrolled(y.sum(), params=layer, level="op")
+    found = Counter(
+        re.sub(r" +h⟨.*", "", re.sub(r" {2,}", " ", label(s)))
+        for s in nodes(drawn).values()
+        if "mask" in s
+    )
+    assert found == signs
+    assert not [n for n in nodes(drawn) if n.startswith("in")]
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_as_many_sequences_as_steps_are_read_along_time(batch_first, mode):
     x = ts.tensor(np.ones((4, 4, 3), np.float32), requires_grad=True)

@@ -18,7 +18,7 @@ from tinyseq.tensor import Tensor
 from .columns import Columns, choose
 from .expanded import count_compiled, expanded
 from .flow import Flow
-from .reading import count_steps, moves, place, read
+from .reading import adjusting, count_steps, moves, place, read
 from .running import Run, find_lookups, modules_of, run
 from .timeline import Timeline, recorded
 
@@ -117,6 +117,7 @@ def _read(
         for x in t.node.inputs
         if x.node is None
     }
+    within |= adjusting(order)
     leaves = {identity(t): t for t in order if t.node is None and id(t) not in within}
     axes = {
         key: _time_axes(t, columns.steps)

@@ -360,6 +360,25 @@ def _name_inputs(row: Row, line: Timeline) -> None:
 _ADJUST = ("sub", "mul", "div", "where", "maximum", "minimum")
 
 
+def adjusting(order: Sequence[Tensor]) -> set[int]:
+    """The ids of constants that do nothing else but scale, shift or choose from a value: a mask, be
+    it dropout's, drawn at random, is as long as a sequence and yet none.
+    """
+    found: set[int] = set()
+    others: set[int] = set()
+    for node in (t.node for t in order if t.node is not None):
+        assert node.op is not None
+        for x in node.inputs:
+            alone = not any(
+                y.node is not None or (y.requires_grad and not isinstance(y, Parameter))
+                for y in node.inputs
+                if y is not x
+            )
+            plain = node.op.name in _ADJUST and not alone and not x.requires_grad
+            (found if plain else others).add(id(x))
+    return found - others
+
+
 def _leaves(op: Tensor, line: Timeline) -> list[tuple[int, Tensor]]:
     """The inputs of an op that are given: neither made nor trained, nor a number on its own. What
     only scales or shifts a computed value (a mask, what softmax takes off) is a constant.

@@ -276,7 +276,7 @@ class Sheet:
                     elif self.line.hidden(source.tensor) is not None:
                         edges.append((port(source), i))
                     elif source.tensor.node is None and not self.is_input(source):
-                        folded[n] = self.starts.get(key) or constant_text(source.tensor)
+                        folded[n] = self.starts.get(key) or constant_text(source.tensor, op)
                     else:
                         edges.append((port(source), i))
             edges += [(port(source), i) for source in self.line.lookups.get(identity(op), ())]
