@@ -24,6 +24,7 @@ from tinyseq.checkpoint import write_atomically
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from .checks import as_names
 from .columns import Columns
 from .computation import Params, recall
 from .dot import visible
@@ -72,8 +73,9 @@ def page(
 
     Raises `GraphError` when nothing was recorded, the recording was freed by a backward pass (write
     the page before, or keep it: ``backward(retain_graph=True)``) or a tensor changed in place since
-    (as an optimiser does); `ValueError` for steps that cannot be, or a layer whose input size is
-    unknown; `RenderError` without a Graphviz renderer; `OSError` when the file cannot be written.
+    (as an optimiser does); `ValueError` for steps or names that cannot be, or a layer whose input
+    size is unknown; `ShapeError` or `DtypeError` for an ``x`` that does not go into it;
+    `RenderError` without a Graphviz renderer; `OSError` when the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
@@ -82,8 +84,8 @@ def page(
         raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
     if find_renderer() is None:
         raise RenderError(NO_RENDERER)
+    names = as_names(names)
     ran = _read(what, int(steps), x, state, params)
-    names = dict(names or {})
     rows = list(ran.line.rows)
     sheet = _sheet(ran, rows, ran.columns, "cell", names)
     measured = measure(sheet, lambda t: ran.called.get(identity(t), (t, ""))[1])

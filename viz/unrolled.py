@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tinyseq import nn
 from tinyseq.tensor import Tensor
 
+from .checks import as_names
 from .columns import ENDS, Columns, choose, fewer, filled
 from .computation import Params, recall
 from .drawing import Drawing
@@ -83,15 +84,17 @@ def draw_unrolled(
     ``value``, ``loss``, ``note``, ``legend`` of boxes, ``state s0`` (``s1``, …), ``up``,
     ``inside``, ``use`` (of a parameter) of arrows. Tooltips say what is what.
 
-    Raises `ValueError` for steps, columns, a level, a flow or a scale that cannot be, for a layer
-    whose input size is unknown (pass ``x``), and for the flow of what was not computed;
-    `GraphError` where no step was recorded, or the recording was freed.
+    Raises `ValueError` for steps, columns, a level, names, a flow or a scale that cannot be, for a
+    layer whose input size is unknown (pass ``x``), and for the flow of what was not computed;
+    `ShapeError` or `DtypeError` for an ``x`` that does not go into it; `GraphError` where no step
+    was recorded, or the recording was freed.
     """
     if level not in LEVELS:
         raise ValueError(f"level={level!r} is unknown. Use 'layer', 'cell' or 'op'.")
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
 
+    called = as_names(names)
     if flow not in (None, *KINDS):
         raise ValueError(f"flow={flow!r} is unknown. Use 'gradient' or 'value'.")
     if scale is not None and not (len(scale) == 2 and 0 < scale[0] < scale[1] < np.inf):
@@ -116,7 +119,7 @@ def draw_unrolled(
     fitting, note = _fit(ran, level)
     if flow and fitting == "layer" != level:  # then it is told of every step
         ran = recall(tensors, params, lambda n: choose(n, None, fitting), flow, scale, True)
-    drawing = Drawing(Sheet(ran, fitting, names or {}), note)
+    drawing = Drawing(Sheet(ran, fitting, called), note)
     if note:
         warnings.warn(note, stacklevel=2)
     return Picture(drawing.write(), note, drawing.data)
