@@ -132,7 +132,7 @@ def draw_loss(drawing: Drawing, loss: Loss) -> None:
             path = Path((x, level + CIRCLE / 2))
         rail = height - CIRCLE / 2 - RISE
         path.straight((x, rail), (middle, rail), (middle, height - CIRCLE / 2))
-        of = drawing.given_away(made[step], loss.sources) if tail == foot else None
-        drawing.edge(tail, "loss", "up", path, of=of, slim=slim)
+        straight = drawing.given_away(made[step], loss.sources) if tail == foot else None
+        drawing.edge(tail, "loss", "up", path, of=straight, slim=slim)
     if loss.summed:
         drawing.print_dots("loss", level)

@@ -118,6 +118,7 @@ def draw_unrolled(
         ran = run(what, int(steps), x, state, chosen)
     fitting, note = _fit(ran, level)
     if flow and fitting == "layer" != level:  # then it is told of every step
+        assert isinstance(tensors, list | tuple)  # a layer alone has no flow
         ran = recall(tensors, params, lambda n: choose(n, None, fitting), flow, scale, True)
     drawing = Drawing(Sheet(ran, fitting, called), note)
     if note:
