@@ -412,6 +412,25 @@ def test_a_decoder_reads_the_symbols_before_and_stands_above_the_encoder(steps):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_decoder_that_is_shorter_shows_what_it_reads(mode):
+    class Pair(nn.Module):
+        def __init__(self):
+            self.encoder, self.decoder = nn.GRU(3, 4, mode=mode), nn.GRU(2, 4, mode=mode)
+
+        def forward(self, x, told):
+            return self.decoder(told, self.encoder(x)[1])[0]
+
+    pair = Pair()
+    x = ts.tensor(np.ones((4, 2, 3), np.float32), requires_grad=True)
+    y = pair(x, ts.tensor(np.ones((3, 2, 2), np.float32)))
+    drawn = viz.draw_unrolled((y**2).sum(), params=pair)
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[f"in1t{t}"] for t in (1, 2, 3)] == ["y⟨0⟩", "y⟨1⟩", "y⟨2⟩"]
+    assert {(f"in1t{t}", f"r1t{t}") for t in (1, 2, 3)} <= set(edges(drawn))
+    assert {(f"x{t}", f"r0t{t}") for t in (1, 2, 3, 4)} <= set(edges(drawn))
+
+
 def test_a_bridge_lies_between_encoder_and_decoder():
     encoder = nn.GRU(5, 4, bidirectional=True)
     model = nn.EncoderDecoder(encoder, nn.GRU(5, 4), 9, 8, bos=0, eos=1)

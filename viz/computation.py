@@ -18,7 +18,7 @@ from tinyseq.tensor import Tensor
 from .columns import Columns, choose
 from .expanded import count_compiled, expanded
 from .flow import Flow
-from .reading import adjusting, count_steps, moves, place, read
+from .reading import adjusting, count_steps, moves, place, read, steps_of
 from .running import Run, find_lookups, modules_of, run
 from .timeline import Timeline, recorded
 
@@ -118,9 +118,10 @@ def _read(
         if x.node is None
     }
     within |= adjusting(order)
+    lengths = set(steps_of(order).values())
     leaves = {identity(t): t for t in order if t.node is None and id(t) not in within}
     axes = {
-        key: _time_axes(t, columns.steps)
+        key: _time_axes(t, columns.steps, lengths)
         for key, t in leaves.items()
         if not isinstance(t, nn.Parameter) and key not in names
     }
@@ -142,11 +143,13 @@ def _read(
             return line
 
 
-def _time_axes(x: Tensor, steps: int) -> list[int]:
-    """Which axes of a leaf the steps may run along, those of just so many first."""
-    lengths = x.shape[:2] if x.ndim > 1 else ()
-    fitting = [axis for axis, n in enumerate(lengths) if n >= steps]
-    return sorted(fitting, key=lambda axis: lengths[axis] != steps)
+def _time_axes(x: Tensor, steps: int, lengths: Collection[int]) -> list[int]:
+    """Which axes of a leaf the steps may run along, those of just so many first; a layer may have
+    fewer, as a decoder has.
+    """
+    sizes = x.shape[:2] if x.ndim > 1 else ()
+    fitting = [axis for axis, n in enumerate(sizes) if n >= steps or n in lengths]
+    return sorted(fitting, key=lambda axis: (sizes[axis] != steps, sizes[axis] not in lengths))
 
 
 def _used(line: Timeline, leaf: Tensor) -> tuple[set[int], bool]:

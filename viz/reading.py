@@ -93,7 +93,7 @@ def read(
     return line
 
 
-def _lengths(order: Sequence[Tensor]) -> dict[Scope, int]:
+def steps_of(order: Sequence[Tensor]) -> dict[Scope, int]:
     """How many steps each layer has: an encoder and a decoder differ."""
     last: dict[Scope, int] = {}
     for scope in {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values():
@@ -145,7 +145,7 @@ class _Reader:
         self.labels = _Labels(self)
         self.rows: dict[RowKey, Row] = {}
         self.line = Timeline([], steps, {}, _Sources(self), [], axes=inputs, first=first)
-        self.line.steps_of = _lengths(order)
+        self.line.steps_of = steps_of(order)
         lengths = self.line.lengths = set(self.line.steps_of.values())
         upstream: dict[int, frozenset[Scope]] = {}
         nothing: frozenset[Scope] = frozenset()
