@@ -51,6 +51,16 @@ def attributes(picture, pattern):
     return {a["id"]: a for a in arrows if re.fullmatch(pattern, a["id"])}
 
 
+def courses(picture, pattern):
+    """Where the arrows go whose id matches: of each the places from left to right."""
+    found = re.findall(r'-> "[^"]+" \[pos="([^"]*)".*? id="([^"]*)"', picture.dot)
+    return [
+        [float(x) for x in re.findall(r"([\d.]+),[\d.]+", pos)]
+        for pos, name in found
+        if re.fullmatch(pattern, name)
+    ]
+
+
 # -- levels ----------------------------------------------------------------------------------------
 
 
@@ -639,6 +649,55 @@ def test_the_norms_are_those_of_values_and_gradients(steps, mode, last):
     for t in range(1, steps + 1):
         expected = np.linalg.norm(xs[t - 1].grad.numpy())
         assert data[f"x{t}--r0t{t}"]["gradient"] == pytest.approx(expected, rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("cell", [nn.RNNCell, nn.GRUCell])
+def test_the_line_of_an_initial_state_begins_behind_its_name(cell):
+    drawn = viz.draw_unrolled(cell(3, 4), steps=1, level="op")
+    name = nodes(drawn)["r0s0start"]
+    middle = float(re.search(r'pos="([\d.]+),', name)[1])
+    end = middle + float(re.search(r"width=([\d.]+)", name)[1]) * 72 / 2
+    lines = courses(drawn, r"r0s0start--.*")
+    assert lines
+    assert min(map(min, lines)) > end
+
+
+def test_an_initial_state_with_a_long_shape_is_clear_of_the_parameters():
+    y, _ = nn.RNN(3, 4)(ts.tensor(np.zeros((2, 12345, 3), np.float32)))
+    drawn = viz.draw_unrolled(y)
+    shape = nodes(drawn)["r0s0startshape"]
+    middle = float(re.search(r'pos="([\d.]+),', shape)[1])
+    begins = middle - float(re.search(r"width=([\d.]+)", shape)[1]) * 72 / 2
+    (trunk,) = {Counter(xs).most_common(1)[0][0] for xs in courses(drawn, r"p[0-2]--r0t1")}
+    assert begins > trunk
+
+
+def test_parameters_of_several_modules_in_one_loop_say_whose_they_are():
+    class Two(nn.Module):
+        def __init__(self):
+            self.first, self.second = nn.RNNCell(3, 4), nn.RNNCell(4, 4)
+
+        def forward(self, x):
+            h, ys = self.first.initial_state(2), []
+            for t in range(3):
+                with graph.scope(f"t={t}"):
+                    h = self.second(self.first(x[t], h)[0], h)
+                ys.append(h[0])
+            return ops.stack(ys)
+
+    two = Two()
+    y = two(ts.tensor(np.ones((3, 2, 3), np.float32), requires_grad=True))
+    drawn = viz.draw_unrolled(y, params=two)
+    chips = [label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"p\d+", n)]
+    assert {"first.w_x  (3, 4)", "second.w_x  (4, 4)", "first.b  (4,)"} <= set(chips)
+
+
+def test_the_directions_are_told_apart_by_name():
+    model = nn.Stacked(nn.RNN(3, 4, bidirectional=True))
+    drawn = viz.draw_unrolled(model)
+    homes = [label(s) for n, s in nodes(drawn).items() if n.startswith("home")]
+    assert ["forward" in home for home in homes] == [True, False]
+    assert ["backward" in home for home in homes] == [False, True]
 
 
 def test_a_vanishing_gradient_is_seen_fading():

@@ -144,7 +144,7 @@ class Drawing:
                 continue
             place = self.sheet.places[next(iter(row.boxes.values()))]
             top = place.y + len(chips) * (CHIP + CHIP_GAP) / 2
-            home = short(self.sheet.home_of(row))
+            home = short(self.sheet.home_of(row), 40)
             middle = max(self.sheet.chip_width, width(home, 9)) / 2
             self.print(f"home{i}", home, middle, top + 6, 9)
             if row.recurrent and self.sheet.columns.steps > 1 and self._used_always(row, chips):

@@ -147,7 +147,7 @@ def _collect(sheet: Sheet, names: Callable[[Tensor], str]) -> Iterable[tuple[str
         else:
             yield f"y{n}", Series(visible(name), [Part(tensor)], whole=True)
     for n, (tensor, _) in enumerate(sheet.chips.values()):
-        yield f"p{n}", Series(visible(sheet.name_of(tensor)), [Part(tensor)], whole=True)
+        yield f"p{n}", Series(visible(sheet.full_name(tensor)), [Part(tensor)], whole=True)
 
 
 def _of_row(sheet: Sheet, row: Row, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
