@@ -655,7 +655,45 @@ def test_hostile_names_and_long_sequences_in_a_browser(browser, tmp_path):
         visitor.ask("goTo('op', arguments[0])", step)
         assert f"h⟨{step}⟩" in visitor.texts()
     visitor.look("long")
+    assert "steps 21 to 120 of 120 steps" in visitor.see("#note").text
+
+    # A part of it that was chosen: nothing is warned of, and the steps behind it are a gap.
+    part = viz.page(
+        (model(x) ** 2).sum(), tmp_path / "part.html", params=model, columns=range(9, 60)
+    )
+    visitor.open(part)
+    assert "steps 10 to 60 of 120 steps" in visitor.see("#note").text
+    assert visitor.see("#number").text == "10 of 120"
+    assert "… 9 steps …" in visitor.texts()
+    for step in (10, 35, 60):
+        visitor.ask("goTo('cell', arguments[0])", step)
+        assert {f"x⟨{t}⟩" for t in (10, step, 60)} <= set(visitor.texts())
+        assert "… 60 steps …" in visitor.texts()
+        visitor.ask("goTo('op', arguments[0])", step)
+        assert {f"h⟨{step}⟩", f"… {120 - step} steps …"} <= set(visitor.texts())
+    visitor.choose("#from", "L")
+    visitor.choose("#to", "h⟨0⟩")
+    assert {"r0s0start--r0gap0", "r0gap0--r0t10"} & visitor.on_path()
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize(
+    "columns", [range(0), range(101), range(0, 8, 2), range(-3, 2), range(5, 121), (3, 2), [0, 1]]
+)
+def test_columns_that_cannot_be(file, columns):
+    steps = 120 if columns != range(101) else 130
+    remedy = rf"columns=.* at most 100 steps in a row.* {steps} steps .*range\(0, 100\)"
+    with pytest.raises(ValueError, match=remedy):
+        viz.page(nn.RNN(3, 4), file, steps, columns=columns)
+
+
+def test_a_page_of_all_steps_has_no_note(file):
+    assert 'id="note"' not in viz.page(nn.RNN(3, 4), file, 4).read_text("utf-8")
+    viz.page(nn.RNN(3, 4), file, 150, columns=range(100))
+    assert "steps 1 to 100 of 150 steps" in file.read_text("utf-8")
+    data = Reader(file).data
+    assert (data["first"], data["last"], data["steps"]) == (1, 100, 150)
+    assert len(data["series"]["x"]["value"][0]) == 100
 
 
 if __name__ == "__main__":
