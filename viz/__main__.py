@@ -151,7 +151,7 @@ def _text_of(file: Path) -> str:
     content = file.read_bytes()
     try:
         text = content.decode("utf-8-sig")
-        wrong = text.find("\0")  # no text has it, and most other files do
+        wrong = content.find(b"\0")  # no text has it, and most other files do
     except UnicodeDecodeError as error:
         wrong = error.start
     if wrong >= 0:

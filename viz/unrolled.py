@@ -48,7 +48,9 @@ def draw_unrolled(
     library; or a tensor that was computed already, a loss say, or several: then its own recording
     is drawn, down to the loss of each step and their sum. Steps are numbered as in the lecture
     notes: x⟨1⟩ is ``x[0]``, h⟨0⟩ the initial state. B in a shape is the batch. Nothing of
-    the layer, of the recording or of the library's random state changes.
+    the layer, of the recording or of the library's random state changes. A decoder that
+    counts its steps from 1 lies above its encoder, in the same columns; one that goes on counting,
+    in the same loop, stands behind it, as in the notes.
 
     ``level``: ``"layer"``, one box a layer and direction, with the state going round; ``"cell"``,
     one box a step; ``"op"``, every recorded operation, grouped by step and gate (what the cell's
