@@ -162,6 +162,32 @@ def test_what_is_no_sentence():
             ask()
 
 
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (lambda: nn.GRU(6, 3, bidirectional=True), r"recurrent\.layers\.0 \(Bidirectional\)"),
+        (lambda: nn.Recurrent(nn.GRUCell(6, 6), reverse=True), r"recurrent \(Recurrent\)"),
+    ],
+)
+def test_a_model_that_has_seen_the_next_symbol_gives_no_probability(layer, named):
+    m = model(dtype=np.float32)
+    m.recurrent = layer()
+    asked = {
+        "score": lambda: text.score(m, np.arange(9) % V),
+        "log_probability": lambda: m.log_probability([1, 2]),
+    }
+    for who, ask in asked.items():
+        with pytest.raises(ValueError, match=rf"^{who}: {named} reads from the end.*forwards"):
+            ask()
+    for ask in (
+        lambda: m.log_probabilities_of([[1], [2]]),
+        lambda: m.perplexity([[1, 2]]),
+        lambda: text.rank(m, WORDS, [["an"], ["pear"]]),
+    ):
+        with pytest.raises(ValueError, match="reads from the end"):
+            ask()
+
+
 # -- ranking and the next symbol ------------------------------------------------------------------
 
 

@@ -136,6 +136,24 @@ def test_a_picture_is_rendered(renderer, picture, tmp_path):
     assert picture._repr_svg_() == svg
 
 
+def test_labels_are_anchored_in_the_middle_of_their_boxes(renderer):
+    """So they stand there in any font, a browser's as well."""
+    drawn = viz.draw_unrolled(nn.LSTM(3, 4), level="op")
+    a = ts.tensor(2.0, requires_grad=True, name="a")
+    for picture in (drawn, viz.draw(ts.tanh(a * 3))):
+        found = 0
+        for node in ET.fromstring(picture.svg().encode()).iter(f"{SVG}g"):
+            shape = node.find(".//*[@d]")
+            if not (node.get("class") or "").startswith("node") or shape is None:
+                continue
+            xs = [float(x) for x in re.findall(r"([\d.-]+),", shape.get("d").replace("M", " "))]
+            for text in node.iter(f"{SVG}text"):
+                found += 1
+                assert text.get("text-anchor") == "middle"
+                assert float(text.get("x")) == pytest.approx((min(xs) + max(xs)) / 2, abs=0.2)
+        assert found >= 2
+
+
 def test_pdf_is_for_the_system_graphviz_alone(renderer, picture, tmp_path):
     path = tmp_path / "p.pdf"
     if renderer == "system":

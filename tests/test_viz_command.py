@@ -169,6 +169,18 @@ def test_gallery(any_renderer, tmp_path, capsys):
     assert "python -m tinyseq.viz gallery" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"to be\xff\xfe", b"\x89PNG\r\n\x1a\n", b"to be\0\0"])
+def test_a_file_that_is_no_text(trained, tmp_path, capsys, content):
+    file = tmp_path / "picture.png"
+    file.write_bytes(content)
+    words = ["colour", "--checkpoint", str(tmp_path / "model.safetensors"), "--unit", "0"]
+    assert main([*words, "--file", str(file)]) == 1
+    printed = capsys.readouterr().err
+    assert f"--file {file} is no UTF-8 text: see its byte " in printed
+    assert "iconv" in printed
+    assert printed.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [

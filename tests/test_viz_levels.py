@@ -51,6 +51,16 @@ def attributes(picture, pattern):
     return {a["id"]: a for a in arrows if re.fullmatch(pattern, a["id"])}
 
 
+def courses(picture, pattern):
+    """Where the arrows go whose id matches: of each the places from left to right."""
+    found = re.findall(r'-> "[^"]+" \[pos="([^"]*)".*? id="([^"]*)"', picture.dot)
+    return [
+        [float(x) for x in re.findall(r"([\d.]+),[\d.]+", pos)]
+        for pos, name in found
+        if re.fullmatch(pattern, name)
+    ]
+
+
 # -- levels ----------------------------------------------------------------------------------------
 
 
@@ -412,6 +422,25 @@ def test_a_decoder_reads_the_symbols_before_and_stands_above_the_encoder(steps):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_decoder_that_is_shorter_shows_what_it_reads(mode):
+    class Pair(nn.Module):
+        def __init__(self):
+            self.encoder, self.decoder = nn.GRU(3, 4, mode=mode), nn.GRU(2, 4, mode=mode)
+
+        def forward(self, x, told):
+            return self.decoder(told, self.encoder(x)[1])[0]
+
+    pair = Pair()
+    x = ts.tensor(np.ones((4, 2, 3), np.float32), requires_grad=True)
+    y = pair(x, ts.tensor(np.ones((3, 2, 2), np.float32)))
+    drawn = viz.draw_unrolled((y**2).sum(), params=pair)
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[f"in1t{t}"] for t in (1, 2, 3)] == ["y⟨0⟩", "y⟨1⟩", "y⟨2⟩"]
+    assert {(f"in1t{t}", f"r1t{t}") for t in (1, 2, 3)} <= set(edges(drawn))
+    assert {(f"x{t}", f"r0t{t}") for t in (1, 2, 3, 4)} <= set(edges(drawn))
+
+
 def test_a_bridge_lies_between_encoder_and_decoder():
     encoder = nn.GRU(5, 4, bidirectional=True)
     model = nn.EncoderDecoder(encoder, nn.GRU(5, 4), 9, 8, bos=0, eos=1)
@@ -464,6 +493,45 @@ def test_a_constant_in_a_step_is_no_input(kind):
     assert Counter(tail for tail, _ in edges(drawn) if tail[0] == "x") == dict.fromkeys(
         [f"x{t}" for t in range(1, 6)], 1
     )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mask_of_dropout_is_no_input(mode):
+    x = ts.tensor(np.ones((4, 2, 3), np.float32), requires_grad=True)
+    first, layer = nn.Dropout(0.5), nn.RNN(3, 4, num_layers=2, dropout=0.5, mode=mode)
+    loss = (layer(first(x))[0] * np.ones((4, 2, 1), np.float32)).sum()  # as of lengths
+    for level in ("layer", "cell", "op"):
+        drawn = viz.draw_unrolled(loss, params=layer, level=level)
+        text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+        assert not [n for n in text if n.startswith("in")]
+        assert not [t for t in text.values() if "x′" in t]
+        titles = [t for t in text.values() if "Dropout" in t]
+        assert titles == ["Dropout", "Dropout(p=0.5)"]  # the first is no part of the layer
+        assert ("x2", "r0") in edges(drawn)
+
+
+@pytest.mark.parametrize(
+    ("cell", "signs"),
+    [
+        (nn.VariationalDropout(nn.RNNCell(3, 4), 0.5, 0.5), {"× mask x": 3, "× mask seen": 3}),
+        (nn.Zoneout(nn.RNNCell(3, 4), 0.5), {"where(mask, ·, ·)": 3}),
+    ],
+    ids=["dropout", "zoneout"],
+)
+def test_the_masks_of_a_cell_are_called_so(cell, signs):
+    layer = nn.Recurrent(cell, mode="unroll")
+    y, _ = layer(
+        ts.tensor(np.ones((3, 2, 3), np.float32), requires_grad=True),
+        (ts.tensor(np.ones((2, 4), np.float32), requires_grad=True),),
+    )
+    drawn = viz.draw_unrolled(y.sum(), params=layer, level="op")
+    found = Counter(
+        re.sub(r" +h⟨.*", "", re.sub(r" {2,}", " ", label(s)))
+        for s in nodes(drawn).values()
+        if "mask" in s
+    )
+    assert found == signs
+    assert not [n for n in nodes(drawn) if n.startswith("in")]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -583,6 +651,55 @@ def test_the_norms_are_those_of_values_and_gradients(steps, mode, last):
         assert data[f"x{t}--r0t{t}"]["gradient"] == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.parametrize("cell", [nn.RNNCell, nn.GRUCell])
+def test_the_line_of_an_initial_state_begins_behind_its_name(cell):
+    drawn = viz.draw_unrolled(cell(3, 4), steps=1, level="op")
+    name = nodes(drawn)["r0s0start"]
+    middle = float(re.search(r'pos="([\d.]+),', name)[1])
+    end = middle + float(re.search(r"width=([\d.]+)", name)[1]) * 72 / 2
+    lines = courses(drawn, r"r0s0start--.*")
+    assert lines
+    assert min(map(min, lines)) > end
+
+
+def test_an_initial_state_with_a_long_shape_is_clear_of_the_parameters():
+    y, _ = nn.RNN(3, 4)(ts.tensor(np.zeros((2, 12345, 3), np.float32)))
+    drawn = viz.draw_unrolled(y)
+    shape = nodes(drawn)["r0s0startshape"]
+    middle = float(re.search(r'pos="([\d.]+),', shape)[1])
+    begins = middle - float(re.search(r"width=([\d.]+)", shape)[1]) * 72 / 2
+    (trunk,) = {Counter(xs).most_common(1)[0][0] for xs in courses(drawn, r"p[0-2]--r0t1")}
+    assert begins > trunk
+
+
+def test_parameters_of_several_modules_in_one_loop_say_whose_they_are():
+    class Two(nn.Module):
+        def __init__(self):
+            self.first, self.second = nn.RNNCell(3, 4), nn.RNNCell(4, 4)
+
+        def forward(self, x):
+            h, ys = self.first.initial_state(2), []
+            for t in range(3):
+                with graph.scope(f"t={t}"):
+                    h = self.second(self.first(x[t], h)[0], h)
+                ys.append(h[0])
+            return ops.stack(ys)
+
+    two = Two()
+    y = two(ts.tensor(np.ones((3, 2, 3), np.float32), requires_grad=True))
+    drawn = viz.draw_unrolled(y, params=two)
+    chips = [label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"p\d+", n)]
+    assert {"first.w_x  (3, 4)", "second.w_x  (4, 4)", "first.b  (4,)"} <= set(chips)
+
+
+def test_the_directions_are_told_apart_by_name():
+    model = nn.Stacked(nn.RNN(3, 4, bidirectional=True))
+    drawn = viz.draw_unrolled(model)
+    homes = [label(s) for n, s in nodes(drawn).items() if n.startswith("home")]
+    assert ["forward" in home for home in homes] == [True, False]
+    assert ["backward" in home for home in homes] == [False, True]
+
+
 def test_a_vanishing_gradient_is_seen_fading():
     ts.seed(0)
     loss, _ = loss_of(Model(last=True), 30)
@@ -621,6 +738,47 @@ def test_of_very_many_steps_some_are_drawn():
     assert 50 < len(slim) <= 60
     assert "… 395 steps, one in 7 drawn …" in drawn.dot
     assert set(drawn.data) >= {"r0t4--r0t11", "x11--r0t11"}
+
+
+@pytest.mark.parametrize("flow", ["gradient", "value"])
+def test_a_rolled_layer_shows_the_mean_over_its_steps(flow):
+    steps = 5
+    model = Model(nn.LSTM, bidirectional=True)
+    model.head = nn.Linear(8, 2)
+    loss, _ = loss_of(model, steps)
+    each = viz.draw_unrolled(loss, flow=flow, columns=(steps, 0)).data
+    drawn = viz.draw_unrolled(loss, flow=flow, level="layer")
+    between, every = range(1, steps), range(1, steps + 1)
+    parts = {
+        "r0t2--r0t2": [f"r0t{t}--r0t{t + 1}" for t in between],
+        "r0t2--r0t2--2": [f"r0t{t}--r0t{t + 1}--2" for t in between],
+        "r1t2--r1t2": [f"r1t{t + 1}--r1t{t}" for t in between],
+        "x2--r0t2": [f"x{t}--r0t{t}" for t in every],
+        "r1t2--r2": [f"r1t{t}--r2" for t in every],
+        "y0t2--loss2": [f"y0t{t}--loss{t}" for t in every],
+    }
+    for arrow, unrolled in parts.items():
+        for kind in ("value", "gradient"):
+            mean = np.mean([each[one][kind] for one in unrolled])
+            assert drawn.data[arrow][kind] == pytest.approx(mean, rel=1e-4), (arrow, kind)
+    looks = attributes(drawn, "|".join(parts))
+    assert {a["color"] for a in looks.values()}.isdisjoint({"#0072B2", "#D55E00", "#444444"})
+    assert "mean over the steps" in drawn.dot
+    assert ", the mean over 4 steps" in drawn.dot  # h goes on from all but the last
+
+
+def test_a_rolled_layer_of_which_one_step_is_read_shows_what_that_one_gives():
+    loss, _ = loss_of(Model(last=True), 6)
+    last = viz.draw_unrolled(loss, flow="gradient").data["r0t6--r1"]
+    assert viz.draw_unrolled(loss, flow="gradient", level="layer").data["r0t2--r1"] == last
+
+
+def test_a_picture_that_had_to_be_rolled_up_tells_of_every_step():
+    loss, _ = loss_of(Model(num_layers=160), 4)
+    with pytest.warns(UserWarning, match="level='layer'"):
+        drawn = viz.draw_unrolled(loss, flow="value")
+    assert drawn.data == viz.draw_unrolled(loss, flow="value", level="layer").data
+    assert ", the mean over 4 steps" in drawn.dot
 
 
 def test_what_is_constant_or_nothing_looks_different():

@@ -446,6 +446,14 @@ class Visitor:
         return ActionChains(self.driver, duration=20)
 
 
+# How far the middle of each label is from that of its box.
+OFF_CENTRE = """[...document.querySelectorAll(".op")].flatMap((g) => {
+    const middle = (part) => { const { x, width } = part.getBBox(); return x + width / 2; };
+    const box = g.querySelector("path, polygon");
+    return [...g.querySelectorAll("text")].map((text) => Math.abs(middle(text) - middle(box)));
+})"""
+
+
 def test_in_a_browser(browser, tmp_path):
     """One visit, for a browser is slow to start: look, point, click, slide, press keys."""
     from selenium.webdriver.common.keys import Keys
@@ -480,6 +488,9 @@ def test_in_a_browser(browser, tmp_path):
     visitor.see("#r0t3").click()
     assert (visitor.level(), visitor.see("#number").text) == ("Operations", "3 of 12")
     assert {"h⟨3⟩", "… 2 steps …", "… 9 steps …"} <= set(visitor.texts())
+    off = visitor.ask(OFF_CENTRE)
+    assert len(off) > 4
+    assert max(off) < 0.5
     visitor.look("operations")
     visitor.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert {"h⟨5⟩", "h⟨4⟩", "h⟨0⟩", "… 4 steps …", "… 7 steps …"} <= set(visitor.texts())
@@ -574,6 +585,60 @@ def test_tokens_in_a_browser(browser, tmp_path):
     assert stage["y"] + stage["height"] <= buttons["y"]  # nothing lies under them
 
 
+class Both(nn.Module):
+    """Reads from both ends; ``read`` says what the head is given of it."""
+
+    def __init__(self, read):
+        self.rnn, self.head, self.read = nn.RNN(5, 4, bidirectional=True), nn.Linear(8, 3), read
+
+    def forward(self, x):
+        return self.head(self.read(self.rnn(x)[0]))
+
+
+def test_a_path_goes_through_both_directions_in_a_browser(browser, tmp_path):
+    visitor = Visitor(browser, tmp_path)
+
+    def visit(read):
+        model = Both(read)
+        given = np.random.default_rng(0).standard_normal((5, 2, 5)).astype(np.float32)
+        scores = model(ts.tensor(given, requires_grad=True))
+        loss = F.cross_entropy(scores, np.zeros(scores.shape[:-1], int))
+        visitor.open(viz.page(loss, tmp_path / "both.html", params=model))
+
+    forwards = {f"r0t{t}--r0t{t + 1}" for t in range(1, 5)}
+    backwards = {f"r1t{t + 1}--r1t{t}" for t in range(1, 5)}
+
+    # A class for each step: what comes before it and what comes after it.
+    visit(lambda y: y)
+    visitor.choose("#from", "L⟨3⟩")
+    for x, way, other in (
+        ("x⟨1⟩", {"x1--r0t1", "r0t1--r0t2", "r0t2--r0t3", "r0t3--r2"}, backwards),
+        ("x⟨5⟩", {"x5--r1t5", "r1t5--r1t4", "r1t4--r1t3", "r1t3--r2"}, forwards),
+    ):
+        visitor.choose("#to", x)
+        assert way | {"r2--r3--3", "r3--y0t3", "y0t3--loss3"} <= visitor.on_path()
+        assert not (other | {"r2--r3", "y0t1--loss1"}) & visitor.on_path()
+
+    # One class, read from all steps: both ways.
+    visit(lambda y: ops.mean(y, axis=0))
+    visitor.choose("#to", "x⟨3⟩")
+    path = visitor.on_path()
+    assert {"x3--r0t3", "x3--r1t3", "r0t5--r2", "r1t1--r2", "r2--r3", "r3--r4", "r4--y0"} <= path
+    assert {"r0t3--r0t4", "r1t3--r1t2"} <= path
+    assert not {"r0t2--r0t3", "r1t4--r1t3", "x2--r0t2"} & path
+
+    # One class, read from the last step: of what runs from the end that has seen x⟨5⟩ alone.
+    visit(lambda y: y[-1])
+    visitor.choose("#to", "x⟨1⟩")
+    assert forwards | {"r0t5--r2", "r2--r3", "r3--y0"} <= visitor.on_path()
+    assert not backwards & visitor.on_path()
+    visitor.choose("#to", "x⟨5⟩")
+    assert {"r0t5--r2", "r1t5--r2", "r2--r3", "r3--y0", "y0--loss"} <= visitor.on_path()
+    visitor.see("nav button:nth-child(1)").click()
+    assert {"x2--r0t2", "x2--r1t2", "r0t2--r2", "r1t2--r2", "r2--r3"} <= visitor.on_path()
+    assert browser.get_log("browser") == []
+
+
 def test_hostile_names_and_long_sequences_in_a_browser(browser, tmp_path):
     model, x, _ = trained(120)
     visitor = Visitor(browser, tmp_path)
@@ -590,7 +655,45 @@ def test_hostile_names_and_long_sequences_in_a_browser(browser, tmp_path):
         visitor.ask("goTo('op', arguments[0])", step)
         assert f"h⟨{step}⟩" in visitor.texts()
     visitor.look("long")
+    assert "steps 21 to 120 of 120 steps" in visitor.see("#note").text
+
+    # A part of it that was chosen: nothing is warned of, and the steps behind it are a gap.
+    part = viz.page(
+        (model(x) ** 2).sum(), tmp_path / "part.html", params=model, columns=range(9, 60)
+    )
+    visitor.open(part)
+    assert "steps 10 to 60 of 120 steps" in visitor.see("#note").text
+    assert visitor.see("#number").text == "10 of 120"
+    assert "… 9 steps …" in visitor.texts()
+    for step in (10, 35, 60):
+        visitor.ask("goTo('cell', arguments[0])", step)
+        assert {f"x⟨{t}⟩" for t in (10, step, 60)} <= set(visitor.texts())
+        assert "… 60 steps …" in visitor.texts()
+        visitor.ask("goTo('op', arguments[0])", step)
+        assert {f"h⟨{step}⟩", f"… {120 - step} steps …"} <= set(visitor.texts())
+    visitor.choose("#from", "L")
+    visitor.choose("#to", "h⟨0⟩")
+    assert {"r0s0start--r0gap0", "r0gap0--r0t10"} & visitor.on_path()
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize(
+    "columns", [range(0), range(101), range(0, 8, 2), range(-3, 2), range(5, 121), (3, 2), [0, 1]]
+)
+def test_columns_that_cannot_be(file, columns):
+    steps = 120 if columns != range(101) else 130
+    remedy = rf"columns=.* at most 100 steps in a row.* {steps} steps .*range\(0, 100\)"
+    with pytest.raises(ValueError, match=remedy):
+        viz.page(nn.RNN(3, 4), file, steps, columns=columns)
+
+
+def test_a_page_of_all_steps_has_no_note(file):
+    assert 'id="note"' not in viz.page(nn.RNN(3, 4), file, 4).read_text("utf-8")
+    viz.page(nn.RNN(3, 4), file, 150, columns=range(100))
+    assert "steps 1 to 100 of 150 steps" in file.read_text("utf-8")
+    data = Reader(file).data
+    assert (data["first"], data["last"], data["steps"]) == (1, 100, 150)
+    assert len(data["series"]["x"]["value"][0]) == 100
 
 
 if __name__ == "__main__":

@@ -140,10 +140,26 @@ def _read(options: argparse.Namespace) -> tuple[Any, Any, str]:
 
     text = options.text
     if options.file is not None:
-        text = options.file.read_text(encoding="utf-8-sig")
+        text = _text_of(options.file)
     if options.first is not None:
         text = text[: options.first]
     return *language_model(options.checkpoint), text
+
+
+def _text_of(file: Path) -> str:
+    """What a file says. Raises `ValueError` for what is no text, `OSError` if it cannot be read."""
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+        wrong = content.find(b"\0")  # no text has it, and most other files do
+    except UnicodeDecodeError as error:
+        wrong = error.start
+    if wrong >= 0:
+        raise ValueError(
+            f"--file {file} is no UTF-8 text: see its byte {wrong}. Give a text file, "
+            f"one of another encoding turned into UTF-8 first: iconv -f latin1 -t utf-8 {file.name}"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 # -- the command line -----------------------------------------------------------------------------

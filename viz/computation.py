@@ -5,7 +5,7 @@ layers that are to be shown.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,7 +18,7 @@ from tinyseq.tensor import Tensor
 from .columns import Columns, choose
 from .expanded import count_compiled, expanded
 from .flow import Flow
-from .reading import count_steps, moves, place, read
+from .reading import adjusting, count_steps, moves, place, read, steps_of
 from .running import Run, find_lookups, modules_of, run
 from .timeline import Timeline, recorded
 
@@ -46,10 +46,12 @@ def recall(
     chosen: Callable[[int], Columns],
     flow: str | None = None,
     scale: tuple[float, float] | None = None,
+    whole: bool = False,
 ) -> Run:
     """The recording that the tensors were made by. Raises `GraphError` where there is none.
 
-    What flowed is found by going through every step, those of compiled layers run again.
+    What flowed is found by going through every step, those of compiled layers run again. With
+    ``whole`` the steps that get no column are read as well, for what flowed over all of them.
     """
     if not tensors or all(t.node is None for t in tensors):
         raise GraphError(
@@ -63,7 +65,8 @@ def recall(
     if roots[0] is not tensors[0]:
         order = graph.topological(*roots)
     names, modules = _named(params)
-    line = _read(roots, order, columns, names)
+    line = _read(roots, order, columns, names, range(columns.steps) if whole else columns.shown)
+    line.show(columns.shown)
     for op in [op for row in line.rows for box in row.boxes.values() for op in box.ops]:
         index = None if op.node is None else op.node.attrs.get("index")
         if isinstance(index, np.ndarray) and index.ndim and len(index) in line.lengths:
@@ -96,7 +99,11 @@ def _called(
 
 
 def _read(
-    roots: Sequence[Tensor], order: Sequence[Tensor], columns: Columns, names: Mapping[int, str]
+    roots: Sequence[Tensor],
+    order: Sequence[Tensor],
+    columns: Columns,
+    names: Mapping[int, str],
+    steps: Collection[int],
 ) -> Timeline:
     """Read a recording whose input is not known: a leaf that each step takes a part of.
 
@@ -110,16 +117,18 @@ def _read(
         for x in t.node.inputs
         if x.node is None
     }
+    within |= adjusting(order)
+    lengths = set(steps_of(order).values())
     leaves = {identity(t): t for t in order if t.node is None and id(t) not in within}
     axes = {
-        key: _time_axes(t, columns.steps)
+        key: _time_axes(t, columns.steps, lengths)
         for key, t in leaves.items()
         if not isinstance(t, nn.Parameter) and key not in names
     }
     first: dict[int, int] = {}
     while True:
         inputs = {key: fitting[0] for key, fitting in axes.items() if fitting}
-        line = read(roots, inputs=inputs, shown=columns.shown, order=order, first=first)
+        line = read(roots, inputs=inputs, shown=steps, order=order, first=first)
         changed = False
         for key, axis in inputs.items():
             used, alone = _used(line, leaves[key])
@@ -134,11 +143,13 @@ def _read(
             return line
 
 
-def _time_axes(x: Tensor, steps: int) -> list[int]:
-    """Which axes of a leaf the steps may run along, those of just so many first."""
-    lengths = x.shape[:2] if x.ndim > 1 else ()
-    fitting = [axis for axis, n in enumerate(lengths) if n >= steps]
-    return sorted(fitting, key=lambda axis: lengths[axis] != steps)
+def _time_axes(x: Tensor, steps: int, lengths: Collection[int]) -> list[int]:
+    """Which axes of a leaf the steps may run along, those of just so many first; a layer may have
+    fewer, as a decoder has.
+    """
+    sizes = x.shape[:2] if x.ndim > 1 else ()
+    fitting = [axis for axis, n in enumerate(sizes) if n >= steps or n in lengths]
+    return sorted(fitting, key=lambda axis: (sizes[axis] != steps, sizes[axis] not in lengths))
 
 
 def _used(line: Timeline, leaf: Tensor) -> tuple[set[int], bool]:

@@ -13,11 +13,12 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .dot import Dot, Html, Value, html_text
-from .flow import draw_legend
+from .flow import Carried, draw_legend
 from .inputs import Inputs
 from .inside import Op, port
 from .loss import draw_loss
 from .paths import Path, Point, at
+from .rolled import alike, into
 from .sheet import CHIP, CHIP_GAP, RAIL, VALUE, Place, Sheet
 from .states import draw_states
 from .timeline import Box, Row, Source, recorded
@@ -37,6 +38,7 @@ class Drawing:
         self.arrows: Counter[str] = Counter()
         self.flow = sheet.ran.flow
         self.data: dict[str, dict[str, float]] = {}  # what flowed, by arrow
+        self.columns: dict[str, int] = {}  # the step, as written, of an arrow from row to row
         self.dot = Dot(layout="nop2", outputorder="edgesfirst", bgcolor="white", pad=0.1)
 
     def write(self) -> str:
@@ -84,7 +86,7 @@ class Drawing:
         kind: str,
         path: Path,
         tip: str = "",
-        of: Source | None = None,
+        of: Carried | None = None,
         slim: bool = False,
         look: style.Look | None = None,
     ) -> str:
@@ -142,7 +144,7 @@ class Drawing:
                 continue
             place = self.sheet.places[next(iter(row.boxes.values()))]
             top = place.y + len(chips) * (CHIP + CHIP_GAP) / 2
-            home = short(self.sheet.home_of(row))
+            home = short(self.sheet.home_of(row), 40)
             middle = max(self.sheet.chip_width, width(home, 9)) / 2
             self.print(f"home{i}", home, middle, top + 6, 9)
             if row.recurrent and self.sheet.columns.steps > 1 and self._used_always(row, chips):
@@ -275,7 +277,7 @@ class Drawing:
             self._up(
                 name, head, [(foot, inputs.bottom + VALUE)], self._arrive(op, box, source),
                 below, self.sheet.row_number[box.row], step, self.sheet.places[box].bottom,
-                tip=f"{text} {shape}", of=source, written=True,
+                tip=f"{text} {shape}", of=self._taken(box, source), written=True,
             )  # fmt: skip
 
     def print_dots(self, name: str, y: float) -> None:
@@ -298,6 +300,8 @@ class Drawing:
                 given = self.starts.get((box, source.key))  # as the initial state
                 ends = self.id(source.tensor), given[0] if given else self.id(op)
                 step = next((s for s in (maker.step, box.step, source.step) if s is not None), None)
+                if self.sheet.rolled and maker.step is box.step is None:
+                    step = self.sheet.columns.shown[0]  # which stands for whichever it is
                 key = (*ends, step)
                 if key in seen or (step is not None and step not in self.sheet.column):
                     continue
@@ -313,7 +317,7 @@ class Drawing:
                     *ends, leave, arrive,
                     self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
                     self.sheet.places[box].bottom, self.sheet.places[maker].top,
-                    tip=self.sheet.step_shape(source), of=source,
+                    tip=self.sheet.step_shape(source), of=self._taken(box, source),
                 )  # fmt: skip
 
     def _draw_outputs(self) -> None:
@@ -344,11 +348,20 @@ class Drawing:
             self._up(
                 self.id(source.tensor), top, leave, [(foot, self.sheet.ceiling)],
                 self.sheet.row_number[maker.row], len(self.sheet.line.rows), step,
-                self.sheet.ceiling, self.sheet.places[maker].top, tip=f"{text} {shape}", of=source,
+                self.sheet.ceiling, self.sheet.places[maker].top, tip=f"{text} {shape}",
+                of=self.given_away(source, sources),
             )  # fmt: skip
         if len(placed) > 1:
             self.print_dots(node, bottom + VALUE / 2 + 5)
         return placed
+
+    def _taken(self, box: Box, source: Source) -> Carried:
+        """What flows into a box where it takes ``source``."""
+        return into(self.sheet, box, source) if self.sheet.rolled else source
+
+    def given_away(self, source: Source, sources: list[Source]) -> Carried:
+        """What flows out of a box that gives ``source``, of all that is given."""
+        return alike(self.sheet.line, source, sources) if self.sheet.rolled else source
 
     def middle(self, step: int | None) -> float:
         return (self.sheet.left + self.sheet.right) / 2 if step is None else self.sheet.column[step]
@@ -387,7 +400,7 @@ class Drawing:
         bottom: float,
         top: float = 0.0,
         tip: str = "",
-        of: Source | None = None,
+        of: Carried | None = None,
         written: bool = False,
     ) -> None:
         """A line from one row to a higher one; past those between in a lane beside the column, as
@@ -415,6 +428,8 @@ class Drawing:
         path.curved(arrive[1:])
         slim = step in self.sheet.columns.slim
         name = self.edge(tail, head, "up", path, tip, of, slim)
+        if step is not None:
+            self.columns[name] = self.sheet.columns.number[step]
         inner = not written and bottom < self.sheet.ceiling  # at the ends others say it
         if inner and abs(a - c) <= 1 and not slim:
             self.print(f"{name}--shape", tip, c - 6 - width(tip, 8) / 2, b + 11, 8)

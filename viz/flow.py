@@ -5,24 +5,25 @@ it, and how that looks: dark and wide is much, pale and thin is little, on a sca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyseq.backprop import grad
+from tinyseq.backprop import grad, no_grad
 from tinyseq.errors import GraphError
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
 from . import style
 from .timeline import Source, Timeline
-from .wording import width
+from .wording import counted, width
 
 if TYPE_CHECKING:
     from .drawing import Drawing
 
 KINDS = ("gradient", "value")
+Carried = Source | Sequence[Source]  # what an arrow carries, or at each step, where it is rolled up
 DECADES = 8  # of the scale at most; what is smaller looks like its lower end
 WIDTHS = (0.5, 4.0)
 SWATCH = 30.0
@@ -76,14 +77,19 @@ class Flow:
             array = array.take(step, axis)
         return float(np.linalg.norm(array))
 
-    def told(self, source: Source) -> dict[str, float]:
-        """Everything that is known of a value, by kind."""
-        found = {kind: self.norm(source, kind) for kind in KINDS}
-        return {kind: norm for kind, norm in found.items() if norm is not None}
+    def told(self, carried: Carried) -> dict[str, float]:
+        """Everything that is known of a value, by kind; of several the mean of their norms."""
+        found = {kind: self._known(carried, kind) for kind in KINDS}
+        return {kind: sum(norms) / len(norms) for kind, norms in found.items() if norms}
 
-    def look(self, source: Source) -> style.Look:
+    def _known(self, carried: Carried, kind: str) -> list[float]:
+        sources = [carried] if isinstance(carried, Source) else carried
+        norms = (self.norm(source, kind) for source in sources)
+        return [norm for norm in norms if norm is not None]
+
+    def look(self, carried: Carried) -> style.Look:
         """How the arrow looks that carries it."""
-        norm = self.norm(source, self.kind)
+        norm = self.told(carried).get(self.kind)
         if norm is None:
             return {"color": style.UNKNOWN, "penwidth": WIDTHS[0]}
         if not norm > 0:  # nothing at all, or no number
@@ -96,10 +102,15 @@ class Flow:
         colour = style.between(style.FLOWS[self.kind], part)
         return {"color": colour, "penwidth": WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * part}
 
-    def words(self, source: Source) -> list[str]:
+    def words(self, carried: Carried) -> list[str]:
         """The same for a tooltip."""
         signs = {"gradient": "‖∂L/∂v‖", "value": "‖v‖"}
-        return [f"{signs[kind]} = {norm:.3g}" for kind, norm in self.told(source).items()]
+        found = []
+        for kind, norm in self.told(carried).items():
+            steps = len(self._known(carried, kind))
+            mean = f", the mean over {counted(steps, 'step')}" if steps > 1 else ""
+            found.append(f"{signs[kind]} = {norm:.3g}{mean}")
+        return found
 
     def scale(self) -> list[tuple[str, style.Look]]:
         """A power of ten and its look, smallest first."""
@@ -113,6 +124,8 @@ def draw_legend(drawing: Drawing, flow: Flow) -> None:
         "gradient": "‖∂L/∂v‖, the gradient that flowed back along the arrow of v",
         "value": "‖v‖, the value that flowed along the arrow",
     }[flow.kind]
+    if drawing.sheet.rolled:
+        title += ", mean over the steps"
     x, y = 0.0, -22.0
     for n, (text, look) in enumerate(flow.scale()):
         drawing.node(
@@ -136,18 +149,30 @@ def _values(order: Sequence[Tensor], wanted: Iterable[int]) -> dict[int, np.ndar
     """The contents of values. A recording keeps only what gradients need: the rest is computed
     again.
     """
-    found: dict[int, np.ndarray] = {}
-    with np.errstate(all="ignore"):
-        for t in order:
-            node = t.node
-            if node is None or node.op is None:
-                found[identity(t)] = t._data
-            elif node.output is not None:
-                found[id(node)] = node.output._data
-            else:
-                arrays = (found[identity(x)] for x in node.inputs)
-                found[id(node)] = np.asarray(node.op.forward(*arrays, **node.attrs))
+    nodes = (t.node for t in order if t.node is not None)
+    found = replay(order, {id(n): n.output._data for n in nodes if n.output is not None})
     return {key: found[key] for key in wanted if key in found}
+
+
+def replay(
+    order: Sequence[Tensor], known: Mapping[int, np.ndarray] | None = None
+) -> dict[int, np.ndarray]:
+    """What each op made, computed again from the leaves and what is ``known``; by id of the
+    value.
+    """
+    arrays = dict(known or {})
+    with no_grad(), np.errstate(all="ignore"):
+        for tensor in order:
+            key, node = identity(tensor), tensor.node
+            if key in arrays:
+                continue
+            if node is None:
+                arrays[key] = tensor._data
+            else:
+                assert node.op is not None
+                inputs = [Tensor.wrap(arrays[identity(x)]) for x in node.inputs]
+                arrays[key] = node.op(*inputs, **node.attrs)._data
+    return arrays
 
 
 def _gradients(root: Tensor, wanted: Iterable[Tensor]) -> dict[int, np.ndarray]:

@@ -11,6 +11,7 @@ import tinyseq as ts
 from tinyseq import graph, nn
 from tinyseq.tensor import FLOATS, Tensor
 
+from .checks import running
 from .plots import DASHES, LINES, new_plot
 from .records import as_module, as_sequence, in_the_order_of_x, tapped
 
@@ -41,8 +42,10 @@ def gradient_flow(
         name: which part of the state, of each layer that has it.
 
     Raises:
-        ValueError: no module; one without recurrent layers, or without a state of that name; a loss
-            that is no single number; a gradient that is not finite.
+        ValueError: no module; one without recurrent layers, or without a state of that name; x of a
+            shape that does not go into it; a loss that is no single number; a gradient that is not
+            finite.
+        TypeError: x of a dtype that does not go into it.
         RenderError: matplotlib is not installed.
     """
     several = modules if isinstance(modules, Mapping) else {"": modules}
@@ -107,7 +110,8 @@ def _norms(
         parameter.requires_grad = True
     try:
         with nn.evaluation(module), tapped(module) as taps, graph.recorded(True):
-            result = module(x)
+            with running(module, x):
+                result = module(x)
             y = result[0] if isinstance(result, tuple | list) else result
             last = y[:, -1] if getattr(module, "batch_first", False) else y[-1]
             value = last.sum() if loss is None else loss(y)

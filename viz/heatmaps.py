@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .checks import check_list
 from .plots import new_plot
 from .records import Record
 from .symbols import visible
@@ -51,10 +52,15 @@ def heatmap(
         title: above it all.
 
     Raises:
-        ValueError: an array that is neither (T, H) nor (T, B, H), or symbols of another number.
+        ValueError: an array that is neither (T, H) nor (T, B, H), an empty list of names or units,
+            or symbols of another number.
         KeyError, IndexError: a layer, name, sequence or unit that is not there.
         RenderError: matplotlib is not installed.
     """
+    if units is not None:
+        check_list(units, "units", (int, np.integer), "[0, 5]")
+    if names is not None and not isinstance(names, str):
+        check_list(names, "names", str, "['h', 'forget']")
     if isinstance(values, Record):
         layer = values.name(layer)
         states = values[layer]

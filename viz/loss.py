@@ -127,10 +127,12 @@ def draw_loss(drawing: Drawing, loss: Loss) -> None:
                 tooltip=f"the part of step {number} in {name}", **look | {"fontsize": 13},
             )  # fmt: skip
             tip = f"{sheet.called('ŷ', number)}"
-            drawing.edge(foot, tail, "up", path.straight((x, level - CIRCLE / 2)), tip, made[step])
+            of = drawing.given_away(made[step], loss.sources)
+            drawing.edge(foot, tail, "up", path.straight((x, level - CIRCLE / 2)), tip, of)
             path = Path((x, level + CIRCLE / 2))
         rail = height - CIRCLE / 2 - RISE
         path.straight((x, rail), (middle, rail), (middle, height - CIRCLE / 2))
-        drawing.edge(tail, "loss", "up", path, of=None if tail != foot else made[step], slim=slim)
+        straight = drawing.given_away(made[step], loss.sources) if tail == foot else None
+        drawing.edge(tail, "loss", "up", path, of=straight, slim=slim)
     if loss.summed:
         drawing.print_dots("loss", level)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from .dot import visible
 from .render import Picture
@@ -20,13 +20,16 @@ _BOX = re.compile(
 Marks = dict[str, str | int]
 
 
-def marked_svg(picture: Picture, sheet: Sheet, keys: Collection[str]) -> str:
+def marked_svg(
+    picture: Picture, sheet: Sheet, columns: Mapping[str, int], keys: Collection[str]
+) -> str:
     """The picture as SVG for a page. Every box and arrow that stands for something says so:
 
     ``data-keys``: the values it holds or carries, by their key in ``keys``; ``data-column``: the
     step, as written; ``data-row``: the row; ``data-title``: what it is; ``data-after`` and
-    ``data-before``: of steps left out, the columns next to them. Comments, and the titles that a
-    browser would show by itself, are left out.
+    ``data-before``: of steps left out, the columns next to them. ``columns``: the step of an arrow,
+    which its ends do not say where both are layers on all steps at once. Comments, and the titles
+    that a browser would show by itself, are left out.
     """
     svg = picture.svg()
     svg = svg[svg.index("<svg") :]
@@ -39,14 +42,17 @@ def marked_svg(picture: Picture, sheet: Sheet, keys: Collection[str]) -> str:
         name, kind = html.unescape(found[1]), found[3] or ""
         if found[2] == "edge":
             tail, head, *_ = name.split("--")
-            marks = {"tail": tail, "head": head, **_arrow(tail, head, kind, sheet, rows)}
+            told = _arrow(tail, head, kind, sheet, rows)
+            if "keys" in told and "column" not in told and name in columns:
+                told["column"] = columns[name]
+            marks = {"tail": tail, "head": head, **told}
         else:
             box = _BOX.fullmatch(name)
             marks = _box(box, sheet, rows) if box else {}
         if "keys" in marks:
             marks["keys"] = " ".join(key for key in str(marks["keys"]).split() if key in keys)
-        told = "".join(f' data-{key}="{html.escape(str(value))}"' for key, value in marks.items())
-        return found[0][:-1] + told + ">"
+        data = "".join(f' data-{key}="{html.escape(str(value))}"' for key, value in marks.items())
+        return found[0][:-1] + data + ">"
 
     return _GROUP.sub(mark, svg)
 

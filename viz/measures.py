@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import graph
-from tinyseq.backprop import grad, no_grad
+from tinyseq.backprop import grad
 from tinyseq.graph import identity
 from tinyseq.tensor import FLOATS, Tensor
 
 from .dot import visible
+from .flow import replay
 from .sheet import Sheet
 from .timeline import Row, Source
 from .wording import shape_text
@@ -101,7 +102,7 @@ def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
         ]
     everything = [p.tensor for one in series.values() for p in one.parts if p is not None]
     order = graph.topological(*roots, *everything)
-    arrays = _replay(order)
+    arrays = replay(order)
     entries = sum(len(one.parts) for one in series.values()) * len(STATISTICS)
     most = max(2, min(MOST_LOSSES, MOST_NUMBERS // entries, MOST_WALKED // len(order)))
     found = Measured(series, _ends(sheet, most, order, arrays))
@@ -146,7 +147,7 @@ def _collect(sheet: Sheet, names: Callable[[Tensor], str]) -> Iterable[tuple[str
         else:
             yield f"y{n}", Series(visible(name), [Part(tensor)], whole=True)
     for n, (tensor, _) in enumerate(sheet.chips.values()):
-        yield f"p{n}", Series(visible(sheet.name_of(tensor)), [Part(tensor)], whole=True)
+        yield f"p{n}", Series(visible(sheet.full_name(tensor)), [Part(tensor)], whole=True)
 
 
 def _of_row(sheet: Sheet, row: Row, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
@@ -271,25 +272,6 @@ def _directly(
 # -- how large it is -------------------------------------------------------------------------------
 
 
-def _replay(order: Sequence[Tensor], known: Mapping[int, Array] | None = None) -> dict[int, Array]:
-    """What each op made, computed again from the leaves and what is ``known``; by id of the
-    value.
-    """
-    arrays: dict[int, Array] = dict(known or {})
-    with no_grad(), np.errstate(all="ignore"):
-        for tensor in order:
-            key, node = identity(tensor), tensor.node
-            if key in arrays:
-                continue
-            if node is None:
-                arrays[key] = tensor._data
-            else:
-                assert node.op is not None
-                inputs = [Tensor.wrap(arrays[identity(x)]) for x in node.inputs]
-                arrays[key] = node.op(*inputs, **node.attrs)._data
-    return arrays
-
-
 def _apart(
     sheet: Sheet,
     series: Mapping[str, Series],
@@ -310,7 +292,7 @@ def _apart(
     if (given := x.get(step)) is not None and given.tensor.dtype in FLOATS:
         array = known[identity(given.tensor)] = arrays[identity(given.tensor)].copy()
         array[(slice(None),) * given.axis + (slice(None) if given.step is None else step,)] = np.nan
-    spread = _replay(order, known)
+    spread = replay(order, known)
     found = []
     for key, one in series.items():
         if one.whole or not key.startswith("r") or "_" in key:

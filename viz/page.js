@@ -90,7 +90,9 @@ function show(row) {
 function prepared(g) {
   const { keys, column, row, tail, head, title, after } = g.dataset;
   // A layer that works on all steps at once but does not mix them is a box of its own to each step.
-  const own = (id) => data.apart.includes(id) && column ? `${id}@${column}` : id;
+  // At level "layer" one column stands for all steps, and one box does.
+  const apart = (id) => picture.level !== "layer" && data.apart.includes(id);
+  const own = (id) => apart(id) && column ? `${id}@${column}` : id;
   const part = { g, id: g.id, tail: own(tail), head: own(head), row, title, gap: after !== undefined,
     column: column && +column, cell: /^r\d+t\d+$/.test(g.id), keys: keys?.split(" ").filter(Boolean) ?? [] };
   const path = head && g.querySelector("path");

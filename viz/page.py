@@ -24,6 +24,7 @@ from tinyseq.checkpoint import write_atomically
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from .checks import as_names
 from .columns import Columns
 from .computation import Params, recall
 from .dot import visible
@@ -50,6 +51,7 @@ def page(
     state: Any = None,
     params: Params | None = None,
     names: Mapping[str, str] | None = None,
+    columns: range | None = None,
     title: str | None = None,
 ) -> Path:
     """Write one HTML file about a recurrence: its graph, to be opened level by level, with the size
@@ -67,13 +69,15 @@ def page(
     arrow say how large the gradient is with respect to what the arrow carries, in the Euclidean
     norm over all elements, on a logarithmic scale; pointing at a thing tells its numbers.
 
-    A page tells of the last 100 steps at most; of more there is a warning. The recording is kept,
-    and nothing of a module or of the library's random state changes.
+    A page tells of 100 steps at most: of those that ``columns`` names, ``range(0, 100)`` being the
+    first hundred, or of the last ones, with a warning; it says which. Gradients come through all
+    steps. The recording is kept, and nothing of a module or of the library's random state changes.
 
     Raises `GraphError` when nothing was recorded, the recording was freed by a backward pass (write
     the page before, or keep it: ``backward(retain_graph=True)``) or a tensor changed in place since
-    (as an optimiser does); `ValueError` for steps that cannot be, or a layer whose input size is
-    unknown; `RenderError` without a Graphviz renderer; `OSError` when the file cannot be written.
+    (as an optimiser does); `ValueError` for steps, names or columns that cannot be, or a layer
+    whose input size is unknown; `ShapeError` or `DtypeError` for an ``x`` that does not go into it;
+    `RenderError` without a Graphviz renderer; `OSError` when the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
@@ -82,8 +86,8 @@ def page(
         raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
     if find_renderer() is None:
         raise RenderError(NO_RENDERER)
-    ran = _read(what, int(steps), x, state, params)
-    names = dict(names or {})
+    names = as_names(names)
+    ran = _read(what, int(steps), x, state, params, columns)
     rows = list(ran.line.rows)
     sheet = _sheet(ran, rows, ran.columns, "cell", names)
     measured = measure(sheet, lambda t: ran.called.get(identity(t), (t, ""))[1])
@@ -92,28 +96,34 @@ def page(
     if title is None:
         made_of = ", ".join(dict.fromkeys(row["title"] for row in data["rows"]))
         title = f"{made_of} over {counted(ran.columns.steps, 'step')}"
-    write_atomically(path, _fill(visible(title), data, pictures).encode())
+    write_atomically(path, _fill(visible(title), _note(data), data, pictures).encode())
     return path
 
 
-def _read(what: Any, steps: int, x: Any, state: Any, params: Params | None) -> Run:
+def _read(
+    what: Any, steps: int, x: Any, state: Any, params: Params | None, columns: range | None
+) -> Run:
     """The recording with every step that the slider goes over."""
 
-    def last(steps: int) -> Columns:
-        first = max(0, steps - MOST_STEPS)
-        if first:
+    def told(steps: int) -> Columns:
+        first, last = max(0, steps - MOST_STEPS), steps
+        if columns is not None:
+            first, last = _checked(columns, steps)
+        elif first:
             warnings.warn(
-                f"a page tells of {MOST_STEPS} steps: of {counted(steps, 'step')}, the last.",
+                f"a page tells of {MOST_STEPS} steps: of {counted(steps, 'step')}, the last. "
+                f"Choose others with columns=range(0, {MOST_STEPS}).",
                 stacklevel=5,
             )
-        shown = tuple(range(first, steps))
-        return Columns(shown, {t: t + 1 for t in shown}, (first, *[0] * len(shown)), steps)
+        shown = tuple(range(first, last))
+        gaps = (first, *[0] * (len(shown) - 1), steps - last)
+        return Columns(shown, {t: t + 1 for t in shown}, gaps, steps)
 
     tensors = [what] if isinstance(what, Tensor) else what
     if isinstance(tensors, list | tuple):
-        return recall(expanded(tensors), params, last)  # all steps: gradients come through them
+        return recall(expanded(tensors), params, told)  # all steps: gradients come through them
     if x is not None or not hasattr(what, "input_size"):
-        return run(what, steps, x, state, last)
+        return run(what, steps, x, state, told)
     weights = list(what.parameters()) if isinstance(what, nn.Module) else []
     sizes = {what.input_size, steps, *(n for p in weights for n in p.shape)}
     batch = next(n for n in itertools.count(5) if n not in sizes)  # an axis that can be told apart
@@ -121,7 +131,34 @@ def _read(what: Any, steps: int, x: Any, state: Any, params: Params | None) -> R
     shape = (first, steps * batch // first, what.input_size)
     x = np.random.default_rng(0).standard_normal(shape)
     x = Tensor(x, weights[0].dtype if weights else np.float32)
-    return replace(run(what, steps, x, state, last), batch=batch)
+    return replace(run(what, steps, x, state, told), batch=batch)
+
+
+def _checked(columns: range, steps: int) -> tuple[int, int]:
+    """The first of the steps in a row that were chosen, and the one behind the last."""
+    in_a_row = isinstance(columns, range) and columns.step == 1
+    if (
+        not in_a_row
+        or not 0 < len(columns) <= MOST_STEPS
+        or not 0 <= columns.start < columns.stop <= steps
+    ):
+        raise ValueError(
+            f"columns={columns!r} must be at most {MOST_STEPS} steps in a row, a range within the "
+            f"{counted(steps, 'step')} that there are: columns=range(0, {min(steps, MOST_STEPS)})."
+        )
+    return columns.start, columns.stop
+
+
+def _note(data: Mapping[str, Any]) -> str:
+    """Which steps the page tells of, where these are not all."""
+    first, last, steps = data["first"], data["last"], data["steps"]
+    if last - first + 1 == steps:
+        return ""
+    return (
+        f"This page tells of steps {first} to {last} of {counted(steps, 'step')}; gradients come "
+        f"through all of them. viz.page(…, columns=range(0, {min(steps, MOST_STEPS)})) tells of "
+        f"the first ones, and of any {MOST_STEPS} in a row."
+    )
 
 
 def _sheet(
@@ -168,10 +205,10 @@ def _views(every: Columns) -> list[View]:
         views.append(View("cell", only(first, *end), last - 3, last))
     if first == 1:  # an initial state goes into it
         views.append(View("op", only(1), 1, 1))
-    low, high = max(first, 2), steps - 1
+    low, high = max(first, 2), min(last, steps - 1)
     if low <= high:
         views.append(View("op", only(low), low, high, low))
-    if steps > 1:
+    if last == steps > 1:
         views.append(View("op", only(steps), steps, steps))
     return views
 
@@ -180,7 +217,8 @@ def _template(
     view: View, ran: Run, rows: Sequence[Row], names: Mapping[str, str], measured: Measured
 ) -> str:
     sheet = _sheet(ran, rows, view.columns, view.level, names)
-    svg = marked_svg(Picture(Drawing(sheet).write()), sheet, measured.series)
+    drawing = Drawing(sheet)
+    svg = marked_svg(Picture(drawing.write()), sheet, drawing.columns, measured.series)
     middle = "" if view.middle is None else f' data-middle="{view.middle}"'
     return (
         f'<template data-level="{view.level}" data-first="{view.first}" data-last="{view.last}"'
@@ -230,13 +268,14 @@ def _facts(sheet: Sheet, measured: Measured) -> dict[str, Any]:
 # -- the file --------------------------------------------------------------------------------------
 
 
-def _fill(title: str, data: Mapping[str, Any], pictures: Sequence[str]) -> str:
+def _fill(title: str, note: str, data: Mapping[str, Any], pictures: Sequence[str]) -> str:
     """The template with everything in its place. No text from outside is looked at as a template,
     nor ends a script.
     """
     files = resources.files(__package__)
     parts = {
         "title": html.escape(title),
+        "note": f'<p id="note">{html.escape(note)}</p>' if note else "",
         "style": files.joinpath("page.css").read_text("utf-8"),
         "script": files.joinpath("page.js").read_text("utf-8"),
         "pictures": "\n".join(pictures),

@@ -93,7 +93,7 @@ def read(
     return line
 
 
-def _lengths(order: Sequence[Tensor]) -> dict[Scope, int]:
+def steps_of(order: Sequence[Tensor]) -> dict[Scope, int]:
     """How many steps each layer has: an encoder and a decoder differ."""
     last: dict[Scope, int] = {}
     for scope in {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values():
@@ -145,7 +145,7 @@ class _Reader:
         self.labels = _Labels(self)
         self.rows: dict[RowKey, Row] = {}
         self.line = Timeline([], steps, {}, _Sources(self), [], axes=inputs, first=first)
-        self.line.steps_of = _lengths(order)
+        self.line.steps_of = steps_of(order)
         lengths = self.line.lengths = set(self.line.steps_of.values())
         upstream: dict[int, frozenset[Scope]] = {}
         nothing: frozenset[Scope] = frozenset()
@@ -358,6 +358,25 @@ def _name_inputs(row: Row, line: Timeline) -> None:
 
 
 _ADJUST = ("sub", "mul", "div", "where", "maximum", "minimum")
+
+
+def adjusting(order: Sequence[Tensor]) -> set[int]:
+    """The ids of constants that do nothing else but scale, shift or choose from a value: a mask, be
+    it dropout's, drawn at random, is as long as a sequence and yet none.
+    """
+    found: set[int] = set()
+    others: set[int] = set()
+    for node in (t.node for t in order if t.node is not None):
+        assert node.op is not None
+        for x in node.inputs:
+            alone = not any(
+                y.node is not None or (y.requires_grad and not isinstance(y, Parameter))
+                for y in node.inputs
+                if y is not x
+            )
+            plain = node.op.name in _ADJUST and not alone and not x.requires_grad
+            (found if plain else others).add(id(x))
+    return found - others
 
 
 def _leaves(op: Tensor, line: Timeline) -> list[tuple[int, Tensor]]:

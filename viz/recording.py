@@ -168,6 +168,7 @@ def _write(
     dot.default(
         "edge", color=style.LINE, arrowsize=0.6,
         fontname=style.FONT, labelfontsize=8, labelfontcolor=style.FAINT,
+        labeldistance=1.5, labelangle=-38,
     )  # fmt: skip
     _write_frame(dot, top, ())
     for (tail, head), looks in edges.items():

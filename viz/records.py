@@ -21,6 +21,7 @@ from tinyseq.nn.recurrent import Recurrent, Reversed, _running, _turned
 from tinyseq.op import as_tensor
 from tinyseq.tensor import FLOATS, Tensor
 
+from .checks import as_input, running
 from .running import profiled
 
 _PLAIN = (
@@ -117,13 +118,13 @@ def record(
         local: whether to keep local variables; the state alone is faster to record.
 
     Raises:
-        TypeError: something that is no Module.
-        ValueError: a module without recurrent layers, or of which none ran.
+        TypeError: something that is no Module; x of a dtype that the module does not take.
+        ValueError: a module without recurrent layers, or of which none ran; x of another shape.
     """
     module = as_module(module, state)
     x = as_sequence(x)
     extra = {k: v for k, v in (("state", state), ("lengths", lengths)) if v is not None}
-    with nn.evaluation(module), tapped(module, local) as taps:
+    with nn.evaluation(module), tapped(module, local) as taps, running(module, x):
         result = module(x, **extra)
     layers = {path: tap.states() for path, tap in taps.items() if tap.steps}
     if not layers:
@@ -157,8 +158,7 @@ def as_module(module: Any, state: Any = None) -> nn.Module:
 
 def as_sequence(x: Any) -> Any:
     """Whole numbers (T,) as a batch of one, (T, 1); all else as it is."""
-    if not isinstance(x, Tensor):
-        x = np.asarray(x)
+    x = as_input(x)
     if x.ndim == 1 and x.dtype.kind in "iu":
         return x[:, None]
     return x

@@ -13,6 +13,8 @@ from typing import Any
 
 from tinyseq.checkpoint import write_atomically
 
+from .centred import centred
+
 FORMATS = ("dot", "gv", "svg", "png", "pdf")
 PNG_DPI = 144  # one and a half times a screen's: small print stays readable
 
@@ -97,7 +99,8 @@ def render(dot: str, kind: str) -> bytes:
         raise RenderError(NO_RENDERER)
     if kind == "png":
         dot = dot.replace("{", f"{{\n  graph [dpi={PNG_DPI}];", 1)
-    return renderer(dot.encode("utf-8"), kind)
+    rendered = renderer(dot.encode("utf-8"), kind)
+    return centred(rendered.decode("utf-8")).encode("utf-8") if kind == "svg" else rendered
 
 
 def find_renderer() -> Callable[[bytes, str], bytes] | None:

@@ -19,6 +19,7 @@ from tinyseq import graph, nn, random
 from tinyseq.graph import identity
 from tinyseq.tensor import FLOATS, Tensor
 
+from .checks import as_input, running
 from .columns import Columns, shortened
 from .expanded import expanded
 from .flow import Flow
@@ -82,6 +83,7 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Colu
     dtype = floats[0] if floats else np.dtype(np.float32)
     batch = None
     columns: Columns | None = None
+    made_up = x is None
     batch_first = getattr(module, "batch_first", False)
     if x is None:
         size = _input_size(module)
@@ -90,7 +92,8 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Colu
         batch = next(p for p in itertools.count(7) if p not in taken and _prime(p))
         shape = (batch, steps, size) if batch_first else (steps, batch, size)
         x = Tensor(np.full(shape, 0.1), dtype)
-    x = _marked(x if isinstance(x, Tensor) else Tensor(x))
+    given = as_input(x)
+    x = _marked(given if isinstance(given, Tensor) else Tensor(given))
     time_axis = 1 if batch_first else 0
     if state is None and hasattr(module, "initial_state"):
         if x.ndim < 2:
@@ -101,7 +104,8 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Colu
     state = _marked(state)
 
     with _untouched(module), np.errstate(all="ignore"), graph.recorded(True), _locals() as called:
-        result = module(x) if state is None else module(x, state)
+        with running(module, x, made_up):
+            result = module(x) if state is None else module(x, state)
         # A layer that is no part of the module (a function calls it, say) may have run compiled.
         made = expanded(flatten(result))
 

@@ -165,7 +165,8 @@ class Sheet:
 
     def home_of(self, row: Row) -> str:
         """Where in the module the parameters of a row live, when that is one place."""
-        paths = {self.ran.names.get(identity(t), "").rpartition(".")[0] for t in self.chips_of(row)}
+        names = (self.ran.names.get(identity(t)) for t in self.chips_of(row))
+        paths = {name.rpartition(".")[0] for name in names if name is not None}
         return paths.pop() if len(paths) == 1 else ""
 
     def _title(self, box: Box) -> str:
@@ -276,7 +277,7 @@ class Sheet:
                     elif self.line.hidden(source.tensor) is not None:
                         edges.append((port(source), i))
                     elif source.tensor.node is None and not self.is_input(source):
-                        folded[n] = self.starts.get(key) or constant_text(source.tensor)
+                        folded[n] = self.starts.get(key) or constant_text(source.tensor, op)
                     else:
                         edges.append((port(source), i))
             edges += [(port(source), i) for source in self.line.lookups.get(identity(op), ())]
@@ -349,11 +350,11 @@ class Sheet:
              for n in self.columns.number.values()), default=0.0,
         )  # fmt: skip
         self.gutter = longest + (18 + 12.0 * slots if self.opened else 34)
-        before = self.gutter + max(longest, 30.0)  # the initial state and its shape
+        before = max(self.gutter + max(longest, 30.0), self.gutter + self._start_width() - 4)
         if self.rolled:
             before = 2 * LOOP + 60 if any(row.reverse for row in recurrent) else 60
         self.wide = max(place.w for place in columns)
-        texts = [self.chip_text(tensor) for tensor, _ in self.chips.values()]
+        texts = [self.chip_text(t) for row in self.line.rows for t in self.chips_of(row)]
         self.chip_width = max((width(text, 10) + 12 for text in texts), default=0.0)
         self.trunk = self.chip_width + 10
         self._place_columns(self.trunk + 8 + before)
@@ -386,6 +387,19 @@ class Sheet:
                     place.inside.y = place.bottom + (high - 14 - layout.height) / 2
             y += half
         self.ceiling = y + AIR
+
+    def _start_width(self) -> float:
+        """How far an initial state, written with its shape, reaches out from its middle."""
+        return max(
+            (
+                width(self.called(slot.name, 0), 16) / 2
+                + width(shape_text(slot.start.tensor.shape, self.ran.batch), 8)
+                for row in self.line.rows
+                for slot in row.slots
+                if slot.start is not None
+            ),
+            default=0.0,
+        )
 
     def _place_columns(self, left: float) -> None:
         """Where the steps lie, and the boxes that stand for those between."""
@@ -430,4 +444,14 @@ class Sheet:
 
     def chip_text(self, tensor: Tensor) -> str:
         batch = None if isinstance(tensor, nn.Parameter) else self.ran.batch
-        return f"{short(self.name_of(tensor))}  {shape_text(tensor.shape, batch)}"
+        row = self.chips[identity(tensor)][1][0][1].row
+        name = self.name_of(tensor)
+        if not self.home_of(row):  # then nothing above says whose it is
+            name = self.ran.names.get(identity(tensor), name)
+        return f"{short(name)}  {shape_text(tensor.shape, batch)}"
+
+    def full_name(self, tensor: Tensor) -> str:
+        """A parameter's name, with the path to it where another one has the same."""
+        name = self.name_of(tensor)
+        same = sum(self.name_of(other) == name for other, _ in self.chips.values())
+        return self.ran.names.get(identity(tensor), name) if same > 1 else name

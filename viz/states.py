@@ -11,6 +11,7 @@ from tinyseq.graph import identity
 
 from . import style
 from .paths import Path, Point
+from .rolled import around
 from .sheet import GAP, LOOP, Place
 from .timeline import Row, Slot, Source
 from .wording import counted, width
@@ -69,7 +70,9 @@ class _Loop(_States):
             )
             name = self.sheet.called(slot.name, 0)
             tip = f"{name} {self.shape(slot)}, {counted(self.sheet.columns.steps, 'step')}"
-            self.drawing.edge(place.name, place.name, f"state s{n}", path, tip, look=self.look(n))
+            of = around(self.row, slot)
+            kind = f"state s{n}"
+            self.drawing.edge(place.name, place.name, kind, path, tip, of, look=self.look(n))
         out = edge + self.way * (LOOP * 0.6 + 8 * len(self.row.slots))
         for n, slot in enumerate(self.row.slots):
             text, shape = self.sheet.called(slot.name, 0), self.shape(slot)
@@ -181,6 +184,8 @@ class _Path(_States):
     ) -> None:
         edge = arrive[0][0]
         lane = edge - self.way * (self.sheet.gutter - 18 - 12 * n)
+        if tail.endswith("start"):  # not back under the name that the line begins at
+            lane = self.way * max(self.way * lane, self.way * leave[-1][0])
         level = self.sheet.opened or abs(leave[-1][1] - arrive[0][1]) > 0.05
         corners = [(lane, leave[-1][1]), (lane, arrive[0][1])] if level else []
         path = Path(leave[0]).straight(*leave[1:], *corners, *arrive)
@@ -219,7 +224,7 @@ class _Path(_States):
             shape = self.drawing.shape_of(slot.start.tensor)
             reach = width(text, 16) / 2 + width(shape, 8) / 2
             self.drawing.print(f"{name}shape", shape, x - self.way * reach, y - 1, 8)
-        return name, [(x + self.way * (width(text, 16) / 2 + 1), y)], text
+        return name, [(x + self.way * (width(text, 16) / 2 + 3), y)], text
 
     def _exit(self, place: Place, made: int, slot: Slot, n: int) -> list[Point]:
         if place.inside is None:

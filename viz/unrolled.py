@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tinyseq import nn
 from tinyseq.tensor import Tensor
 
+from .checks import as_names
 from .columns import ENDS, Columns, choose, fewer, filled
 from .computation import Params, recall
 from .drawing import Drawing
@@ -47,7 +48,9 @@ def draw_unrolled(
     library; or a tensor that was computed already, a loss say, or several: then its own recording
     is drawn, down to the loss of each step and their sum. Steps are numbered as in the lecture
     notes: x⟨1⟩ is ``x[0]``, h⟨0⟩ the initial state. B in a shape is the batch. Nothing of
-    the layer, of the recording or of the library's random state changes.
+    the layer, of the recording or of the library's random state changes. A decoder that
+    counts its steps from 1 lies above its encoder, in the same columns; one that goes on counting,
+    in the same loop, stands behind it, as in the notes.
 
     ``level``: ``"layer"``, one box a layer and direction, with the state going round; ``"cell"``,
     one box a step; ``"op"``, every recorded operation, grouped by step and gate (what the cell's
@@ -68,7 +71,8 @@ def draw_unrolled(
     ``data``. The scale is logarithmic, from the smallest norm to the largest (eight powers of ten
     at most), or from and to those of ``scale``, so that two pictures can be compared; dotted is 0,
     grey what no gradient was recorded for. Steps left out get a slim box each (some of them where
-    they are more than 60). No ``.grad`` is touched, and the recording is kept, whole.
+    they are more than 60); at level ``"layer"`` an arrow shows the mean of the norms over the
+    steps. No ``.grad`` is touched, and the recording is kept, whole.
 
     **The SVG**: every box and arrow has an ``id`` and a ``class``, the same each time. Boxes, by
     row (from 0 below) and step (as written, from 1): ``r0t3`` a cell, ``r0t3_7`` its 8th operation
@@ -82,15 +86,17 @@ def draw_unrolled(
     ``value``, ``loss``, ``note``, ``legend`` of boxes, ``state s0`` (``s1``, …), ``up``,
     ``inside``, ``use`` (of a parameter) of arrows. Tooltips say what is what.
 
-    Raises `ValueError` for steps, columns, a level, a flow or a scale that cannot be, for a layer
-    whose input size is unknown (pass ``x``), and for the flow of what was not computed;
-    `GraphError` where no step was recorded, or the recording was freed.
+    Raises `ValueError` for steps, columns, a level, names, a flow or a scale that cannot be, for a
+    layer whose input size is unknown (pass ``x``), and for the flow of what was not computed;
+    `ShapeError` or `DtypeError` for an ``x`` that does not go into it; `GraphError` where no step
+    was recorded, or the recording was freed.
     """
     if level not in LEVELS:
         raise ValueError(f"level={level!r} is unknown. Use 'layer', 'cell' or 'op'.")
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
 
+    called = as_names(names)
     if flow not in (None, *KINDS):
         raise ValueError(f"flow={flow!r} is unknown. Use 'gradient' or 'value'.")
     if scale is not None and not (len(scale) == 2 and 0 < scale[0] < scale[1] < np.inf):
@@ -104,7 +110,7 @@ def draw_unrolled(
 
     tensors = [what] if isinstance(what, Tensor) else what
     if isinstance(tensors, list | tuple):
-        ran = recall(tensors, params, chosen, flow, scale)
+        ran = recall(tensors, params, chosen, flow, scale, flow is not None and level == "layer")
     elif flow:
         raise ValueError(
             "flow shows what flowed in a computation, and a layer alone has computed nothing. "
@@ -113,7 +119,10 @@ def draw_unrolled(
     else:
         ran = run(what, int(steps), x, state, chosen)
     fitting, note = _fit(ran, level)
-    drawing = Drawing(Sheet(ran, fitting, names or {}), note)
+    if flow and fitting == "layer" != level:  # then it is told of every step
+        assert isinstance(tensors, list | tuple)  # a layer alone has no flow
+        ran = recall(tensors, params, lambda n: choose(n, None, fitting), flow, scale, True)
+    drawing = Drawing(Sheet(ran, fitting, called), note)
     if note:
         warnings.warn(note, stacklevel=2)
     return Picture(drawing.write(), note, drawing.data)

@@ -72,11 +72,18 @@ def index_text(index: Any) -> str:
     return "…" if index is Ellipsis else str(index)
 
 
-def constant_text(tensor: Tensor) -> str:
-    """The name of a leaf, else its value when it is a single number, else nothing to tell it by."""
+def constant_text(tensor: Tensor, op: Tensor | None = None) -> str:
+    """The name of a leaf, else its value when it is a single number, else what ``op`` does with it:
+    element by element a mask lets a value through or not, as one of dropout does.
+    """
     if tensor.name:
         return short(tensor.name)
-    return number_text(tensor) if tensor.size == 1 else "const"
+    if tensor.size == 1:
+        return number_text(tensor)
+    node = op.node if op is not None and op.shape == tensor.shape else None
+    name = node.op.name if node is not None and node.op is not None else ""
+    masks = name == "mul" or (name == "where" and node is not None and node.inputs[0] is tensor)
+    return "mask" if masks else "const"
 
 
 def number_text(tensor: Tensor) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tinyseq import functional, nn, ops
 from tinyseq.graph import redone
 from tinyseq.losses import IGNORED
+from tinyseq.nn.training import reads_from_the_end
 from tinyseq.tensor import Tensor
 from tinyseq.text.batches import padded
 from tinyseq.text.vocabulary import Vocabulary
@@ -115,12 +116,14 @@ class LanguageModel(nn.Module):
 
         Raises:
             IndexError: a symbol outside of 0 … V − 1.
-            ValueError: more than one dimension, or a model whose output is not finite.
+            ValueError: more than one dimension, a model that reads from the end, or one whose
+                output is not finite.
         """
         return float(self.log_probabilities_of([indices])[0])
 
     def log_probabilities_of(self, sentences: Sequence[npt.ArrayLike]) -> np.ndarray:
         """`log_probability` of each of B sentences (T_b,) of any lengths, read at once: (B,)."""
+        _check_reads_forwards(self, "log_probability")
         rows = [_sentence(s, self.embedding.num_embeddings) for s in sentences]
         out = np.zeros(len(rows))
         order = sorted(range(len(rows)), key=lambda b: len(rows[b]))  # little padding in a batch
@@ -188,6 +191,16 @@ def _sentence(indices: npt.ArrayLike, size: int) -> np.ndarray:
     if not symbols.size:
         return np.zeros(0, np.int64)
     return functional.as_indices(symbols, size, "LanguageModel", "V")
+
+
+def _check_reads_forwards(model: nn.Module, who: str) -> None:
+    """What reads from the end has seen the symbol that it is to predict."""
+    if wrong := reads_from_the_end(model):
+        raise ValueError(
+            f"{who}: {wrong} reads from the end of the text, so the model has seen each symbol "
+            "before it predicts it, and no such number is a probability. Use layers that read "
+            "forwards: bidirectional=False."
+        )
 
 
 class Ranked(NamedTuple):
@@ -291,8 +304,10 @@ def score(
         steps: read at once; no influence on the result.
 
     Raises:
-        ValueError: fewer than two symbols, arguments out of range, or a loss that is not finite.
+        ValueError: fewer than two symbols, arguments out of range, a model that reads from the end,
+            or a loss that is not finite.
     """
+    _check_reads_forwards(model, "score")
     indices = np.asarray(indices)
     if len(indices) < 2:
         raise ValueError(f"a score needs at least 2 symbols, there are {len(indices)}")
