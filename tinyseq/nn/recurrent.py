@@ -236,6 +236,9 @@ class Recurrent(Module):
         return out
 
     def _noise(self, x: Tensor, state: State) -> Any:
+        if not isinstance(state, tuple) or not all(isinstance(s, Tensor) for s in state):
+            return self.cell.noise(x, state)  # type: ignore[attr-defined]  # which says so
+
         def drawn(*arrays: np.ndarray) -> Any:
             again, *states = map(Tensor.wrap, arrays)
             noise = self.cell.noise(again, tuple(states))  # type: ignore[attr-defined]
