@@ -34,6 +34,7 @@ _UFUNCS = {
 }  # fmt: skip
 _ALWAYS = math.inf
 _UNSAID = math.nan  # until when an array is read: as long as nobody says so, always
+_WASTE = 1.25  # how much larger a place may be than the array that is put there
 _SEVERAL = 4096  # numbers from which a kernel of ours is faster than NumPy's
 
 
@@ -214,8 +215,10 @@ class _Memory:
 
     def place(self, shape: Sequence[int], dtype: Any, until: float) -> np.ndarray:
         """Memory for an array that is read until that call."""
-        there = self._free.get(bytes_for(shape, dtype))
-        array = over(there.pop(), shape, dtype) if there else pool.take(shape, dtype)
+        least = bytes_for(shape, dtype)
+        fitting = [n for n, there in self._free.items() if there and least <= n <= least * _WASTE]
+        place = self._free[min(fitting)].pop() if fitting else None
+        array = pool.take(shape, dtype) if place is None else over(place, shape, dtype)
         assert isinstance(array.base, np.ndarray)
         self._until[id(array.base)] = (until, array.base)
         return array
