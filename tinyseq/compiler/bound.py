@@ -125,8 +125,8 @@ class Bound:
         if len(made) == 1:
             return np.asarray(made[0].reshape(a.value.shape))
         whole = take(made.shape[1:], made.dtype)
-        calls.append(partial(np.add, made[0], made[1], out=whole))
-        calls.extend(partial(np.add, whole, part, out=whole) for part in made[2:])
+        calls.append(partial(gemm.add_shared, made[0], made[1], whole))
+        calls.extend(partial(gemm.add_shared, whole, part, whole) for part in made[2:])
         return np.asarray(whole.reshape(a.value.shape))
 
     def _arguments(self, function: Function, calls: Calls, take: Take | None = None) -> list[Any]:
@@ -136,7 +136,7 @@ class Bound:
             out[n] = self.scratch(shape, dtype)
         for n, a in enumerate(function.arguments):
             if a.role == "panels":
-                calls.append(partial(gemm.pack, values[a.value], out[n]))
+                calls.append(partial(gemm.pack_shared, values[a.value], out[n]))
             elif a.role == "flat":
                 out[n] = self._plain(values[a.value], calls)
             elif a.role in ("sums", "weight"):
@@ -146,7 +146,8 @@ class Bound:
                     out[n] = take(whole, memory.dtype)[None]
                 else:
                     out[n] = self.scratch((memory.parts, *whole), memory.dtype)
-                calls.append(partial(out[n].fill, 0))
+                if a.role == "sums":
+                    calls.append(partial(out[n].fill, 0))
             elif a.anew and a.name == a.value.name and a.value.kind != "made":
                 out[n] = values[a.value].reshape(memory.T, memory.B, -1)
             elif a.anew:

@@ -152,7 +152,8 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
                     writer.array(right, "tiles", "tiles"),
                 )
                 body.append(
-                    f"outers({writer.block(o.left)}, packed[part], {into}[part], {tiles}[part])"
+                    f"outers({writer.block(o.left)}, packed[part], {into}[part], {tiles}[part], "
+                    "s1 < T)"
                 )
     return _function("backward", body, arguments, back=True)
 

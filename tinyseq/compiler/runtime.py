@@ -278,9 +278,10 @@ class Run:
             elif a.role in ("sums", "weight"):
                 whole = a.value.shape if a.role == "weight" else (a.value.width,)
                 if memory.parts == 1:  # the sum itself, in an array of its own
-                    out[n] = np.zeros(whole, memory.dtype)[None]
+                    out[n] = np.empty(whole, memory.dtype)[None]
                 else:
                     out[n] = pool.take((memory.parts, *whole), memory.dtype)
+                if a.role == "sums":
                     out[n][...] = 0
             elif a.anew and a.name == a.value.name and a.value.kind != "made":
                 out[n] = values[a.value].reshape(memory.T, memory.B, -1)

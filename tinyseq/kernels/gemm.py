@@ -54,6 +54,7 @@ DEPTH = 512  # of a block: a panel of it stays in the second-level cache, or clo
 _HEIGHT = 8 * ROWS  # rows of ``a`` that go past all panels before the next ones
 _SPARE = 64  # numbers behind the tiles of `outers`: its copies are as wide as a register
 _TALL = 512  # rows of a sum of outer products that are laid out anew at a time
+_MANY = 1 << 15  # numbers from which laying them out, or adding them, is shared out
 _WORTH_SHARING = 2e7  # operations below which waking a second thread costs more than it brings
 
 
@@ -460,8 +461,9 @@ if not _PLAIN:
                             packed[at_ + j] = g[t, r, n] if n < N else 0
 
     @jit(EXACT)
-    def outers(a, packed, out, tiles):  # type: ignore[no-untyped-def]
-        """out += Σₜ a[t]ᵀ g[t] on this thread: a (T, R, M), g in panels (`in_panels`), out (M, N).
+    def outers(a, packed, out, tiles, add):  # type: ignore[no-untyped-def]
+        """out = Σₜ a[t]ᵀ g[t] on this thread, or out += that, if ``add``: a (T, R, M), g in panels
+        (`in_panels`), out (M, N).
 
         ``a`` is laid out in tiles first, in the flat array ``tiles`` (T · R · M numbers and some):
         read where it is, each number would cost a line of the cache.
@@ -470,6 +472,8 @@ if not _PLAIN:
         N = out.shape[1]
         K = T * R
         if K == 0:
+            if not add:
+                out[:] = 0
             return
         size = out.itemsize
         columns = 2 * _BYTES // size
@@ -516,7 +520,7 @@ if not _PLAIN:
                     out_row,
                     K,
                     N - p * columns,
-                    1,
+                    1 if add else 0,
                 )
                 m += n
 
@@ -574,9 +578,12 @@ else:
         rows = g.reshape(-1, g.shape[-1])
         pack(rows, _panels(packed, *rows.shape))
 
-    def outers(a: np.ndarray, packed: np.ndarray, out: np.ndarray, tiles: np.ndarray) -> None:
+    def outers(
+        a: np.ndarray, packed: np.ndarray, out: np.ndarray, tiles: np.ndarray, add: bool
+    ) -> None:
         rows, N = a.reshape(-1, a.shape[-1]), out.shape[1]
-        out += rows.T @ _whole(_panels(packed, len(rows), N), N)
+        made = rows.T @ _whole(_panels(packed, len(rows), N), N)
+        out[...] = out + made if add else made
 
     def pack(w: np.ndarray, panels: np.ndarray) -> None:
         K, N = w.shape
@@ -614,12 +621,51 @@ def _weight_part(team, part, a, b, out, panels):  # type: ignore[no-untyped-def]
 def _outer_part(team, part, a, g, out, packed, tiles, depth):  # type: ignore[no-untyped-def]
     """out = aᵀ g for a (1, K, M) and g (1, K, N), blocked over K."""
     begin(team, part)
-    out[:] = 0
     for k0 in range(0, a.shape[1], depth):
         k1 = min(a.shape[1], k0 + depth)
         in_panels(g[:, k0:k1], packed)
-        outers(a[:, k0:k1], packed, out, tiles)
+        outers(a[:, k0:k1], packed, out, tiles, k0 > 0)
     end(team, part)
+
+
+@jit(EXACT)
+def _pack_part(team, part, w, panels):  # type: ignore[no-untyped-def]
+    begin(team, part)
+    pack(w, panels)
+    end(team, part)
+
+
+@jit(EXACT)
+def _add_part(team, part, a, b, out):  # type: ignore[no-untyped-def]
+    begin(team, part)
+    for i in range(out.size):
+        out[i] = a[i] + b[i]
+    end(team, part)
+
+
+def pack_shared(w: np.ndarray, panels: np.ndarray) -> None:
+    """`pack`, on all threads where that is worth it."""
+    threads = get_num_threads() if w.size >= _MANY else 1
+    if threads == 1:
+        pack(w, panels)
+        return
+    cuts, columns = _cuts(len(panels), threads), panels.shape[2]
+
+    def part(i: int, team: np.ndarray) -> None:
+        cut = cuts[i]
+        _pack_part(team, i, w[:, cut.start * columns : cut.stop * columns], panels[cut])
+
+    shared(part, threads)
+
+
+def add_shared(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = a + b, all in rows and of one shape, on all threads where that is worth it."""
+    threads = get_num_threads() if out.size >= _MANY else 1
+    if threads == 1:
+        np.add(a, b, out=out)
+        return
+    flat, cuts = [x.reshape(-1) for x in (a, b, out)], _cuts(out.size, threads)
+    shared(lambda i, team: _add_part(team, i, *(x[cuts[i]] for x in flat)), threads)
 
 
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
