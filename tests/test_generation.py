@@ -539,6 +539,7 @@ class Sharp(text.LanguageModel):
         return 2 * y, state
 
 
+@pytest.mark.unrolled("says why the text is written unrolled, not why a layer is")
 @pytest.mark.parametrize(
     "make",
     [bidirectional, in_reverse, branching, noisy, more_logits_than_symbols, other_embedding],

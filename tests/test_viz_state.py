@@ -210,6 +210,7 @@ def test_a_recording_is_the_cell_unrolled_by_hand(kind):
     assert list(viz.record(cell, X, local=False)[0]) == list(recorded.state)
 
 
+@pytest.mark.unrolled("records unroll: equal to the bit to what unrolls, too")
 def test_every_layer_is_recorded_in_the_order_of_x():
     layer = nn.LSTM(D, H, 2, bidirectional=True).double()
     recorded = viz.record(layer, X, lengths=[5, 2, 3])
@@ -224,6 +225,7 @@ def test_every_layer_is_recorded_in_the_order_of_x():
     np.testing.assert_array_equal(recorded.output, y)
 
 
+@pytest.mark.unrolled("records unroll: equal to the bit to what unrolls, too")
 @pytest.mark.parametrize("lengths", [None, [5, 2, 3]])
 def test_a_layer_that_is_turned_around_is_turned_back(lengths):
     inner = nn.LSTM(D, H).double()
@@ -233,6 +235,7 @@ def test_a_layer_that_is_turned_around_is_turned_back(lengths):
     np.testing.assert_array_equal(np.nan_to_num(recorded), y)
 
 
+@pytest.mark.unrolled("records unroll: equal to the bit to what unrolls, too")
 def test_wrapped_cells_and_layers_called_again():
     cell = nn.Zoneout(nn.VariationalDropout(nn.LSTMCell(D, H), 0.5, 0.5), 0.2).double()
     layer = nn.Recurrent(cell)
