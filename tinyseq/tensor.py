@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import graph
-from tinyseq.errors import DtypeError, GraphError, describe, readable
+from tinyseq.errors import DtypeError, GraphError, describe, readable, unrepeated
 from tinyseq.graph import Node
 
 if TYPE_CHECKING:
@@ -205,6 +205,8 @@ class Tensor:
 
     def replace(self, array: np.ndarray) -> None:
         """Another array in place of ``_data``: a change, but not for views of the old one."""
+        if graph.recording.take is not None:
+            unrepeated("Tensor.data = …")
         self._watch = _Watch(array, count=self.version() + 1)
         self._data = array
 
