@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
+import threading
 import warnings
 import weakref
 
@@ -605,3 +608,406 @@ def test_a_playback_by_itself():
     assert playback.results[0] == y.item() == 9
     playback([np.array([2, 5], np.float32)])
     assert playback.results[0] == 21
+
+
+# -- what a stranger did to it --------------------------------------------------------------------
+
+
+def linear(seed=0):
+    ts.random.seed(seed)
+    return nn.Linear(D, 3)
+
+
+ROWS = np.random.default_rng(0).standard_normal((6, D)).astype(np.float32)
+
+
+def alike(loss, calls, change=lambda model, opt: None, at=4, make=linear, **options):
+    """Eager and played back give the same, also after something has changed; or the same error."""
+    found = []
+    for mode in ("eager", "compiled"):
+        model = make()
+        opt = optim.Adam(model.parameters(), 1e-2)
+        step = nn.TrainingStep(loss(model), opt, mode=mode, **options)
+        losses = []
+        for n, arguments in enumerate(calls):
+            if n == at:
+                change(model, opt)
+            try:
+                losses.append(step(*arguments).item())
+            except (ValueError, TypeError, IndexError) as error:
+                losses.append(str(error))
+        found.append(losses)
+    for a, b in zip(*found, strict=True):
+        assert a == b if isinstance(a, str) else a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "first", "later"),
+    [
+        (lambda m: lambda x, i: (m(x) * functional.one_hot(i, 3)).sum(), [0, 1, 2] * 2, [2, 1] * 3),
+        (lambda m: lambda x, i: m(x)[i].sum(), 1, 4),
+        (lambda m: lambda x, i: m(x)[:, i].sum(), 1, 2),
+        (lambda m: lambda x, i: (m(x) * ts.tensor(i)).sum(), [[1.0]], [[2.0]]),
+        (lambda m: lambda x, i: m(x)[i.astype(int)].sum(), [1.0, 2.0], [1.5, 2.0]),
+        (lambda m: lambda x, i: m(x)[i].sum(), True, False),
+    ],
+    ids=["one-hot", "a number", "a column", "copied", "fractions", "truth"],
+)
+def test_what_is_made_of_an_argument_is_made_anew(loss, first, later):
+    """Also where the first calls gave no hint that it would change."""
+    later = np.asarray(later, np.asarray(first).dtype)
+    alike(loss, [(ROWS, np.asarray(first))] * 4 + [(ROWS, later)] * 2)
+
+
+def test_a_mask_for_nobody_is_no_mask_for_all():
+    """Played back, one number is not spread over the places of many."""
+    many, one = np.arange(6) < 3, np.arange(6) == 5
+    calls = [(ROWS, many)] * 3 + [(ROWS, one)] * 3
+    alike(lambda m: lambda x, k: m(x).sum() * x[k].sum(), calls)
+
+
+def test_what_is_drawn_may_come_out_the_same_twice():
+    """Neither a wrapper that is called by itself nor teacher forcing stays with its first draw."""
+    for seed in range(5):
+        drawn = []
+        for mode in ("eager", "compiled"):
+            ts.random.seed(seed)
+            cell = nn.Zoneout(nn.RNNCell(D, 1), 0.5)
+            step = nn.TrainingStep(
+                lambda x, h, cell=cell: (cell(x, (h,))[0] ** 2).sum(),
+                optim.SGD(cell.parameters(), 0.0),
+                mode=mode,
+            )
+            h = np.full((1, 1), 0.3, np.float32)
+            drawn.append([step(ROWS[:1], h).item() for _ in range(8)])
+        np.testing.assert_allclose(drawn[1], drawn[0], rtol=1e-5)
+        model = nn.EncoderDecoder(nn.RNN(D, H), nn.RNN(D, H), V, V, bos=0, eos=1)
+        step = nn.TrainingStep(
+            lambda s, t, model=model: model.loss(s, t, teacher_forcing=0.9),
+            optim.SGD(model.parameters()),
+            mode="compiled",
+        )
+        with pytest.raises(CompileError, match="Feeding back its own outputs"):
+            step(np.array([[2]]), np.array([[2]]))
+
+
+class Settings:
+    scale = 1.0
+    slots: object
+
+
+class Slots:
+    __slots__ = ("scale",)
+
+
+class Scaled(nn.Module):
+    factor = 1.0
+
+    def __init__(self):
+        self.linear = nn.Linear(D, 3)
+        self._private = 1.0
+        self.array, self.list = np.ones(3), [1.0]
+
+    def forward(self, x):
+        y = self.linear(x) * self._private * self.array * self.list[0] * self.factor
+        return y * GLOBAL["scale"]
+
+
+GLOBAL = {"scale": 1.0}
+settings = Settings()
+
+
+def scaled(seed=0):
+    ts.random.seed(seed)
+    GLOBAL["scale"] = Scaled.factor = Settings.scale = 1.0
+    vars(settings).clear()
+    settings.slots = Slots()
+    settings.slots.scale = 1.0
+    settings.array, settings.nothing = np.ones(3), None
+    return Scaled()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "_private", 3.0),
+        lambda model: model.array.fill(3.0),
+        lambda model: model.list.__setitem__(0, 3.0),
+        lambda model: setattr(Scaled, "factor", 3.0),
+        lambda model: setattr(model, "factor", 3.0),
+        lambda model: GLOBAL.update(scale=3.0),
+        lambda model: setattr(settings, "scale", 3.0),
+        lambda model: setattr(Settings, "scale", 3.0),
+        lambda model: setattr(settings.slots, "scale", 3.0),
+        lambda model: settings.array.fill(3.0),
+        lambda model: setattr(settings, "nothing", 3.0),
+    ],
+    ids=[
+        "private", "array", "list", "class of module", "hidden", "global", "object", "class",
+        "slots", "array of object", "nothing before",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["closure", "default", "partial"])
+def test_whatever_is_read_may_change(change, how):
+    def computed(model, settings, x):
+        y = model(x) * settings.scale * settings.slots.scale * settings.array
+        return (y if settings.nothing is None else y * settings.nothing).sum()
+
+    def loss(model):
+        if how == "closure":
+            return lambda x: computed(model, settings, x)
+        if how == "default":
+            return lambda x, of=settings: computed(model, of, x)
+        return functools.partial(computed, model, settings)
+
+    alike(loss, [(ROWS,)] * 6, lambda model, opt: change(model), make=scaled)
+
+
+def test_arrays_around_it_that_are_filled_anew():
+    batch, targets = np.ones((6, D)), np.zeros(6, int)
+
+    def change(model, opt):
+        batch[:], targets[:] = ROWS, 2
+
+    def loss(model):
+        batch[:], targets[:] = 1, 0
+        return lambda: functional.cross_entropy(model(batch), targets)
+
+    alike(loss, [()] * 6, change)
+
+
+def test_what_a_compiled_cell_reads_from_around_it():
+    around = {"scale": 1.0}
+    constant = ts.tensor(np.ones(H, np.float32))
+
+    class Cell(nn.RNNCell):
+        def forward(self, x, state):
+            (h,) = super().forward(x, state)
+            return (h * around["scale"] * constant,)
+
+    def make():
+        ts.random.seed(0)
+        around["scale"] = 1.0
+        constant.data[:] = 1
+        return nn.Recurrent(Cell(D, H), mode="compiled")
+
+    def loss(model):
+        return lambda x: (model(x)[0] ** 2).sum()
+
+    x = sequences(np.random.default_rng(0))[0]
+    alike(loss, [(x,)] * 6, lambda model, opt: around.update(scale=3.0), make=make)
+    alike(loss, [(x,)] * 6, lambda model, opt: constant.data.fill(3), make=make)
+
+
+def test_tensors_that_share_an_array_are_told_apart():
+    def loss(model):
+        weight = model.weight.detach()
+        return lambda x: (weight * 0).sum() + model(x).sum()
+
+    alike(
+        loss,
+        [(ROWS,)] * 6,
+        lambda model, opt: setattr(model.weight, "data", np.ones((D, 3))),
+    )
+
+
+def test_an_optimiser_that_is_given_other_arrays():
+    def emptied(model, opt):
+        opt.buffers["mean"][0] = np.ones((D, 3), np.float32)
+
+    alike(lambda m: lambda x: (m(x) ** 2).sum(), [(ROWS,)] * 7, emptied)
+
+    class Keeps(optim.SGD):
+        last: np.ndarray | float = 0.0
+
+        def update(self, p, g, t, *buffers):
+            if p.ndim == 2:
+                p -= self.lr * (g - 0.5 * self.last)
+                self.last = g
+
+    ends = []
+    for mode in ("eager", "compiled"):
+        model = linear()
+        opt = Keeps(list(model.parameters()), 0.01)
+        step = nn.TrainingStep(lambda x, model=model: (model(x) ** 2).sum(), opt, mode=mode)
+        for n in range(6):
+            step(ROWS * n)
+        ends.append(model.weight.numpy())
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-4, atol=1e-6)
+
+
+def test_what_changes_between_the_two_recordings():
+    model = scaled()
+    step = nn.TrainingStep(
+        lambda x: (model(x) ** 2).sum(), optim.SGD(model.parameters(), 0.1), mode="compiled"
+    )
+    step(ROWS)
+    step.optimizer = optim.SGD(model.parameters(), 0.0)
+    model.array = 0.0
+    for _ in range(4):
+        assert step(ROWS).item() == 0
+    assert recordings(step) == [2]
+
+
+def test_its_own_parts_may_be_exchanged():
+    model = linear()
+    step = nn.TrainingStep(
+        lambda x: (model(x) ** 2).sum(), optim.SGD(model.parameters(), 0.1), mode="compiled"
+    )
+    for _ in range(4):
+        step(ROWS)
+    step.optimizer = optim.SGD(model.parameters(), 0.0)
+    before = model.weight.numpy()
+    step(ROWS)
+    assert (model.weight.numpy() == before).all()
+    step.loss = lambda x: (model(x) * 0).sum() + 7
+    assert step(ROWS).item() == 7
+
+
+def test_a_copy_works_on_its_own():
+    class Model(nn.Module):
+        def __init__(self):
+            self.linear = linear()
+
+        def loss(self, x):
+            return (self.linear(x) ** 2).sum()
+
+    model = Model()
+    step = nn.TrainingStep(model.loss, optim.Adam(model.parameters(), 0.1), mode="compiled")
+    for _ in range(4):
+        step(ROWS)
+    other, theirs = copy.deepcopy((model, step))
+    for _ in range(4):
+        theirs(ROWS)
+    assert step(ROWS).item() > theirs(ROWS).item()
+    assert (other.linear.weight.numpy() != model.linear.weight.numpy()).any()
+
+
+def test_without_gradients_there_is_no_step():
+    _, step = make_step()
+    for _ in range(4):
+        step(*sequences(np.random.default_rng(0)))
+    with ts.no_grad(), pytest.raises(ts.errors.GraphError, match="was not recorded"):
+        step(*sequences(np.random.default_rng(0)))
+    step(*sequences(np.random.default_rng(0)))
+    assert recordings(step) == [1]
+
+
+def test_a_parameter_is_no_argument():
+    model = linear()
+    step = nn.TrainingStep(lambda x, w: (x @ w).sum(), optim.SGD(model.parameters()))
+    with pytest.raises(TypeError, match="an argument is a Tensor that requires a gradient"):
+        step(ROWS, model.weight)
+
+
+def test_minus_zero_is_a_number_of_its_own():
+    calls = [(ROWS, 0.0)] * 4 + [(ROWS, -0.0)] * 2
+    alike(lambda m: lambda x, n: m(x).sum() * float(np.copysign(1, n)), calls)
+
+
+def test_what_it_gives_may_not_alternate():
+    w = nn.Parameter(np.ones(2, np.float32))
+    calls = []
+
+    def loss(x):
+        calls.append(1)
+        a, b = x * 2, x * 3
+        return (w * x).sum(), a if len(calls) % 2 else b
+
+    step = nn.TrainingStep(loss, optim.SGD([w]), mode="compiled")
+    step(np.ones(2, np.float32))
+    with pytest.raises(CompileError, match="gives something else in one call"):
+        step(np.ones(2, np.float32))
+
+
+def test_padding_may_come_and_go_from_the_start():
+    """The way with padding serves both; it is recorded once there was any."""
+    rng = np.random.default_rng(4)
+
+    def make():
+        model = LanguageModel(V, H, 1, "rnn")
+        return model, lambda i, t: functional.cross_entropy(model(i)[0], t)
+
+    calls = [tuple(rng.integers(0, V, (2, T, B))) for _ in range(8)]
+    for inputs, targets in calls[1::2]:
+        inputs[0] = -1
+        targets[T - 1, 1] = -100
+    both(make, calls)
+
+
+def test_noise_is_the_same_where_a_call_is_done_once_more():
+    """Played back in vain, and then as it is written: what was drawn is drawn once."""
+    rng = np.random.default_rng(4)
+
+    def make():
+        model = LanguageModel(V, H, 2, "rnn", dropout=0.5)
+        return model, lambda i, t: functional.cross_entropy(model(i)[0], t)
+
+    calls = [tuple(rng.integers(0, V, (2, T, B))) for _ in range(8)]
+    for _, targets in calls[4:]:
+        targets[T - 1, 1] = -100
+    both(make, calls)
+
+
+def test_what_changes_now_and_then_is_recorded_each_time():
+    model = linear()
+    step = nn.TrainingStep(lambda x: model(x).sum(), optim.SGD(model.parameters()), mode="compiled")
+    for n in range(12):
+        model.note = n
+        for _ in range(12):
+            step(ROWS)
+    for n in range(8):
+        model.note = -n - 1
+        step(ROWS)
+        step(ROWS)
+    model.note = 100
+    with pytest.raises(CompileError, match="keeps changing"):
+        step(ROWS)
+
+
+def test_what_would_be_done_once_is_refused():
+    class Keeps(nn.Module):
+        def __init__(self):
+            self.linear, self.last = linear(), ts.tensor(0.0)
+
+        def forward(self, x, how):
+            y = self.linear(x)
+            if how == "attribute":
+                self.last = y.detach()
+            elif how == "data":
+                self.last.data = 1.0
+            else:
+                other.step()
+            return y
+
+    model = Keeps()
+    other = optim.SGD(model.parameters())
+    for how in ("attribute", "data", "step"):
+        step = nn.TrainingStep(
+            lambda x, how=how: model(x, how).sum(), optim.SGD(model.parameters()), mode="compiled"
+        )
+        with pytest.raises(CompileError, match="and never again"):
+            step(ROWS)
+
+
+def test_one_step_in_two_threads():
+    ts.random.seed(0)
+    model = nn.LSTM(D, H)
+    step = nn.TrainingStep(
+        lambda x: (model(x)[0] ** 2).mean(), optim.SGD(model.parameters(), 0.0), mode="compiled"
+    )
+    rng = np.random.default_rng(0)
+    xs = [sequences(rng)[0] for _ in range(2)]
+    wanted = [[step(x).item() for _ in range(3)][-1] for x in xs]
+    found: list[list[float]] = [[], []]
+
+    def work(n):
+        found[n] += [step(xs[n]).item() for _ in range(200)]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for values, value in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(values, value, rtol=1e-6)

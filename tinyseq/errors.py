@@ -63,6 +63,15 @@ def readable(what: str) -> None:
         )
 
 
+def unrepeated(what: str) -> None:
+    """Raise `CompileError` for what a training step does while it is recorded and not again."""
+    if recording.take is not None:
+        raise CompileError(
+            f"{what} in the middle of a training step would be done while it is recorded, and "
+            "never again. Let the function return what is to be kept, and keep it afterwards."
+        )
+
+
 def readable_index(what: str) -> None:
     """As `readable`; but a whole training step may read whole numbers: see `graph.redone`."""
     if recording.take is None:

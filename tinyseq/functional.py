@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from tinyseq import op, ops
 from tinyseq.ctc import ctc_loss
+from tinyseq.graph import redone
 from tinyseq.losses import (
     as_indices,
     binary_cross_entropy_with_logits,
@@ -56,7 +57,10 @@ def one_hot(indices: op.TensorLike, size: int, dtype: npt.DTypeLike = np.float32
 
     Raises `IndexError` for an index outside of 0 … size − 1.
     """
-    index = as_indices(indices, size, "one_hot", "size")
-    vectors = np.zeros((*index.shape, size), dtype)  # no matrix of size × size, for 10,000 words
-    np.put_along_axis(vectors, index[..., None], 1, axis=-1)
-    return Tensor.wrap(vectors)
+
+    def vectors(index: np.ndarray) -> np.ndarray:
+        made = np.zeros((*index.shape, size), dtype)  # no matrix of size × size, for 10,000 words
+        np.put_along_axis(made, index[..., None], 1, axis=-1)
+        return made
+
+    return Tensor.wrap(redone(vectors, as_indices(indices, size, "one_hot", "size")))

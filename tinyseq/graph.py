@@ -134,6 +134,17 @@ def redone(function: Callable[..., Any], *arrays: np.ndarray, draws: bool = Fals
     return made
 
 
+def ever(what: str, now: bool) -> bool:
+    """Whether something holds, ``now`` or, where a training step is recorded, in any call before:
+    for a choice of the library's own between ways of which the one with it serves all calls.
+    """
+    if recording.take is None:
+        return now
+    if now:
+        recording.take.ever.add(what)
+    return what in recording.take.ever
+
+
 def topological(*roots: Tensor) -> list[Tensor]:
     """Every tensor that the roots were made from, roots and leaves included, inputs first.
 

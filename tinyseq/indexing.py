@@ -67,11 +67,16 @@ def _fixed_index(part: Any) -> Any:
     if isinstance(part, slice):
         bounds = (part.start, part.stop, part.step)
         return slice(*(None if n is None else operator.index(n) for n in bounds))
-    if isinstance(part, Tensor):
+    take, given = recording.take, isinstance(part, Tensor)
+    if given:
         errors.readable_index("an index")
         part = part._data
-    take = recording.take
-    if take is not None and isinstance(part, np.ndarray) and part.ndim and take.knows(part):
+    if (
+        take is not None
+        and isinstance(part, np.ndarray)
+        and part.dtype.kind in "iub"
+        and (given or take.knows(part))
+    ):
         return redone(_whole, part)
     if isinstance(part, str) or not isinstance(part, np.ndarray | Sequence):
         return part

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tinyseq import errors, op, ops
 from tinyseq import primitives as raw
-from tinyseq.graph import redone
+from tinyseq.graph import ever, redone
 from tinyseq.tensor import FLOATS, Tensor
 
 IGNORED = -100
@@ -363,7 +363,8 @@ def _classes(
         )
     if classes.dtype.kind not in "iu":
         as_indices(classes, V, name, "V")  # which says so
-    some_ignored = (classes == ignore_index).any()  # a mask costs time: only where there is one
+    # A mask costs time: only where there is one
+    some_ignored = ever("ignored", bool((classes == ignore_index).any()))
 
     def known(classes: np.ndarray) -> np.ndarray:  # a copy: the caller may write into the targets
         found: np.ndarray = classes.reshape(-1).astype(np.int64)

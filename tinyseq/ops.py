@@ -23,7 +23,7 @@ from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.axes import normalize_axes
 from tinyseq.einsum import einsum
-from tinyseq.graph import recording
+from tinyseq.graph import recording, redone
 from tinyseq.indexing import (
     argsort,
     gather,
@@ -95,7 +95,7 @@ from tinyseq.shaping import (
     swapaxes,
     transpose,
 )
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.tensor import FLOATS, Tensor, refuse_fractions
 
 __all__ = [
     "abs", "add", "all", "any", "argmax", "argmin", "argsort", "astype", "broadcast_to", "chunk",
@@ -124,6 +124,8 @@ def astype(x: TensorLike, dtype: npt.DTypeLike) -> Tensor:
     if wanted in FLOATS:
         return raw.astype(x, dtype=wanted)
     out = Tensor(x._data, wanted)  # whole numbers and booleans carry no gradient
+    if x.dtype in FLOATS:
+        redone(lambda array: refuse_fractions(array, wanted), x._data)
     return out if recording.tape is None else raw.astype(x, dtype=wanted)
 
 

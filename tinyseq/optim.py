@@ -90,6 +90,7 @@ class Optimizer:
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
+        errors.unrepeated(f"{type(self).__name__}.step()")
         for i, p in enumerate(self.params):
             if p.grad is None:
                 continue

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import graph
-from tinyseq.errors import DtypeError, GraphError, describe, readable
+from tinyseq.errors import DtypeError, GraphError, describe, readable, unrepeated
 from tinyseq.graph import Node
 
 if TYPE_CHECKING:
@@ -123,7 +123,10 @@ class Tensor:
         requires_grad: bool = False,
         name: str | None = None,
     ) -> None:
-        array = _as_array(data, dtype)
+        if isinstance(data, Tensor) and graph.recording.take is not None:
+            array = graph.redone(lambda array: _as_array(array, dtype), data._data)
+        else:
+            array = _as_array(data, dtype)
         if requires_grad and array.dtype not in FLOATS:
             raise DtypeError(
                 f"a tensor of dtype {array.dtype} cannot require a gradient: only float32 "
@@ -202,6 +205,8 @@ class Tensor:
 
     def replace(self, array: np.ndarray) -> None:
         """Another array in place of ``_data``: a change, but not for views of the old one."""
+        if graph.recording.take is not None:
+            unrepeated("Tensor.data = …")
         self._watch = _Watch(array, count=self.version() + 1)
         self._data = array
 
@@ -607,19 +612,21 @@ def _as_array(data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) 
         wanted = np.dtype(dtype)
         if array.dtype.kind == "c" or array.dtype.kind not in "fiub":
             raise _refused(array.dtype)
-        if (
-            array.dtype.kind == "f"
-            and wanted.kind in "iub"
-            and not np.all(array == np.trunc(array))
-        ):
-            raise DtypeError(
-                f"dtype {wanted} would cut off the fractions of this {array.dtype} data. "
-                "Round it first."
-            )
+        refuse_fractions(array, wanted)
         array = array.astype(wanted, copy=False)
     if array.dtype not in (*FLOATS, np.dtype(np.int64), np.dtype(np.bool_)):
         raise _refused(array.dtype)
     return array
+
+
+def refuse_fractions(array: np.ndarray, wanted: np.dtype[Any]) -> None:
+    """Raise `DtypeError` where the wanted dtype would cut them off."""
+    whole = array.dtype.kind != "f" or wanted.kind not in "iub"
+    if not whole and not np.all(array == np.trunc(array)):
+        raise DtypeError(
+            f"dtype {wanted} would cut off the fractions of this {array.dtype} data. "
+            "Round it first."
+        )
 
 
 def _refused(dtype: np.dtype[Any]) -> DtypeError:

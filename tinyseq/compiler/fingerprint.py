@@ -6,13 +6,12 @@ methods, and of the functions they call, reads from its module and from the func
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,14 +54,14 @@ def fingerprint(cell: Module) -> Iterator[Part]:
         yield Part(path, "type", (kind, kind.forward, kind.__call__, module.training))
         functions = list(_methods(kind))  # type: ignore[arg-type]
         for name, value in vars(module).items():
-            if not name.startswith("_scope"):
-                yield Part(path, name, _seen(value))
+            if not name.startswith("_scope") and name != "training":  # which is said already
+                yield Part(path, name, content(value))
             if isinstance(value, FunctionType):
                 functions.append(value)
         yield from _surroundings(functions)
 
 
-def _seen(value: Any) -> Any:
+def content(value: Any) -> Any:
     """What of a value would make another program of a step."""
     if isinstance(value, Tensor):
         return _Same(value), value.shape, value.dtype, value.requires_grad
@@ -73,9 +72,11 @@ def _seen(value: Any) -> Any:
     if isinstance(value, Module | np.random.Generator):
         return _Same(value)
     if isinstance(value, list | tuple):
-        return type(value), tuple(map(_seen, value))
+        return type(value), tuple(map(content, value))
+    if isinstance(value, set):
+        return set, frozenset(value)
     if isinstance(value, dict):
-        return dict, tuple((k, _seen(v)) for k, v in value.items())
+        return dict, tuple((k, content(v)) for k, v in value.items())
     if isinstance(value, _NUMBERS):
         return type(value), value if value == value else "nan"
     return _Same(value)
@@ -124,60 +125,9 @@ def _surroundings(functions: Iterable[FunctionType]) -> Iterator[Part]:
             if isinstance(value, FunctionType):
                 left.append(value)
             if isinstance(value, Tensor):  # no attribute: its contents are part of the program
-                yield Part(f.__qualname__, name, (_seen(value), _seen(value._data)))
+                yield Part(f.__qualname__, name, (content(value), content(value._data)))
             elif not isinstance(value, ModuleType | type):
-                yield Part(f.__qualname__, name, _seen(value))
-
-
-def watched(function: Any) -> list[tuple[Any, str, Any]]:
-    """What a function, and those of somebody's that it calls, read from around them: (where, name,
-    value). Where is a dictionary, or a cell of a closure, whose name is empty.
-    """
-    found: list[tuple[Any, str, Any]] = []
-    left, seen = [function], set[int]()
-    while left:
-        f = left.pop()
-        if id(f) in seen:
-            continue
-        seen.add(id(f))
-        if isinstance(f, functools.partial):
-            left.append(f.func)
-        elif isinstance(f, MethodType):
-            left.append(f.__func__)
-            found += _attributes(f.__self__, f.__func__)
-        elif isinstance(f, FunctionType) and not _ours(f):
-            around: list[tuple[Any, str, Any]] = [
-                (f.__globals__, n, f.__globals__.get(n)) for n in _names(f.__code__)
-            ]
-            for cell in f.__closure__ or ():
-                with contextlib.suppress(ValueError):  # not assigned yet
-                    around.append((cell, "", cell.cell_contents))
-            for where, name, value in around:
-                if isinstance(value, FunctionType | MethodType | functools.partial):
-                    left.append(value)
-                if not isinstance(value, ModuleType | type | None):
-                    found.append((where, name, value))
-        elif not isinstance(f, FunctionType | type):  # an object that can be called, a Module say
-            for method in _methods(type(f)):  # type: ignore[arg-type]
-                left.append(method)
-                found += _attributes(f, method)
-    return found
-
-
-def _attributes(owner: Any, method: Any) -> list[tuple[Any, str, Any]]:
-    """The attributes of an object that a method reads; those of a Module count themselves."""
-    if isinstance(owner, Module) or not hasattr(owner, "__dict__"):
-        return []
-    names = _names(getattr(method, "__wrapped__", method).__code__)
-    return [(vars(owner), name, value) for name, value in vars(owner).items() if name in names]
-
-
-def unchanged(parts: Iterable[tuple[Any, str, Any]]) -> bool:
-    """Whether what `watched` found is still what is there."""
-    for where, name, value in parts:
-        if (where.get(name) if name else where.cell_contents) is not value:
-            return False
-    return True
+                yield Part(f.__qualname__, name, content(value))
 
 
 def changing(key: tuple[Any, ...], known: Iterable[tuple[Any, ...]]) -> None:

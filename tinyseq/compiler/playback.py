@@ -133,9 +133,9 @@ class Playback:
             out = self._memory.place(value.shape, value.dtype, self._last[call.outputs[0]])
         if natural.dtype == value.dtype:
             step = _into(op, arrays, attrs, out)
-            return step or (lambda: np.copyto(out, op.forward(*arrays, **attrs))), out
+            return step or (lambda: _copy_alike(out, op.forward(*arrays, **attrs))), out
         tensors = [Tensor.wrap(a) for a in arrays]  # whole numbers went in: an op makes floats
-        return lambda: np.copyto(out, op(*tensors, **attrs)._data), out
+        return lambda: _copy_alike(out, op(*tensors, **attrs)._data), out
 
     def _part(self, n: int) -> np.ndarray:
         """Where a value is made that is to be a part of a joined array: there."""
@@ -169,9 +169,7 @@ class Playback:
         def again() -> None:
             made = list(flat_arrays(function(*arrays)))
             for k, out in into:
-                if made[k].shape != out.shape:
-                    raise ValueError("other sizes than the last time")
-                np.copyto(out, made[k])
+                _copy_alike(out, made[k])
 
         if call.drawn is None:
             return [again], outs
@@ -334,6 +332,13 @@ def _into(
     if name == "softmax_loss_slope":
         return _slope_into(arrays[0], arrays[1], attrs["classes"], out)
     return None
+
+
+def _copy_alike(out: np.ndarray, made: np.ndarray) -> None:
+    """Copy, but never one number into many: what a mask picks may be less than the last time."""
+    if np.shape(made) != out.shape:
+        raise ValueError("other sizes than the last time")
+    np.copyto(out, made)
 
 
 def _plain(*arrays: np.ndarray) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyseq.backprop import of_leaves
+from tinyseq.compiler.around import unchanged, watched
 from tinyseq.compiler.buffers import pool
-from tinyseq.compiler.fingerprint import fingerprint, unchanged, watched
+from tinyseq.compiler.fingerprint import fingerprint
 from tinyseq.compiler.playback import Playback
 from tinyseq.compiler.take import Take, compare, taking
 from tinyseq.compiler.update import Update
@@ -17,6 +21,7 @@ from tinyseq.errors import CompileError
 from tinyseq.kernels.threads import get_num_threads
 from tinyseq.nn.module import changes
 from tinyseq.optim import Optimizer
+from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
 _SAMPLE = 1 << 14  # how many numbers of an array are compared, about
@@ -32,6 +37,7 @@ class Step(NamedTuple):
     function: Callable[[Sequence[Tensor]], list[Tensor]]
     source: Any  # the user's own function in it
     optimizer: Optimizer
+    plain: Any = ()  # values among the arguments, objects perhaps
 
 
 class Done(NamedTuple):
@@ -65,8 +71,10 @@ def written(step: Step, tensors: Sequence[Tensor], take: Take | None = None) -> 
 class Player:
     """A step for arguments of the same shapes: twice as it is written, then played back."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, ever: Iterable[str] = ()) -> None:
         self.step = step
+        self.ever = frozenset(ever)
+        self.plays = 0
         self._first: Take | None = None
         self._playback: Playback | None = None
         self._done: Done | None = None
@@ -80,7 +88,14 @@ class Player:
         """The step played back: its arrays are written over by the next call."""
         assert self._playback is not None
         assert self._done is not None
-        self._playback(arrays)
+        before = [g.bit_generator.state for g in self._generators]
+        try:
+            self._playback(arrays)
+        except BaseException:  # what it drew it will draw again
+            for g, state in zip(self._generators, before, strict=True):
+                g.bit_generator.state = state
+            raise
+        self.plays += 1
         return self._done
 
     def record(self, arrays: Sequence[np.ndarray]) -> Done:
@@ -88,19 +103,21 @@ class Player:
         `CompileError` when it cannot be played back.
         """
         tensors = [Tensor(a) for a in arrays]
-        with taking(tensors) as take:
+        with taking(tensors, self.ever) as take:
             done = written(self.step, tensors, take)
-        if self._first is None:
+        news, self.ever = take.ever - self.ever, frozenset(take.ever)
+        given = [t._data for t in tensors]
+        del tensors
+        self._note(take)
+        if self._first is None or news:  # what a call has for the first time it does another way
             self._first = take
             return done
         compare(self._first, take)
         self._first = None
-        given = [t._data for t in tensors]
         expected = _samples(done)
         n, has = len(done.outputs), [g is not None for g in done.gradients]
-        del tensors, done  # what the step as it is written worked in is free for the playback
+        del done  # what the step as it is written worked in is free for the playback
         pool.clear()
-        self._note(take)
         playback = Playback(take, take.ends, given)
         results = iter(playback.results)
         outputs = [next(results) for _ in range(n)]
@@ -113,20 +130,34 @@ class Player:
     # -- what a recording rests on ----------------------------------------------------------------
 
     def _note(self, take: Take) -> None:
-        alive = ((v.tensor() if v.tensor else None, v.array) for v in take.values)
+        outside = (v for v in take.values if v.array is not None)
+        alive = ((t(), v.array) for v in outside for t in v.tensors)
         self._outside = [(t, a, t.requires_grad) for t, a in alive if t is not None]
-        self._around = watched(self.step.source)
         self._modules = list(take.modules.values())
+        self._around = watched(partial(self.step.source, self.step.plain), self._modules)
         self._seen = self._look()
         self._changes = changes[0]
         self._threads = get_num_threads()
+        own = (g for m in self._modules for g in vars(m).values())
+        draws = any(c.drawn is not None for c in take.calls)
+        given = [g for g in own if isinstance(g, np.random.Generator)]
+        self._generators = list({id(g): g for g in (generator(), *given)}.values()) if draws else []
+        self._owned = _arrays_of(self.step.optimizer)
 
     def _look(self) -> list[Any]:
         parts = (part for m in self._modules for part in fingerprint(m))
         return [part for part in parts if not part.name.startswith("_")]
 
-    def holds(self) -> bool:
-        """Whether what the recording rests on is as it was."""
+    def holds(self, source: Any, optimizer: Optimizer) -> bool:
+        """Whether what was recorded rests on what is still so: the function, the optimiser, and all
+        that both read.
+        """
+        if self._first is None and not self.ready:
+            return True
+        if source is not self.step.source or optimizer is not self.step.optimizer:
+            return False
+        if not all(map(operator.is_, self._owned, _arrays_of(optimizer))):
+            return False
         for tensor, array, wanted in self._outside:
             if tensor._data is not array or tensor.hooks or tensor.requires_grad is not wanted:
                 return False
@@ -143,6 +174,11 @@ def _samples(done: Done) -> list[np.ndarray]:
     """Some numbers of each array: enough to tell whether two steps did the same."""
     arrays = [a.reshape(-1) for a in (*done.outputs, *done.gradients) if a is not None]
     return [a[:: max(1, a.size // _SAMPLE)].copy() for a in arrays]
+
+
+def _arrays_of(optimizer: Optimizer) -> list[Any]:
+    """An optimiser's parameters and buffers, and how many there are."""
+    return [len(optimizer.params), *optimizer.params, *chain(*optimizer.buffers.values())]
 
 
 def _check(written: list[np.ndarray], played: list[np.ndarray]) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ class Value:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     array: np.ndarray | None = None  # of one that is from outside
-    tensor: weakref.ref[Tensor] | None = None  # whose array it is, from outside
+    tensors: list[weakref.ref[Tensor]] = field(default_factory=list)  # whose array it is
 
 
 @dataclass(slots=True)
@@ -59,7 +59,8 @@ class Call:
 class Take:
     """What is noted while `taking` lasts."""
 
-    def __init__(self, arguments: Sequence[Tensor]) -> None:
+    def __init__(self, arguments: Sequence[Tensor], ever: Iterable[str] = ()) -> None:
+        self.ever = set(ever)  # see `graph.ever`
         self.values: list[Value] = []
         self.calls: list[Call] = []
         self.modules: dict[int, Module] = {}  # that were called, by identity
@@ -75,8 +76,9 @@ class Take:
         if found is None:
             found = self._new("outside", array)
             self.values[found].array = array
-            if tensor is not None:
-                self.values[found].tensor = weakref.ref(tensor)
+        known = self.values[found].tensors
+        if tensor is not None and all(t() is not tensor for t in known):
+            known.append(weakref.ref(tensor))
         return found
 
     def knows(self, array: Any) -> bool:
@@ -144,11 +146,11 @@ def flat_arrays(drawn: Any) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def taking(arguments: Sequence[Tensor]) -> Iterator[Take]:
+def taking(arguments: Sequence[Tensor], ever: Iterable[str] = ()) -> Iterator[Take]:
     """Inside, everything that is done with Tensors is noted."""
     if recording.tape is not None:
         raise CompileError("a training step within another one cannot be recorded.")
-    take = Take(arguments)
+    take = Take(arguments, ever)
     recording.tape = recording.take = take
     try:
         yield take
@@ -161,7 +163,7 @@ def taking(arguments: Sequence[Tensor]) -> Iterator[Take]:
 def compare(a: Take, b: Take) -> None:
     """Raise `CompileError`, with the line, unless both did the same to other arguments."""
     for c, d in zip(a.calls, b.calls, strict=False):
-        alike = c.op is d.op or c.op == d.op == "backward" or _code(c.op) is _code(d.op) is not None
+        alike = c.op is d.op or c.op == d.op == "backward" or _same_function(c.op, d.op)
         if not alike or c.inputs != d.inputs or c.outputs != d.outputs:
             raise CompileError(
                 f"{_at(d)}the function does something else in one call than in the next, for "
@@ -183,11 +185,17 @@ def compare(a: Take, b: Take) -> None:
                 raise CompileError(f"{_at(d)}the sizes of what it makes hang on values.")
     if len(a.calls) != len(b.calls):
         raise CompileError("the function does more in one call than in the next.")
+    if a.ends != b.ends:
+        raise CompileError("the function gives something else in one call than in the next.")
 
 
-def _code(op: Any) -> Any:
-    """What tells functions apart: they may be made anew by every call of the same line."""
-    return getattr(op, "__code__", None)
+def _same_function(a: Any, b: Any) -> bool:
+    """By their code, for they may be made anew by every call of the same line; methods by whose
+    they are, too.
+    """
+    code, owner = getattr(a, "__code__", None), getattr(a, "__self__", None)
+    same = getattr(b, "__code__", None) is code is not None
+    return same and getattr(b, "__self__", None) is owner
 
 
 def _at(call: Call) -> str:
@@ -207,8 +215,8 @@ def _same_value(a: Value, b: Value) -> bool:
         return False
     if a.kind != "outside" or a.array is b.array:
         return True
-    mine = None if a.tensor is None else a.tensor()
-    if mine is not None and b.tensor is not None and mine is b.tensor():
+    mine = [id(t) for known in a.tensors if (t := known()) is not None]
+    if any(id(known()) in mine for known in b.tensors):
         return True  # a parameter, say, that was written to meanwhile
     return np.array_equal(a.array, b.array, equal_nan=a.dtype.kind == "f")  # type: ignore[arg-type]
 

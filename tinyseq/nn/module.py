@@ -72,6 +72,8 @@ class Module:
                 part.__dict__["_scope_name"] = path
             elif isinstance(part, Tensor) and part.name is None:
                 part.name = path
+        if graph.recording.take is not None and name != "_steps":
+            errors.unrepeated(f"{type(self).__name__}.{name} = …")
         super().__setattr__(name, value)
         if not name.startswith("_"):
             changes[0] += 1

@@ -149,6 +149,18 @@ def noise_at(noise: Any, t: int) -> Any:
     return graph.redone(lambda noise: noise[t], noise)
 
 
+def noise_of(cell: Any, x: Tensor, state: State) -> Any:
+    """What a cell draws for a sequence x (T, B, D): arrays, in nested tuples, or None."""
+    if not isinstance(state, tuple) or not all(isinstance(s, Tensor) for s in state):
+        return cell.noise(x, state)  # which says so
+
+    def drawn(*arrays: np.ndarray) -> Any:
+        again, *states = map(Tensor.wrap, arrays)
+        return _as_arrays(cell.noise(again, tuple(states)))
+
+    return graph.redone(drawn, x._data, *(s._data for s in state), draws=True)
+
+
 def _as_arrays(noise: Any) -> Any:
     if isinstance(noise, tuple):
         return tuple(map(_as_arrays, noise))
@@ -217,7 +229,7 @@ class Recurrent(Module):
         if state is None:
             state = self.initial_state(x.shape[1], x.dtype)
         running = _running(lengths, x)
-        noise = self._noise(x, state) if hasattr(self.cell, "noise") else None
+        noise = noise_of(self.cell, x, state) if hasattr(self.cell, "noise") else None
         reason: errors.CompileError | None = None
         if self._compiles(x):
             from tinyseq.compiler.scan import scan
@@ -234,17 +246,6 @@ class Recurrent(Module):
         if reason is not None:
             errors.warn_unrolled(reason)
         return out
-
-    def _noise(self, x: Tensor, state: State) -> Any:
-        if not isinstance(state, tuple) or not all(isinstance(s, Tensor) for s in state):
-            return self.cell.noise(x, state)  # type: ignore[attr-defined]  # which says so
-
-        def drawn(*arrays: np.ndarray) -> Any:
-            again, *states = map(Tensor.wrap, arrays)
-            noise = self.cell.noise(again, tuple(states))  # type: ignore[attr-defined]
-            return _as_arrays(noise)
-
-        return graph.redone(drawn, x._data, *(s._data for s in state), draws=True)
 
     def program(self, dtype: npt.DTypeLike | None = None) -> Program:
         """The equations of one step and of its gradient, as the recording of the cell has them.

@@ -199,6 +199,8 @@ class EncoderDecoder(Module):
         target = self._target(target)
         if not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing={teacher_forcing} is a rate, from 0 to 1.")
+        if teacher_forcing < 1:  # whatever is drawn: it may be that all is told, this time
+            errors.readable("Feeding back its own outputs")
         state, read = self.encode(source, source_lengths)
         T, B = target.shape
         if read.memory.shape[1] != B:
@@ -224,7 +226,6 @@ class EncoderDecoder(Module):
             if told[t].all():
                 symbols = graph.redone(lambda target, t=t: target[t : t + 1], target)
             else:
-                errors.readable("Feeding back its own outputs")
                 symbols = np.where(told[t], target[t], y._data.argmax(axis=-1))
         return ops.concat(logits), None if self.attention is None else ops.concat(weights)
 

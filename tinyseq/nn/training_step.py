@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyseq import awake, errors, graph, optim
+from tinyseq import awake, errors, graph, optim, random
 from tinyseq.errors import CompileError
 from tinyseq.tensor import Tensor
 
@@ -50,13 +51,16 @@ class TrainingStep:
     that a state goes from one call into the next. A plain value is part of the recording: pass a
     number that changes from call to call as an array.
 
-    What the function reads from around it may change (the step is then recorded anew), but not
-    inside of lists and dictionaries; and what it does by the way, such as printing, it does while
-    it is recorded and not afterwards. As in a compiled cell, control flow on the value of a Tensor
-    is refused. Dropout and other noise of layers is drawn anew each time.
+    What the function reads from around it may change, and the step is then recorded anew:
+    variables, attributes, and what arrays, lists and dictionaries hold, which is looked at in each
+    call, so pass large ones as arguments. What it does by the way, such as printing, it does while
+    it is recorded and not afterwards; to set an attribute of a Module is refused. As in a compiled
+    cell, so is control flow on the value of a Tensor. Dropout and other noise of layers is drawn
+    anew each time; other random numbers draw outside, and pass them.
 
-    Raises what the function, its backward pass, clipping and the optimiser raise, with parameters
-    and optimiser as they were; ``.grad`` is `None` after a step.
+    A copy of a step, or a pickle, is recorded anew. Raises what the function, its backward pass,
+    clipping and the optimiser raise, with parameters and optimiser as they were; ``.grad`` is
+    `None` after a step.
     """
 
     def __init__(
@@ -81,14 +85,18 @@ class TrainingStep:
         self.norm: float | None = None
         self._kinds: dict[Any, _Kind] = {}
         self._told = 0  # kinds so far
+        self._lock = threading.RLock()  # a recording works in memory of its own, once at a time
 
     def __call__(self, *arguments: Any) -> Any:
+        if graph.recording.tape is not None:
+            raise CompileError("a training step within another one cannot be recorded.")
         arrays: list[np.ndarray] = []
         key = tuple([_key(a, arrays) for a in arguments])
-        kind = self._kinds.get(key) or self._new(key, arguments)
-        done = kind.run(arrays)
-        self.norm = done.update(self.max_norm)
-        return kind.result(done.outputs)
+        with self._lock:
+            kind = self._kinds.get(key) or self._new(key, arguments)
+            done = kind.run(arrays)
+            self.norm = done.update(self.max_norm)
+            return kind.result(done.outputs)
 
     def _new(self, key: Any, arguments: tuple[Any, ...]) -> _Kind:
         if len(self._kinds) >= _MOST:
@@ -102,6 +110,13 @@ class TrainingStep:
             )
         kind = self._kinds[key] = _Kind(self, arguments)
         return kind
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: without the recordings, which hold the memory they work in."""
+        return {**vars(self), "_kinds": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
     def __repr__(self) -> str:
         name = getattr(self.loss, "__qualname__", type(self.loss).__name__)
@@ -117,34 +132,45 @@ class _Kind:
         self.rest: Any = None  # the structure of what comes with the loss
         self.player: Any = None
         self.recordings = 0
+        self.vain = 0  # of those the last ones, that were hardly ever played back
         self.reason: CompileError | None = None  # why it is not played back
 
     def run(self, arrays: list[np.ndarray]) -> Done:
-        player = self.player
-        if player is not None and player.ready and not graph.recording.anomaly:
+        player, step, now = self.player, self.step, graph.recording
+        if (
+            player is not None
+            and player.ready
+            and step.mode != "eager"
+            and now.enabled
+            and not now.anomaly
+        ):
             try:
-                if player.holds():
+                if player.holds(step.loss, step.optimizer):
                     return player.play(arrays)  # type: ignore[no-any-return]
             except Exception:  # as it is written, it says what is wrong, or does something else
                 pass
-            self.player = None
         return self._written(arrays)
 
     def _written(self, arrays: list[np.ndarray]) -> Done:
         from tinyseq.compiler.player import Player, Step, written
 
-        step = Step(self._function, self.step.loss, self.step.optimizer)
-        if self.reason is None and self.step.mode != "eager" and not graph.recording.anomaly:
+        step = Step(self._function, self.step.loss, self.step.optimizer, self.arguments)
+        now = graph.recording
+        if self.reason is None and self.step.mode != "eager" and now.enabled and not now.anomaly:
             awake.wake()
-            if self.player is None:
-                self.player = Player(step)
+            known = self.player
+            if known is None or known.ready or not known.holds(step.source, step.optimizer):
+                self.player = Player(step, () if known is None else known.ever)
                 self.recordings += 1
+                self.vain = 1 if known is not None and known.plays > _MOST else self.vain + 1
+            before = random.get_state()
             try:
-                if self.recordings > _MOST:
+                if self.vain > _MOST:
                     raise CompileError("What the step reads from around it keeps changing.")
                 return self.player.record(arrays)  # type: ignore[no-any-return]
             except CompileError as error:
                 self.player = None
+                random.set_state(before)  # it is done once more
                 if self.step.mode == "compiled":
                     raise
                 self.reason = error
@@ -179,6 +205,11 @@ def _key(argument: Any, arrays: list[np.ndarray]) -> Any:
         arrays.append(argument)
         return argument.shape, argument.dtype
     if isinstance(argument, Tensor):
+        if argument.requires_grad and argument.node is None:
+            raise TypeError(
+                "TrainingStep: an argument is a Tensor that requires a gradient, and gets none as "
+                "an argument. Let the function read it from around it, or pass x.detach()."
+            )
         arrays.append(argument._data)
         return argument._data.shape, argument._data.dtype
     if isinstance(argument, tuple | list):
@@ -195,7 +226,7 @@ def _key(argument: Any, arrays: list[np.ndarray]) -> Any:
             "nested tuples of them, and plain values; what stays the same the function may read "
             "from around it."
         ) from None
-    return type(argument), argument
+    return type(argument), argument, argument.__class__ is float and str(argument)  # 0.0, -0.0
 
 
 def _numbers(values: list[Any]) -> bool:

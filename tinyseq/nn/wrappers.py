@@ -21,11 +21,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, ops
+from tinyseq import errors, graph, ops
 from tinyseq.nn.cells import State
 from tinyseq.nn.layers import probability
 from tinyseq.nn.module import Module, Parameter
-from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked, noise_at, start_of
+from tinyseq.nn.recurrent import (
+    Bidirectional,
+    Recurrent,
+    Reversed,
+    Stacked,
+    noise_at,
+    noise_of,
+    start_of,
+)
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
@@ -78,7 +86,8 @@ class Wrapper(Module):
         self, x: Tensor, state: State, noise: Any = None, seen: Tensor | None = None
     ) -> State:
         if noise is None:  # nothing to draw, or called by itself
-            noise = noise_at(self.noise(Tensor.wrap(x._data[None]), state), 0)
+            one = Tensor.wrap(graph.redone(_as_sequence, x._data))
+            noise = noise_at(noise_of(self, one, state), 0)
         inside, own = (None, None) if noise is None else noise
         return self.step(x, state, inside, own, seen)
 
@@ -96,6 +105,10 @@ class Wrapper(Module):
         else:
             new = self.cell(x, (seen, *state[1:]), **extra)
         return tuple(new)
+
+
+def _as_sequence(x: np.ndarray) -> np.ndarray:
+    return x[None]
 
 
 class LearnedState(Wrapper):

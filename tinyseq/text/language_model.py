@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import functional, nn, ops
-from tinyseq.graph import redone
+from tinyseq.graph import ever, redone
 from tinyseq.losses import IGNORED
 from tinyseq.nn.training import reads_from_the_end
 from tinyseq.tensor import Tensor
@@ -90,7 +90,7 @@ class LanguageModel(nn.Module):
         """The embeddings (T, B, D), zeros at `START`."""
         symbols = indices._data if isinstance(indices, Tensor) else np.asarray(indices)
         start = symbols == START
-        if not start.any():
+        if not ever("start", bool(start.any())):
             vectors: Tensor = self.embedding(symbols)
             return vectors
         known = redone(lambda symbols: np.where(symbols == START, 0, symbols), symbols)
