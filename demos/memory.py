@@ -60,7 +60,7 @@ class Problem(NamedTuple):
     outputs: int  # O
     read: int  # K
     draw: Draw  # from a generator, the lag and B
-    loss: Callable[[ts.Tensor, np.ndarray], ts.Tensor]
+    loss: Callable[[ts.Tensor, ts.Tensor], ts.Tensor]
     score: Callable[[np.ndarray, np.ndarray], float]
     score_name: str
     chance: float  # the score of a network that remembers nothing
@@ -113,7 +113,7 @@ class Network(nn.Module):
         self.recurrent = nn.Recurrent(cell)
         self.head = nn.Linear(self.recurrent.hidden_size, outputs)
 
-    def forward(self, x: np.ndarray, read: int) -> ts.Tensor:
+    def forward(self, x: ts.Tensor | np.ndarray, read: int) -> ts.Tensor:
         h, _ = self.recurrent(x)
         y: ts.Tensor = self.head(h[-read:])
         return y
@@ -126,13 +126,14 @@ def train(run: common.Run, problem: Problem, name: str, lag: int) -> tuple[Netwo
     rng = np.random.default_rng([run.seed, lag])
     network = Network(make_cell(problem.inputs), problem.outputs)
     adam = optim.Adam(network.parameters(), lr=lr)
+
+    def loss(x: ts.Tensor, targets: ts.Tensor) -> ts.Tensor:
+        return problem.loss(network(x, problem.read), targets)
+
+    train_on = nn.TrainingStep(loss, adam, MAX_NORM)
     for step in run.steps(STEPS, f"{problem.name}, lag {lag}, {name}"):
         adam.lr = lr * (1 + math.cos(math.pi * step / STEPS)) / 2
-        x, targets = problem.draw(rng, lag, BATCH)
-        adam.zero_grad()
-        problem.loss(network(x, problem.read), targets).backward()
-        optim.clip_grad_norm(network.parameters(), MAX_NORM)
-        adam.step()
+        train_on(*problem.draw(rng, lag, BATCH))
     x, targets = problem.draw(rng, lag, TESTED)
     with nn.evaluation(network):
         return network, problem.score(network(x, problem.read).numpy(), targets)
