@@ -286,6 +286,27 @@ def test_a_loss_of_one_step_has_no_sum():
     assert [pair for pair in edges(drawn) if pair[1] == "loss"] == [("y0", "loss")]
 
 
+@pytest.mark.parametrize("level", ["layer", "cell", "op"])
+@pytest.mark.parametrize("last", [True, False])
+def test_the_loss_of_a_sequence_of_one_step(last, level):
+    loss, _ = loss_of(Model(last=last), 1)
+    drawn = viz.draw_unrolled(loss, level=level, flow="gradient")
+    ET.fromstring(drawn.svg())  # every node has a place
+    assert ("y0t1", "loss") in edges(drawn)
+    assert set(nodes(drawn)).isdisjoint({"y0", "loss1"})
+
+
+def test_what_is_made_of_the_last_step_stays_in_its_column():
+    """Also above a second layer: dropout between the state and the scores."""
+    layer, drop, head = nn.GRU(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)
+    y, _ = layer(ts.tensor(np.ones((5, 2, 3)), np.float32))
+    drawn = viz.draw_unrolled(losses.cross_entropy(head(drop(y[-1])), [0, 1]))
+    at = places(drawn)
+    assert {at[n][0] for n in ("r0t5", "y0", "loss")} == {at["r0t5"][0]}
+    (course,) = courses(drawn, "r1--r2")
+    assert set(course) == {round(72 * at["r0t5"][0], 1)}
+
+
 def test_tokens_are_x_where_an_embedding_looks_them_up():
     embedding, rnn = nn.Embedding(9, 3), nn.RNN(3, 4)
     tokens = np.arange(8).reshape(8, 1)

@@ -300,6 +300,8 @@ class Drawing:
                 given = self.starts.get((box, source.key))  # as the initial state
                 ends = self.id(source.tensor), given[0] if given else self.id(op)
                 step = next((s for s in (maker.step, box.step, source.step) if s is not None), None)
+                if step is None:
+                    step = self.sheet.step_below(maker)
                 if self.sheet.rolled and maker.step is box.step is None:
                     step = self.sheet.columns.shown[0]  # which stands for whichever it is
                 key = (*ends, step)
@@ -331,7 +333,7 @@ class Drawing:
     ) -> dict[int | None, float]:
         """What the uppermost rows give, written in a line; returns where, by step."""
         found = self.sheet.given(sources)
-        each = len(sources) > 1 or self.sheet.columns.steps == 1
+        each = self.sheet.each(sources)
         placed: dict[int | None, float] = {}
         for source, step in found:
             maker = self.sheet.line.box[identity(source.tensor)]

@@ -79,6 +79,7 @@ class Sheet:
             for slot in row.slots
             if slot.start
         }
+        self._below: dict[Box, int | None] = {}
         self.loss = find_loss(self.line)
         if self.loss is not None:  # it is drawn above the rows
             self.line.rows.remove(self.loss.box.row)
@@ -197,19 +198,38 @@ class Sheet:
                 continue
             step = maker.step if source.step is None else source.step
             if step is None:  # a layer on all steps at once, or on what is above one of them
-                columns = {
-                    box.step if box is not None and s.step is None else s.step
-                    for _, s in self.line.inputs(maker)
-                    for box in [self.line.box.get(identity(s.tensor))]
-                    if box is not None
-                }
-                step = columns.pop() if len(columns) == 1 else None
+                step = self.step_below(maker)
                 if self.rolled and step not in self.column:
                     step = None
             if step is None or step in self.column:
                 found.append((source, step))
                 boxes.add(maker)
         return found
+
+    def each(self, sources: list[Source]) -> bool:
+        """Is a value one of each step, and written with its number?"""
+        return len(sources) > 1 or self.columns.steps == 1
+
+    def step_below(self, box: Box) -> int | None:
+        """The one step that everything comes from that a layer between, and those below it, work
+        on; `None` where they work on several.
+        """
+        if box in self._below:
+            return self._below[box]
+        steps: set[int | None] = set()
+        seen, left = {box}, [box]
+        while left:
+            for _, source in self.line.inputs(left.pop()):
+                maker = self.line.box.get(identity(source.tensor))
+                if maker is None:
+                    continue
+                if source.step is not None or maker.step is not None:
+                    steps.add(maker.step if source.step is None else source.step)
+                elif maker not in seen:
+                    seen.add(maker)
+                    left.append(maker)
+        self._below[box] = steps.pop() if len(steps) == 1 else None
+        return self._below[box]
 
     def stand_in(self, source: Source) -> Source | None:
         """At level "layer", for a value of a step that is not shown: that of the step which is."""
