@@ -296,6 +296,38 @@ def test_the_loss_of_a_sequence_of_one_step(last, level):
     assert set(nodes(drawn)).isdisjoint({"y0", "loss1"})
 
 
+def test_what_a_model_does_itself_lies_where_it_does_it():
+    """Below its own layer and above it: not one row, from which lines go both ways."""
+    layer, head = nn.GRU(3, 4), nn.Linear(4, 2)
+    y, _ = layer(ts.tensor(np.ones((4, 2, 3)), np.float32))
+    drawn = viz.draw_unrolled(losses.cross_entropy(head(ops.mean(y, axis=0)), [0, 1]))
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[n] for n in ("r1", "r2", "loss")] == ["Σ axis 0, ÷", "Linear", "L"]
+    assert [e for e in edges(drawn) if e[0] in ("r1", "r2", "y0")] == [
+        ("r1", "r2"), ("r2", "y0"), ("y0", "loss"),
+    ]  # fmt: skip
+
+
+def test_rows_of_attention_lie_one_above_another():
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1, attention="dot")
+    drawn = viz.draw_unrolled(model.loss(np.full((4, 2), 3), np.full((3, 2), 4)), params=model)
+    between = [(a, b) for a, b in edges(drawn) if re.fullmatch(r"r\d r\d", f"{a} {b}")]
+    assert len(between) >= 4
+    assert all(int(a[1:]) + 1 == int(b[1:]) for a, b in between)
+
+
+def test_a_loop_without_steps_of_its_own_has_no_end_of_rows():
+    first, x = nn.Linear(3, 3), ts.tensor(np.ones((2, 3), np.float32))
+    with graph.scope("t=0"):
+        x = x * ts.tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    for _ in range(500):
+        x = ops.tanh(first(x))
+    begin = time.perf_counter()
+    drawn = viz.draw_unrolled(x.sum())
+    assert time.perf_counter() - begin < 5
+    assert len([n for n in nodes(drawn) if re.fullmatch(r"r\d+", n)]) <= 17
+
+
 def test_what_is_made_of_the_last_step_stays_in_its_column():
     """Also above a second layer: dropout between the state and the scores."""
     layer, drop, head = nn.GRU(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)
