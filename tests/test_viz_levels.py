@@ -339,6 +339,15 @@ def test_what_is_made_of_the_last_step_stays_in_its_column():
     assert set(course) == {round(72 * at["r0t5"][0], 1)}
 
 
+def test_what_a_layer_does_with_lengths_is_not_called_like_its_cell():
+    layer = nn.LSTM(3, 4)
+    x = ts.tensor(np.ones((4, 2, 3)), np.float32, requires_grad=True)
+    y, _ = layer(x, lengths=[4, 2])
+    drawn = viz.draw_unrolled(y.sum(), params=layer)
+    assert label(nodes(drawn)["r0"]) == "where"
+    assert label(nodes(drawn)["r1t1"]) == "LSTMCell"
+
+
 def test_tokens_are_x_where_an_embedding_looks_them_up():
     embedding, rnn = nn.Embedding(9, 3), nn.RNN(3, 4)
     tokens = np.arange(8).reshape(8, 1)

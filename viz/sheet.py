@@ -176,6 +176,8 @@ class Sheet:
         scope = box.row.scope + (within.pop() if len(within) == 1 else ())
         module = self.ran.modules.get((scope[0], ".".join(scope[1:]))) if scope else None
         if isinstance(module, nn.Recurrent):
+            if box.step is None:  # what the layer does itself, to all of its steps at once
+                return short(", ".join(sign(op, {}) for op in box.ops))
             module = module.cell
         if module is None:
             named = [part for part in scope if part != "cell"]
