@@ -401,6 +401,19 @@ def test_an_encoder_hands_its_last_state_to_a_decoder_of_another_length():
     assert [n for n in text if re.fullmatch(r"loss\d", n)] == ["loss1", "loss2", "loss3"]
 
 
+@pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("flow", [None, "gradient"])
+@pytest.mark.parametrize("steps", [(4, 3), (3, 3), (2, 4), (30, 4)])
+def test_a_rolled_encoder_hands_its_last_state_to_the_decoder(steps, flow, cell):
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(2, 8, (n, 2)) for n in steps)
+    model = nn.EncoderDecoder(cell(5, 4), cell(5, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(source, target), params=model, level="layer", flow=flow)
+    encoder, decoder = [n for n in nodes(drawn) if re.fullmatch(r"r\dt\d", n)]
+    assert edges(drawn).count((encoder, decoder)) == 1
+    assert f"{encoder}--{decoder}" in drawn.data or flow is None
+
+
 def fed_back(between=False, steps=5):
     """A cell whose next input a layer of its own scope makes from its state."""
     cell, head = nn.GRUCell(3, 4), nn.Linear(4, 3)

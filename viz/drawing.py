@@ -59,6 +59,8 @@ class Drawing:
             if row.recurrent:
                 draw_states(self, row)
         self._draw_upwards()
+        if self.sheet.rolled:
+            self._draw_handed_over()
         if self.sheet.loss is None:
             self._draw_outputs()
         else:
@@ -320,6 +322,33 @@ class Drawing:
                     self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
                     self.sheet.places[box].bottom, self.sheet.places[maker].top,
                     tip=self.sheet.step_shape(source), of=self._taken(box, source),
+                )  # fmt: skip
+
+    def _draw_handed_over(self) -> None:
+        """In a rolled picture, from the layer whose last state is another one's initial state."""
+        step = self.sheet.columns.shown[0]
+        drawn: set[tuple[str, str]] = set()
+        for row in self.sheet.line.rows:
+            for slot in row.slots if row.recurrent else ():
+                if slot.start is None:
+                    continue
+                shown = self.sheet.line.maker(slot.start.tensor)
+                source = slot.start if shown else self.sheet.stand_in(slot.start)
+                maker = self.sheet.line.maker(source.tensor) if source else None
+                if source is None or maker is None or maker.row is row:
+                    continue
+                (box,) = row.boxes.values()
+                ends = self.id(source.tensor), self.sheet.places[box].name
+                if ends in drawn:
+                    continue
+                drawn.add(ends)
+                place = self.sheet.places[box]
+                self._up(
+                    *ends, self.leave(source.tensor), [(place.x, place.bottom)],
+                    self.sheet.row_number[maker.row], self.sheet.row_number[row], step,
+                    place.bottom, self.sheet.places[maker].top,
+                    tip=f"the initial state {self.shape_of(slot.start.tensor)}", of=slot.start,
+                    written=True,
                 )  # fmt: skip
 
     def _draw_outputs(self) -> None:

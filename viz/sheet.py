@@ -374,12 +374,14 @@ class Sheet:
         self.gutter = longest + (18 + 12.0 * slots if self.opened else 34)
         before = max(self.gutter + max(longest, 30.0), self.gutter + self._start_width() - 4)
         if self.rolled:
-            before = 2 * LOOP + 60 if any(row.reverse for row in recurrent) else 60
+            before = 2 * LOOP + 60 if any(row.reverse for row in recurrent) else 104
         self.wide = max(place.w for place in columns)
         texts = [self.chip_text(t) for row in self.line.rows for t in self.chips_of(row)]
         self.chip_width = max((width(text, 10) + 12 for text in texts), default=0.0)
         self.trunk = self.chip_width + 10
-        self._place_columns(self.trunk + 8 + before)
+        self.rails = {row: self.rails_of(row) for row in recurrent}
+        more = {row: RAIL_GAP * max(rails.values(), default=0) for row, rails in self.rails.items()}
+        self._place_columns(self.trunk + 8 + max(more.values()) + before)
         lower = [one for one in self.inputs if one.row is self.line.rows[0]] or self.inputs[:1]
         for n, one in enumerate(lower):
             one.bottom = -n * (VALUE + 14)
