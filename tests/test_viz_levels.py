@@ -767,6 +767,24 @@ def test_parameters_of_several_modules_in_one_loop_say_whose_they_are():
     assert {"first.w_x  (3, 4)", "second.w_x  (4, 4)", "first.b  (4,)"} <= set(chips)
 
 
+def test_parameters_come_to_the_steps_that_use_them_by_a_line_of_their_own():
+    first, second = nn.RNNCell(3, 4), nn.RNNCell(3, 4)
+    x = ts.tensor(np.ones((4, 2, 3), np.float32), requires_grad=True)
+    state = first.initial_state(2)
+    for t in range(4):
+        with graph.scope(f"t={t}"):
+            state = (first if t < 2 else second)(x[t], state)
+    drawn = viz.draw_unrolled(state[0].sum(), params={"first": first, "second": second})
+    chips = {n: label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"p\d+", n)}
+    lines: dict[str, set[float]] = {"first": set(), "second": set()}
+    for n, text in chips.items():
+        for pos in re.findall(rf'"{n}" -> "r0t\d" \[pos="([^"]*)"', drawn.dot):
+            heights = re.findall(r"[\d.]+,([\d.-]+)", pos)
+            lines[text.partition(".")[0]].add(Counter(heights).most_common(1)[0][0])
+    assert [len(heights) for heights in lines.values()] == [1, 1]
+    assert lines["first"].isdisjoint(lines["second"])
+
+
 def test_the_directions_are_told_apart_by_name():
     model = nn.Stacked(nn.RNN(3, 4, bidirectional=True))
     drawn = viz.draw_unrolled(model)

@@ -19,7 +19,7 @@ from .inside import Op, port
 from .loss import draw_loss
 from .paths import Path, Point, at
 from .rolled import alike, into
-from .sheet import CHIP, CHIP_GAP, RAIL, VALUE, Place, Sheet
+from .sheet import CHIP, CHIP_GAP, RAIL, RAIL_GAP, VALUE, Place, Sheet
 from .states import draw_states
 from .timeline import Box, Row, Source, recorded
 from .wording import shape_text, short, width
@@ -186,7 +186,9 @@ class Drawing:
             if box.step is None:
                 end = [(trunk, place.y), (place.left, place.y)]
             else:
-                rail, riser = place.bottom - RAIL, place.left + 12
+                n = self.sheet.rails[box.row][identity(tensor)]
+                trunk += RAIL_GAP * n
+                rail, riser = place.bottom - RAIL - RAIL_GAP * n, place.left + 12 + RAIL_GAP * n
                 end = [(trunk, rail), (riser, rail), (riser, place.bottom)]
             path = Path((self.sheet.chip_width, y)).straight((trunk, y), *end)
             self.edge(

@@ -23,6 +23,7 @@ from .wording import constant_text, counted, shape_text, short, sign, step_name,
 # Distances, in points.
 CHIP, CHIP_GAP = 18.0, 4.0  # a parameter's height, and what is left between two
 RAIL = 17.0  # below a row: the line that hands its parameters to every step
+RAIL_GAP, RAILS = 7.0, 4  # between two of them, and how many there are at most
 BAND = 28.0  # the height of a layer that works on all steps at once
 VALUE = 34.0  # the height of x or y with its shape
 AIR = 24.0  # between rows
@@ -157,6 +158,20 @@ class Sheet:
     def chips_of(self, row: Row) -> list[Tensor]:
         """What is drawn beside a row: the parameters that it is the first to use."""
         return [tensor for tensor, users in self.chips.values() if users[0][1].row is row]
+
+    def rails_of(self, row: Row) -> dict[int, int]:
+        """By which line below a row each parameter, by id, comes to its steps: those that other
+        steps use come by another one, as where an encoder and a decoder are in one loop.
+        """
+        found: dict[int, int] = {}
+        using: list[set[Box]] = []
+        for key, (_, users) in self.chips.items():
+            boxes = {box for _, box in users if box.row is row and not self.places[box].slim}
+            if boxes and boxes not in using and len(using) < RAILS:
+                using.append(boxes)
+            if boxes:
+                found[key] = using.index(boxes) if boxes in using else RAILS - 1
+        return found
 
     def name_of(self, tensor: Tensor) -> str:
         """A parameter's own name: the path to it stands above."""
@@ -393,7 +408,7 @@ class Sheet:
                     y += AIR + VALUE
             places = [self.places[box] for box in row.boxes.values()]
             chips = self.chips_of(row)
-            below = 2 * RAIL + 2 if row.recurrent and chips else AIR
+            below = 2 * RAIL + 2 + more[row] if row.recurrent and chips else AIR
             high = max(place.h for place in places)
             stack = len(chips) * (CHIP + CHIP_GAP) + (12 if self.home_of(row) else 0)
             half = max(high, stack) / 2
