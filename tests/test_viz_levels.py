@@ -881,6 +881,9 @@ def test_what_is_constant_or_nothing_looks_different():
     assert attributes(drawn, "x1--r0t1")["x1--r0t1"]["color"] == "#BBBBBB"
     shown = attributes(viz.draw_unrolled(loss, flow="value"), "r0s0start--r0t1")
     assert shown["r0s0start--r0t1"]["style"] == "dotted"  # h⟨0⟩ is 0
+    assert "; grey: none was recorded" in drawn.dot
+    assert "; dotted: 0" in viz.draw_unrolled(loss, flow="value").dot
+    assert "dotted" not in label(nodes(drawn)["legend"])
 
 
 def test_bad_flows():
