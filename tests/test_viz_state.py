@@ -837,7 +837,7 @@ def test_what_is_no_log(tmp_path):
         viz.training()
     with pytest.raises(FileNotFoundError, match=r"none of numbers\.json"):
         viz.training(tmp_path)
-    with pytest.raises(FileNotFoundError, match="there is no log"):
+    with pytest.raises(FileNotFoundError, match=r"there is no log .*Give the folder"):
         viz.training(tmp_path / "missing.json")
     with pytest.raises(ValueError, match="holds no curve"):
         viz.training({"losses": [1.0], "names": ["a", "b"]})
