@@ -490,7 +490,7 @@ class Sheet:
         return f"{short(name)}  {shape_text(tensor.shape, batch)}"
 
     def full_name(self, tensor: Tensor) -> str:
-        """A parameter's name, with the path to it where another one has the same."""
+        """A parameter's name, with the path to it where two parameters have the same."""
+        names = [self.name_of(other) for other, _ in self.chips.values()]
         name = self.name_of(tensor)
-        same = sum(self.name_of(other) == name for other, _ in self.chips.values())
-        return self.ran.names.get(identity(tensor), name) if same > 1 else name
+        return name if len(set(names)) == len(names) else self.ran.names.get(identity(tensor), name)
