@@ -224,6 +224,15 @@ def test_a_long_recording_is_drawn_in_no_time(mode):
     assert {"r0t1", "r0gap3", "r0t9999", "r0t10000", "loss10000"} <= set(nodes(drawn))
 
 
+@pytest.mark.parametrize("level", ["layer", "op"])
+def test_a_long_recording_is_rolled_up_in_no_time(level):
+    y, _ = nn.LSTM(3, 4, mode="unroll")(ts.tensor(np.ones((10_000, 1, 3)), np.float32))
+    loss = (y**2).sum()
+    began = time.process_time()
+    viz.draw_unrolled(loss, level=level)
+    assert time.process_time() - began < 2
+
+
 # -- computations ----------------------------------------------------------------------------------
 
 

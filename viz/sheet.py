@@ -208,7 +208,8 @@ class Sheet:
         found = []
         boxes: set[Box] = set()
         # Where one column stands for all steps, what is made in others comes out of it, too.
-        others = [stand for source in sources if (stand := self.stand_in(source))]
+        stands = (stand for source in sources if (stand := self.stand_in(source)))
+        others = list({stand.key: stand for stand in stands}.values())
         for source in [*sources, *others]:
             maker = self.line.maker(source.tensor)
             if maker is None or (source in others and maker in boxes):
