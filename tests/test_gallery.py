@@ -59,6 +59,23 @@ def shown(drawn: Any) -> list[Any]:
     ]
 
 
+def test_what_is_said_of_words_and_characters_is_what_is_drawn():
+    figure = FIGURES["words_or_characters"]
+    said = re.findall(r"(\d+)(?: steps)? for", figure.says)
+    last = [re.findall(r"ŷ⟨(\d+)⟩", picture.dot)[-1] for picture in figure.draw()]
+    assert said == last
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_what_is_called_a_prediction_is_one(key):
+    """The notes' ŷ is what a layer above the state, or a loss's σ or softmax, says."""
+    drawn = FIGURES[key].draw()
+    for picture in drawn if isinstance(drawn, list) else [drawn]:
+        made_by = re.findall(r'"(r\d+)t\d+(?:_\d+)?" -> "y0t?\d*"', getattr(picture, "dot", ""))
+        if "ŷ⟨" in getattr(picture, "dot", "") and made_by:
+            assert re.search(r'label="[^"]*head\.weight', picture.dot), key
+
+
 class Page(HTMLParser):
     """Collects what a page's structure is made of."""
 

@@ -224,6 +224,15 @@ def test_a_long_recording_is_drawn_in_no_time(mode):
     assert {"r0t1", "r0gap3", "r0t9999", "r0t10000", "loss10000"} <= set(nodes(drawn))
 
 
+@pytest.mark.parametrize("level", ["layer", "op"])
+def test_a_long_recording_is_rolled_up_in_no_time(level):
+    y, _ = nn.LSTM(3, 4, mode="unroll")(ts.tensor(np.ones((10_000, 1, 3)), np.float32))
+    loss = (y**2).sum()
+    began = time.process_time()
+    viz.draw_unrolled(loss, level=level)
+    assert time.process_time() - began < 2
+
+
 # -- computations ----------------------------------------------------------------------------------
 
 
@@ -286,6 +295,68 @@ def test_a_loss_of_one_step_has_no_sum():
     assert [pair for pair in edges(drawn) if pair[1] == "loss"] == [("y0", "loss")]
 
 
+@pytest.mark.parametrize("level", ["layer", "cell", "op"])
+@pytest.mark.parametrize("last", [True, False])
+def test_the_loss_of_a_sequence_of_one_step(last, level):
+    loss, _ = loss_of(Model(last=last), 1)
+    drawn = viz.draw_unrolled(loss, level=level, flow="gradient")
+    ET.fromstring(drawn.svg())  # every node has a place
+    assert ("y0t1", "loss") in edges(drawn)
+    assert set(nodes(drawn)).isdisjoint({"y0", "loss1"})
+
+
+def test_what_a_model_does_itself_lies_where_it_does_it():
+    """Below its own layer and above it: not one row, from which lines go both ways."""
+    layer, head = nn.GRU(3, 4), nn.Linear(4, 2)
+    y, _ = layer(ts.tensor(np.ones((4, 2, 3)), np.float32))
+    drawn = viz.draw_unrolled(losses.cross_entropy(head(ops.mean(y, axis=0)), [0, 1]))
+    text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+    assert [text[n] for n in ("r1", "r2", "loss")] == ["Σ axis 0, ÷", "Linear", "L"]
+    assert [e for e in edges(drawn) if e[0] in ("r1", "r2", "y0")] == [
+        ("r1", "r2"), ("r2", "y0"), ("y0", "loss"),
+    ]  # fmt: skip
+
+
+def test_rows_of_attention_lie_one_above_another():
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1, attention="dot")
+    drawn = viz.draw_unrolled(model.loss(np.full((4, 2), 3), np.full((3, 2), 4)), params=model)
+    between = [(a, b) for a, b in edges(drawn) if re.fullmatch(r"r\d r\d", f"{a} {b}")]
+    assert len(between) >= 4
+    assert all(int(a[1:]) + 1 == int(b[1:]) for a, b in between)
+
+
+def test_a_loop_without_steps_of_its_own_has_no_end_of_rows():
+    first, x = nn.Linear(3, 3), ts.tensor(np.ones((2, 3), np.float32))
+    with graph.scope("t=0"):
+        x = x * ts.tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    for _ in range(500):
+        x = ops.tanh(first(x))
+    begin = time.perf_counter()
+    drawn = viz.draw_unrolled(x.sum())
+    assert time.perf_counter() - begin < 5
+    assert len([n for n in nodes(drawn) if re.fullmatch(r"r\d+", n)]) <= 17
+
+
+def test_what_is_made_of_the_last_step_stays_in_its_column():
+    """Also above a second layer: dropout between the state and the scores."""
+    layer, drop, head = nn.GRU(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)
+    y, _ = layer(ts.tensor(np.ones((5, 2, 3)), np.float32))
+    drawn = viz.draw_unrolled(losses.cross_entropy(head(drop(y[-1])), [0, 1]))
+    at = places(drawn)
+    assert {at[n][0] for n in ("r0t5", "y0", "loss")} == {at["r0t5"][0]}
+    (course,) = courses(drawn, "r1--r2")
+    assert set(course) == {round(72 * at["r0t5"][0], 1)}
+
+
+def test_what_a_layer_does_with_lengths_is_not_called_like_its_cell():
+    layer = nn.LSTM(3, 4)
+    x = ts.tensor(np.ones((4, 2, 3)), np.float32, requires_grad=True)
+    y, _ = layer(x, lengths=[4, 2])
+    drawn = viz.draw_unrolled(y.sum(), params=layer)
+    assert label(nodes(drawn)["r0"]) == "where"
+    assert label(nodes(drawn)["r1t1"]) == "LSTMCell"
+
+
 def test_tokens_are_x_where_an_embedding_looks_them_up():
     embedding, rnn = nn.Embedding(9, 3), nn.RNN(3, 4)
     tokens = np.arange(8).reshape(8, 1)
@@ -337,6 +408,19 @@ def test_an_encoder_hands_its_last_state_to_a_decoder_of_another_length():
     assert (f"r{coder}t4", f"r{home}s0start") in edges(drawn)
     assert {(f"r{home}t1", f"r{home}t2"), (f"r{home}t2", f"r{home}t3")} <= set(edges(drawn))
     assert [n for n in text if re.fullmatch(r"loss\d", n)] == ["loss1", "loss2", "loss3"]
+
+
+@pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("flow", [None, "gradient"])
+@pytest.mark.parametrize("steps", [(4, 3), (3, 3), (2, 4), (30, 4)])
+def test_a_rolled_encoder_hands_its_last_state_to_the_decoder(steps, flow, cell):
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(2, 8, (n, 2)) for n in steps)
+    model = nn.EncoderDecoder(cell(5, 4), cell(5, 4), 9, 8, bos=0, eos=1)
+    drawn = viz.draw_unrolled(model.loss(source, target), params=model, level="layer", flow=flow)
+    encoder, decoder = [n for n in nodes(drawn) if re.fullmatch(r"r\dt\d", n)]
+    assert edges(drawn).count((encoder, decoder)) == 1
+    assert f"{encoder}--{decoder}" in drawn.data or flow is None
 
 
 def fed_back(between=False, steps=5):
@@ -692,6 +776,24 @@ def test_parameters_of_several_modules_in_one_loop_say_whose_they_are():
     assert {"first.w_x  (3, 4)", "second.w_x  (4, 4)", "first.b  (4,)"} <= set(chips)
 
 
+def test_parameters_come_to_the_steps_that_use_them_by_a_line_of_their_own():
+    first, second = nn.RNNCell(3, 4), nn.RNNCell(3, 4)
+    x = ts.tensor(np.ones((4, 2, 3), np.float32), requires_grad=True)
+    state = first.initial_state(2)
+    for t in range(4):
+        with graph.scope(f"t={t}"):
+            state = (first if t < 2 else second)(x[t], state)
+    drawn = viz.draw_unrolled(state[0].sum(), params={"first": first, "second": second})
+    chips = {n: label(s) for n, s in nodes(drawn).items() if re.fullmatch(r"p\d+", n)}
+    lines: dict[str, set[float]] = {"first": set(), "second": set()}
+    for n, text in chips.items():
+        for pos in re.findall(rf'"{n}" -> "r0t\d" \[pos="([^"]*)"', drawn.dot):
+            heights = re.findall(r"[\d.]+,([\d.-]+)", pos)
+            lines[text.partition(".")[0]].add(Counter(heights).most_common(1)[0][0])
+    assert [len(heights) for heights in lines.values()] == [1, 1]
+    assert lines["first"].isdisjoint(lines["second"])
+
+
 def test_the_directions_are_told_apart_by_name():
     model = nn.Stacked(nn.RNN(3, 4, bidirectional=True))
     drawn = viz.draw_unrolled(model)
@@ -788,6 +890,9 @@ def test_what_is_constant_or_nothing_looks_different():
     assert attributes(drawn, "x1--r0t1")["x1--r0t1"]["color"] == "#BBBBBB"
     shown = attributes(viz.draw_unrolled(loss, flow="value"), "r0s0start--r0t1")
     assert shown["r0s0start--r0t1"]["style"] == "dotted"  # h⟨0⟩ is 0
+    assert "; grey: none was recorded" in drawn.dot
+    assert "; dotted: 0" in viz.draw_unrolled(loss, flow="value").dot
+    assert "dotted" not in label(nodes(drawn)["legend"])
 
 
 def test_bad_flows():

@@ -595,6 +595,36 @@ class Both(nn.Module):
         return self.head(self.read(self.rnn(x)[0]))
 
 
+def test_encoder_and_decoder_in_a_browser(browser, tmp_path):
+    model = nn.EncoderDecoder(nn.GRU(5, 4), nn.GRU(5, 4), 9, 8, bos=0, eos=1)
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(2, 8, (n, 2)) for n in (4, 3))
+    visitor = Visitor(browser, tmp_path)
+    visitor.open(viz.page(model.loss(source, target), tmp_path / "net.html", params=model))
+    offered = visitor.ask("[...to.options].map((option) => option.text)")
+    assert "h⟨0⟩ of row 2" in offered
+    assert "encoder.layers.0.cell.w_x" in offered
+    assert len(offered) == len(set(offered))
+    visitor.ask("to.value = 'r3s0start'")
+    visitor.ask("goTo('layer', 1)")
+    assert any(re.fullmatch(r"r3t\d--r4", arrow) for arrow in visitor.on_path())
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_sequence_of_one_step_in_a_browser(browser, tmp_path, last):
+    model = Model()
+    scores = model(ts.tensor(np.ones((1, 2, 5), np.float32), requires_grad=True))
+    loss = F.cross_entropy(scores[-1], [0, 1]) if last else F.cross_entropy(scores, [[0, 1]])
+    visitor = Visitor(browser, tmp_path)
+    visitor.open(viz.page(loss, tmp_path / "net.html", params=model))
+    assert {"x1--r0t1", "r0t1--r1", "y0t1--loss"} <= visitor.on_path()
+    for level in ("layer", "op"):
+        visitor.ask("goTo(arguments[0], 1)", level)
+        assert visitor.on_path()
+    assert browser.get_log("browser") == []
+
+
 def test_a_path_goes_through_both_directions_in_a_browser(browser, tmp_path):
     visitor = Visitor(browser, tmp_path)
 

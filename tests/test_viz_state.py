@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import cProfile
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -363,6 +364,33 @@ def test_a_heat_map_shows_what_was_recorded(tmp_path):
     assert figure._repr_png_().startswith(PNG)
     assert figure.save(tmp_path / "h.svg").read_bytes().startswith(b"<?xml")
     assert list(viz.heatmap(recorded).data) == ["c", "h"]
+
+
+def test_a_step_is_a_whole_number():
+    (axes, _) = viz.heatmap(np.zeros((20, 4))).axes
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+    for steps in (3, 7, 20):
+        lags = viz.gradient_flow(nn.RNN(D, H), np.ones((steps, 2, D), np.float32)).axes[0]
+        assert all(tick == round(tick) for tick in lags.get_xticks())
+
+
+@pytest.mark.parametrize(
+    ("units", "numbered"),
+    [
+        (1, [0]),
+        (9, range(9)),
+        (10, range(0, 10, 2)),
+        (32, range(0, 32, 5)),
+        (100, range(0, 100, 20)),
+    ],
+)
+def test_numbers_of_units_are_evenly_apart(units, numbered):
+    (axes, _) = viz.heatmap(np.zeros((3, units))).axes
+    assert list(axes.get_yticks()) == list(numbered)
+    figure = axes.figure
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert all(a.y0 >= b.y1 - 1 for a, b in itertools.pairwise(boxes))
 
 
 def test_a_heat_map_of_an_array_and_its_colours():
@@ -840,7 +868,7 @@ def test_what_is_no_log(tmp_path):
         viz.training()
     with pytest.raises(FileNotFoundError, match=r"none of numbers\.json"):
         viz.training(tmp_path)
-    with pytest.raises(FileNotFoundError, match="there is no log"):
+    with pytest.raises(FileNotFoundError, match=r"there is no log .*Give the folder"):
         viz.training(tmp_path / "missing.json")
     with pytest.raises(ValueError, match="holds no curve"):
         viz.training({"losses": [1.0], "names": ["a", "b"]})

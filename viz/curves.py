@@ -130,7 +130,9 @@ def _read(path: Path) -> Any:
     try:
         written = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no log {path}") from None
+        raise FileNotFoundError(
+            f"there is no log {path}. Give the folder of a run, or a file that one left there."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise OSError(f"cannot read {path}: {error}") from error
     try:

@@ -19,7 +19,7 @@ from .inside import Op, port
 from .loss import draw_loss
 from .paths import Path, Point, at
 from .rolled import alike, into
-from .sheet import CHIP, CHIP_GAP, RAIL, VALUE, Place, Sheet
+from .sheet import CHIP, CHIP_GAP, RAIL, RAIL_GAP, VALUE, Place, Sheet
 from .states import draw_states
 from .timeline import Box, Row, Source, recorded
 from .wording import shape_text, short, width
@@ -59,6 +59,8 @@ class Drawing:
             if row.recurrent:
                 draw_states(self, row)
         self._draw_upwards()
+        if self.sheet.rolled:
+            self._draw_handed_over()
         if self.sheet.loss is None:
             self._draw_outputs()
         else:
@@ -184,7 +186,9 @@ class Drawing:
             if box.step is None:
                 end = [(trunk, place.y), (place.left, place.y)]
             else:
-                rail, riser = place.bottom - RAIL, place.left + 12
+                n = self.sheet.rails[box.row][identity(tensor)]
+                trunk += RAIL_GAP * n
+                rail, riser = place.bottom - RAIL - RAIL_GAP * n, place.left + 12 + RAIL_GAP * n
                 end = [(trunk, rail), (riser, rail), (riser, place.bottom)]
             path = Path((self.sheet.chip_width, y)).straight((trunk, y), *end)
             self.edge(
@@ -300,6 +304,8 @@ class Drawing:
                 given = self.starts.get((box, source.key))  # as the initial state
                 ends = self.id(source.tensor), given[0] if given else self.id(op)
                 step = next((s for s in (maker.step, box.step, source.step) if s is not None), None)
+                if step is None:
+                    step = self.sheet.step_below(maker)
                 if self.sheet.rolled and maker.step is box.step is None:
                     step = self.sheet.columns.shown[0]  # which stands for whichever it is
                 key = (*ends, step)
@@ -320,6 +326,33 @@ class Drawing:
                     tip=self.sheet.step_shape(source), of=self._taken(box, source),
                 )  # fmt: skip
 
+    def _draw_handed_over(self) -> None:
+        """In a rolled picture, from the layer whose last state is another one's initial state."""
+        step = self.sheet.columns.shown[0]
+        drawn: set[tuple[str, str]] = set()
+        for row in self.sheet.line.rows:
+            for slot in row.slots if row.recurrent else ():
+                if slot.start is None:
+                    continue
+                shown = self.sheet.line.maker(slot.start.tensor)
+                source = slot.start if shown else self.sheet.stand_in(slot.start)
+                maker = self.sheet.line.maker(source.tensor) if source else None
+                if source is None or maker is None or maker.row is row:
+                    continue
+                (box,) = row.boxes.values()
+                ends = self.id(source.tensor), self.sheet.places[box].name
+                if ends in drawn:
+                    continue
+                drawn.add(ends)
+                place = self.sheet.places[box]
+                self._up(
+                    *ends, self.leave(source.tensor), [(place.x, place.bottom)],
+                    self.sheet.row_number[maker.row], self.sheet.row_number[row], step,
+                    place.bottom, self.sheet.places[maker].top,
+                    tip=f"the initial state {self.shape_of(slot.start.tensor)}", of=slot.start,
+                    written=True,
+                )  # fmt: skip
+
     def _draw_outputs(self) -> None:
         """y above each column that gives it, or one y where it is not one a step."""
         for n, (tensor, sources) in enumerate(self.sheet.line.outputs):
@@ -331,7 +364,7 @@ class Drawing:
     ) -> dict[int | None, float]:
         """What the uppermost rows give, written in a line; returns where, by step."""
         found = self.sheet.given(sources)
-        each = len(sources) > 1 or self.sheet.columns.steps == 1
+        each = self.sheet.each(sources)
         placed: dict[int | None, float] = {}
         for source, step in found:
             maker = self.sheet.line.box[identity(source.tensor)]

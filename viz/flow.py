@@ -48,6 +48,7 @@ class Flow:
             )
         self.kind = kind
         self.line = line
+        self.drawn: set[str] = set()  # what looks different from any norm, and was drawn
         wanted = {identity(t): t for t in _flowing(line)}
         self.values = _values(order, wanted.keys())
         self.gradients = _gradients(root, wanted.values()) if root.size == 1 else {}
@@ -91,8 +92,10 @@ class Flow:
         """How the arrow looks that carries it."""
         norm = self.told(carried).get(self.kind)
         if norm is None:
+            self.drawn.add("grey")
             return {"color": style.UNKNOWN, "penwidth": WIDTHS[0]}
         if not norm > 0:  # nothing at all, or no number
+            self.drawn.add("dotted")
             return {"color": style.UNKNOWN, "penwidth": WIDTHS[0], "style": "dotted"}
         return self._at(math.log10(norm) if math.isfinite(norm) else self.high)
 
@@ -126,6 +129,10 @@ def draw_legend(drawing: Drawing, flow: Flow) -> None:
     }[flow.kind]
     if drawing.sheet.rolled:
         title += ", mean over the steps"
+    known = {"gradient": "none was recorded", "value": "not a number"}[flow.kind]
+    for sort, means in (("dotted", "0"), ("grey", known)):
+        if sort in flow.drawn:
+            title += f"; {sort}: {means}"
     x, y = 0.0, -22.0
     for n, (text, look) in enumerate(flow.scale()):
         drawing.node(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,8 @@ def heatmap(
     if written is not None and len(written) != T:
         raise ValueError(f"there are {len(written)} symbols for T={T} steps. Give one for each.")
 
-    heights = [min(4.0, max(1.0, 0.13 * len(panel))) for panel in panels.values()]
+    rows = map(len, panels.values())
+    heights = [min(4.0, max(1.0, min(0.2 * n, 0.2 * ROWS), 0.13 * n)) for n in rows]
     figure = new_plot(min(15.0, max(6.0, 1.8 + 0.13 * T)), 0.9 + sum(heights) + 0.35 * len(heights))
     every = figure.subplots(
         len(panels), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
@@ -148,7 +150,7 @@ def _draw(
         interpolation="nearest",
     )
     n = len(panel)
-    rows = np.unique(np.linspace(0, n - 1, min(n, ROWS)).round().astype(int))
+    rows = range(0, n, _apart(n))
     axes.set_yticks(rows, [str(row if units is None else units[row]) for row in rows])
     axes.set_ylabel("unit")
     axes.set_title(name, loc="left", fontsize="medium", parse_math=False)
@@ -157,9 +159,16 @@ def _draw(
     bar.set_label("signed activation" if signed else "activation", fontsize="small")
 
 
+def _apart(n: int) -> int:
+    """Of so many rows, how far those are apart that are numbered: 1, 2, 5, 10, 20, 50, …"""
+    steps = (k * int(10**power) for power in itertools.count() for k in (1, 2, 5))
+    return next(step for step in steps if n <= ROWS * step)
+
+
 def _time_axis(axes: Axes, T: int, written: list[str] | None) -> None:
     if written is None or len(written) > SYMBOLS:
         axes.tick_params(axis="x", length=3)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("step t")
         return
     from matplotlib import font_manager

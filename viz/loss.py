@@ -114,8 +114,9 @@ def draw_loss(drawing: Drawing, loss: Loss) -> None:
     x = middle + (width(text, 15) + 24) / 2 + 8 + width(equals, 8) / 2
     drawing.print("lossvalue", equals, x, height, 8)
     made = {step: source for source, step in sheet.given(loss.sources)}
+    each = sheet.each(loss.sources)
     for step, x in feet.items():
-        number = sheet.columns.number[step] if step is not None and len(loss.sources) > 1 else None
+        number = sheet.columns.number[step] if each and step is not None else None
         foot = "y0" if number is None else f"y0t{number}"
         tail, slim = foot, step in sheet.columns.slim
         path = Path((x, base + VALUE - 2))

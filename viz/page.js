@@ -154,7 +154,10 @@ function onPath() {
   const above = reach(ends((p) => (t === null ? whole : each).test(p.id), t, t === null), "head", "tail");
   if (to.value === "all") return above;
   const [key, wanted] = to.value.split(" ");
-  const starts = ends((p) => p.keys.includes(key), wanted ? +wanted : null, key.startsWith("p"));
+  let starts = ends((p) => p.keys.includes(key), wanted ? +wanted : null, key.startsWith("p"));
+  const [, layer] = key.match(/^(r\d+)s\d+start$/) ?? []; // not drawn where the layer is one box
+  const box = (p) => p.cell && p.id.startsWith(`${layer}t`);
+  if (layer && !starts.length) starts = parts.filter(box).map((p) => p.id);
   const below = reach(starts, "tail", "head");
   return new Set([...above].filter((id) => below.has(id)));
 }
@@ -202,7 +205,8 @@ function tell() {
 function plot() {
   const width = chart.clientWidth || 600, height = chart.clientHeight || 96;
   const [x0, x1, y0, y1] = [52, width - 104, height - 6, 20];
-  const lines = data.rows.filter((row) => row.way).map((row) => {
+  const carries = (row) => row.way && row.key in data.series; // one step alone hands on no state
+  const lines = data.rows.filter(carries).map((row) => {
     return { ...row, sizes: STEPS.map((t) => measured(row.key, t)) };
   });
   const logs = lines.flatMap(({ sizes }) => sizes.filter(isNumber).map(Math.log10));
@@ -397,7 +401,12 @@ from.value = data.ends.length - 1;
 to.append(new Option("everything", "all"));
 if (data.series.x) to.append(...STEPS.map((t) => new Option(nameOf("x", t), `x ${t}`)));
 const others = Object.keys(data.series).filter((key) => /^p\d+$|start$/.test(key));
-to.append(...others.map((key) => new Option(nameOf(key), key)));
+const named = others.map((key) => nameOf(key));
+to.append(...others.map((key, i) => { // two layers may both begin with an h⟨0⟩
+  const row = named.indexOf(named[i]) !== named.lastIndexOf(named[i]) && key.match(/^r(\d+)s/)?.[1];
+  const count = row && data.rows.slice(0, +row + 1).filter(({ way }) => way).length;
+  return new Option(named[i] + (count ? ` of row ${count}` : ""), key);
+}));
 to.selectedIndex = Math.max(0, [...to.options].findIndex(({ value }) => { // tokens have no gradient
   const [key, t] = value.split(" ");
   return key !== "all" && measured(key, +t, "gradient") !== null;

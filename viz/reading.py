@@ -24,8 +24,10 @@ from tinyseq.tensor import Tensor
 from .timeline import Box, Row, Scope, Slot, Source, Timeline, recorded
 from .wording import check_recorded
 
-# Scope, has it steps, and the recurrent layers below: one Dropout, two places.
-RowKey = tuple[Scope, bool, frozenset[Scope]]
+# Scope, has it steps, and the recurrent layers below: one Dropout, two places. And which of those:
+# what a model does itself below a layer of its own is another row than what it does above.
+RowKey = tuple[Scope, bool, frozenset[Scope], int]
+MOST = 8  # rows of one scope, one above another; in a loop without scopes there would be no end
 
 
 @cache
@@ -144,11 +146,14 @@ class _Reader:
         self.made: dict[int, tuple[Tensor, int | None]] = {}  # and the axis of time, if it has one
         self.labels = _Labels(self)
         self.rows: dict[RowKey, Row] = {}
+        self.needs: dict[Row, set[Row]] = {}  # of the rows without steps
         self.line = Timeline([], steps, {}, _Sources(self), [], axes=inputs, first=first)
         self.line.steps_of = steps_of(order)
         lengths = self.line.lengths = set(self.line.steps_of.values())
         upstream: dict[int, frozenset[Scope]] = {}
         nothing: frozenset[Scope] = frozenset()
+        between: dict[int, frozenset[Row]] = {}  # the rows without steps a value comes from
+        none: frozenset[Row] = frozenset()
         hoisted = {id(whole.node) for t in order if (whole := _whole_product(t)) is not None}
         for tensor in order:
             node = tensor.node
@@ -165,6 +170,7 @@ class _Reader:
                 if more is not below and more:
                     below = below | more if below else more
             upstream[key] = below if step is None or scope in below else below | {scope}
+            taken = none if step is not None else _rows_of(node, between)
             if step is not None and step not in wanted:
                 self.line.skipped[key] = scope
                 self.made[key] = tensor, None
@@ -174,18 +180,35 @@ class _Reader:
                     *(self.labels[identity(x)] for x in node.inputs), **node.attrs
                 )
                 self.labels[key] = np.asarray(moved)
+                between[key] = taken
             elif key in hoisted:
                 pass  # `_own_step` gives each step its part
             else:
                 timed = step is not None
-                row_key = (scope, timed, nothing if timed else below)
-                row = self.rows.setdefault(row_key, Row(scope))
+                row = self._row(scope, timed, nothing if timed else below, taken)
+                between[key] = none if timed else frozenset((row,))
                 box = row.boxes.setdefault(step, Box(row, step))
                 op = self._own_step(tensor) if timed else tensor
                 self.line.box[identity(op)] = box
                 box.add(op)
                 all_steps = not timed and tensor.ndim > 1 and tensor.shape[0] in lengths
                 self.made[key] = self.made[identity(op)] = op, 0 if all_steps else None
+
+    def _row(
+        self, scope: Scope, timed: bool, below: frozenset[Scope], taken: Collection[Row]
+    ) -> Row:
+        """The row of an op that takes something from these rows: the first that none of them needs,
+        so that what it takes can lie below it.
+        """
+        for n in range(MOST):
+            row = self.rows.setdefault((scope, timed, below, n), Row(scope))
+            others = set(taken) - {row}
+            if others <= self.needs.setdefault(row, set()):
+                break
+            if n == MOST - 1 or not any(row in _needed(other, self.needs) for other in others):
+                self.needs[row] |= others
+                break
+        return row
 
     def number(self, tensor: Tensor, axis: int | None) -> np.ndarray:
         """Labels for a value's elements: one for all, or one a step."""
@@ -215,6 +238,16 @@ class _Reader:
         own.node = graph.Node(recorded(whole).op, (x, weight), {}, node.scope, (), None)  # type: ignore[arg-type]
         self.line.stands_for[identity(own)] = row
         return own
+
+
+def _rows_of(node: graph.Node, between: Mapping[int, frozenset[Row]]) -> frozenset[Row]:
+    """The rows without steps that the inputs of an op come from."""
+    found: frozenset[Row] = frozenset()
+    for x in node.inputs:
+        more = between.get(identity(x), found)
+        if more is not found:
+            found = found | more if found else more
+    return found
 
 
 def _whole_product(row: Tensor) -> Tensor | None:
@@ -286,7 +319,7 @@ def _needed(row: Row, below: Mapping[Row, Collection[Row]]) -> set[Row]:
     """A row and everything that it needs, by all ways down."""
     found, left = {row}, [row]
     while left:
-        new = set(below[left.pop()]) - found
+        new = set(below.get(left.pop(), ())) - found
         found |= new
         left += new
     return found

@@ -23,6 +23,7 @@ from .wording import constant_text, counted, shape_text, short, sign, step_name,
 # Distances, in points.
 CHIP, CHIP_GAP = 18.0, 4.0  # a parameter's height, and what is left between two
 RAIL = 17.0  # below a row: the line that hands its parameters to every step
+RAIL_GAP, RAILS = 7.0, 4  # between two of them, and how many there are at most
 BAND = 28.0  # the height of a layer that works on all steps at once
 VALUE = 34.0  # the height of x or y with its shape
 AIR = 24.0  # between rows
@@ -79,6 +80,7 @@ class Sheet:
             for slot in row.slots
             if slot.start
         }
+        self._below: dict[Box, int | None] = {}
         self.loss = find_loss(self.line)
         if self.loss is not None:  # it is drawn above the rows
             self.line.rows.remove(self.loss.box.row)
@@ -157,6 +159,20 @@ class Sheet:
         """What is drawn beside a row: the parameters that it is the first to use."""
         return [tensor for tensor, users in self.chips.values() if users[0][1].row is row]
 
+    def rails_of(self, row: Row) -> dict[int, int]:
+        """By which line below a row each parameter, by id, comes to its steps: those that other
+        steps use come by another one, as where an encoder and a decoder are in one loop.
+        """
+        found: dict[int, int] = {}
+        using: list[set[Box]] = []
+        for key, (_, users) in self.chips.items():
+            boxes = {box for _, box in users if box.row is row and not self.places[box].slim}
+            if boxes and boxes not in using and len(using) < RAILS:
+                using.append(boxes)
+            if boxes:
+                found[key] = using.index(boxes) if boxes in using else RAILS - 1
+        return found
+
     def name_of(self, tensor: Tensor) -> str:
         """A parameter's own name: the path to it stands above."""
         plain = "parameter" if isinstance(tensor, nn.Parameter) else "leaf"
@@ -175,6 +191,8 @@ class Sheet:
         scope = box.row.scope + (within.pop() if len(within) == 1 else ())
         module = self.ran.modules.get((scope[0], ".".join(scope[1:]))) if scope else None
         if isinstance(module, nn.Recurrent):
+            if box.step is None:  # what the layer does itself, to all of its steps at once
+                return short(", ".join(sign(op, {}) for op in box.ops))
             module = module.cell
         if module is None:
             named = [part for part in scope if part != "cell"]
@@ -190,26 +208,46 @@ class Sheet:
         found = []
         boxes: set[Box] = set()
         # Where one column stands for all steps, what is made in others comes out of it, too.
-        others = [stand for source in sources if (stand := self.stand_in(source))]
+        stands = (stand for source in sources if (stand := self.stand_in(source)))
+        others = list({stand.key: stand for stand in stands}.values())
         for source in [*sources, *others]:
             maker = self.line.maker(source.tensor)
             if maker is None or (source in others and maker in boxes):
                 continue
             step = maker.step if source.step is None else source.step
             if step is None:  # a layer on all steps at once, or on what is above one of them
-                columns = {
-                    box.step if box is not None and s.step is None else s.step
-                    for _, s in self.line.inputs(maker)
-                    for box in [self.line.box.get(identity(s.tensor))]
-                    if box is not None
-                }
-                step = columns.pop() if len(columns) == 1 else None
+                step = self.step_below(maker)
                 if self.rolled and step not in self.column:
                     step = None
             if step is None or step in self.column:
                 found.append((source, step))
                 boxes.add(maker)
         return found
+
+    def each(self, sources: list[Source]) -> bool:
+        """Is a value one of each step, and written with its number?"""
+        return len(sources) > 1 or self.columns.steps == 1
+
+    def step_below(self, box: Box) -> int | None:
+        """The one step that everything comes from that a layer between, and those below it, work
+        on; `None` where they work on several.
+        """
+        if box in self._below:
+            return self._below[box]
+        steps: set[int | None] = set()
+        seen, left = {box}, [box]
+        while left:
+            for _, source in self.line.inputs(left.pop()):
+                maker = self.line.box.get(identity(source.tensor))
+                if maker is None:
+                    continue
+                if source.step is not None or maker.step is not None:
+                    steps.add(maker.step if source.step is None else source.step)
+                elif maker not in seen:
+                    seen.add(maker)
+                    left.append(maker)
+        self._below[box] = steps.pop() if len(steps) == 1 else None
+        return self._below[box]
 
     def stand_in(self, source: Source) -> Source | None:
         """At level "layer", for a value of a step that is not shown: that of the step which is."""
@@ -352,12 +390,14 @@ class Sheet:
         self.gutter = longest + (18 + 12.0 * slots if self.opened else 34)
         before = max(self.gutter + max(longest, 30.0), self.gutter + self._start_width() - 4)
         if self.rolled:
-            before = 2 * LOOP + 60 if any(row.reverse for row in recurrent) else 60
+            before = 2 * LOOP + 60 if any(row.reverse for row in recurrent) else 104
         self.wide = max(place.w for place in columns)
         texts = [self.chip_text(t) for row in self.line.rows for t in self.chips_of(row)]
         self.chip_width = max((width(text, 10) + 12 for text in texts), default=0.0)
         self.trunk = self.chip_width + 10
-        self._place_columns(self.trunk + 8 + before)
+        self.rails = {row: self.rails_of(row) for row in recurrent}
+        more = {row: RAIL_GAP * max(rails.values(), default=0) for row, rails in self.rails.items()}
+        self._place_columns(self.trunk + 8 + max(more.values()) + before)
         lower = [one for one in self.inputs if one.row is self.line.rows[0]] or self.inputs[:1]
         for n, one in enumerate(lower):
             one.bottom = -n * (VALUE + 14)
@@ -369,7 +409,7 @@ class Sheet:
                     y += AIR + VALUE
             places = [self.places[box] for box in row.boxes.values()]
             chips = self.chips_of(row)
-            below = 2 * RAIL + 2 if row.recurrent and chips else AIR
+            below = 2 * RAIL + 2 + more[row] if row.recurrent and chips else AIR
             high = max(place.h for place in places)
             stack = len(chips) * (CHIP + CHIP_GAP) + (12 if self.home_of(row) else 0)
             half = max(high, stack) / 2
@@ -451,7 +491,7 @@ class Sheet:
         return f"{short(name)}  {shape_text(tensor.shape, batch)}"
 
     def full_name(self, tensor: Tensor) -> str:
-        """A parameter's name, with the path to it where another one has the same."""
+        """A parameter's name, with the path to it where two parameters have the same."""
+        names = [self.name_of(other) for other, _ in self.chips.values()]
         name = self.name_of(tensor)
-        same = sum(self.name_of(other) == name for other, _ in self.chips.values())
-        return self.ran.names.get(identity(tensor), name) if same > 1 else name
+        return name if len(set(names)) == len(names) else self.ran.names.get(identity(tensor), name)

@@ -31,7 +31,10 @@ def unrolled() -> Any:
 @figure(SECTION, "The same network, rolled up")
 def rolled() -> Any:
     """One box a layer; the state goes round, once a step."""
-    return viz.draw_unrolled(nn.RNN(9, 5), level="layer", names=notes)
+    rnn, head = nn.RNN(9, 5), nn.Linear(5, 1)
+    a, _ = rnn(ts.tensor(np.ones((9, 1, 9)), np.float32))
+    y = ops.sigmoid(head(a))
+    return viz.draw_unrolled(y, params={"rnn": rnn, "head": head}, level="layer", names=notes)
 
 
 @figure(SECTION, "The basic cell")
@@ -39,7 +42,7 @@ def rnn_cell() -> Any:
     """a⟨t⟩ = tanh(x⟨t⟩ W_ax + a⟨t−1⟩ W_aa + b): every operation that one step records, with a
     gold edge where a parameter takes part.
     """
-    return viz.draw_unrolled(nn.RNNCell(3, 4), steps=1, level="op", names=notes)
+    return viz.draw_unrolled(nn.RNNCell(3, 4), steps=1, level="op", names={"h": "a", "y": "a"})
 
 
 @figure(SECTION, "The notes' simplified notation")
@@ -58,7 +61,7 @@ def stacked_weights() -> Any:
             (a,) = state
             return (ops.tanh(ops.concat([a, x], axis=-1) @ self.W_a + self.b_a),)
 
-    return viz.draw_unrolled(Cell(3, 4), steps=1, level="op", names=notes)
+    return viz.draw_unrolled(Cell(3, 4), steps=1, level="op", names={"h": "a", "y": "a"})
 
 
 # -- forwards and backwards -----------------------------------------------------------------------
@@ -75,7 +78,9 @@ def forward_pass() -> Any:
     x = ts.tensor(np.random.default_rng(0).normal(size=(4, 1, 3)), np.float32)
     y = np.array([1, 1, 0, 1], np.float32).reshape(4, 1, 1)
     a, _ = rnn(x)
-    loss = functional.binary_cross_entropy_with_logits(head(a), y, reduction="sum")
+    with graph.scope("σ"):
+        said = ops.sigmoid(head(a))
+    loss = -(y * ops.log(said) + (1 - y) * ops.log(1 - said)).sum()
     return viz.draw_unrolled(loss, params={"rnn": rnn, "head": head}, names=notes)
 
 
@@ -89,7 +94,9 @@ def backward_pass() -> Any:
     x = ts.tensor(data, np.float32, requires_grad=True)
     y = np.array([1, 1, 0, 1], np.float32).reshape(4, 1, 1)
     a, _ = rnn(x)
-    loss = functional.binary_cross_entropy_with_logits(head(a), y, reduction="sum")
+    with graph.scope("σ"):
+        said = ops.sigmoid(head(a))
+    loss = -(y * ops.log(said) + (1 - y) * ops.log(1 - said)).sum()
     return viz.draw_unrolled(loss, params={"rnn": rnn, "head": head}, names=notes, flow="gradient")
 
 
@@ -248,7 +255,8 @@ def deep() -> Any:
     """Three layers: a[l]⟨t⟩ is computed from the layer's own a[l]⟨t−1⟩ and from a[l−1]⟨t⟩, the
     layer below.
     """
-    return viz.draw_unrolled(nn.RNN(3, 5, num_layers=3), steps=4, names=notes)
+    names = {"h": "a", "y": "a"}
+    return viz.draw_unrolled(nn.RNN(3, 5, num_layers=3), steps=4, names=names)
 
 
 @figure(SECTION, "Deep, with dense layers above")
@@ -271,4 +279,5 @@ def deep_dense() -> Any:
 @figure(SECTION, "Deep and bidirectional")
 def deep_bidirectional() -> Any:
     """Each layer reads in both directions what the layer below says about each step."""
-    return viz.draw_unrolled(nn.LSTM(3, 4, num_layers=2, bidirectional=True), steps=3, names=notes)
+    lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+    return viz.draw_unrolled(lstm, steps=3, names={"h": "a", "y": "a"})
