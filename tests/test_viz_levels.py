@@ -229,8 +229,9 @@ def test_a_long_recording_is_rolled_up_in_no_time(level):
     y, _ = nn.LSTM(3, 4, mode="unroll")(ts.tensor(np.ones((10_000, 1, 3)), np.float32))
     loss = (y**2).sum()
     began = time.process_time()
-    viz.draw_unrolled(loss, level=level)
-    assert time.process_time() - began < 2
+    drawn = viz.draw_unrolled(loss, level=level)
+    assert time.process_time() - began < 10  # 1 to 2 s; what grows with the square takes minutes
+    assert len(nodes(drawn)) < 200
 
 
 # -- computations ----------------------------------------------------------------------------------
@@ -413,10 +414,11 @@ def test_an_encoder_hands_its_last_state_to_a_decoder_of_another_length():
 @pytest.mark.parametrize("cell", [nn.GRU, nn.LSTM])
 @pytest.mark.parametrize("flow", [None, "gradient"])
 @pytest.mark.parametrize("steps", [(4, 3), (3, 3), (2, 4), (30, 4)])
-def test_a_rolled_encoder_hands_its_last_state_to_the_decoder(steps, flow, cell):
+@pytest.mark.parametrize("mode", ["unroll", "compiled"])
+def test_a_rolled_encoder_hands_its_last_state_to_the_decoder(steps, flow, cell, mode):
     rng = np.random.default_rng(0)
     source, target = (rng.integers(2, 8, (n, 2)) for n in steps)
-    model = nn.EncoderDecoder(cell(5, 4), cell(5, 4), 9, 8, bos=0, eos=1)
+    model = nn.EncoderDecoder(cell(5, 4, mode=mode), cell(5, 4, mode=mode), 9, 8, bos=0, eos=1)
     drawn = viz.draw_unrolled(model.loss(source, target), params=model, level="layer", flow=flow)
     encoder, decoder = [n for n in nodes(drawn) if re.fullmatch(r"r\dt\d", n)]
     assert edges(drawn).count((encoder, decoder)) == 1

@@ -151,7 +151,8 @@ class _Call:
                     )  # fmt: skip
                 else:
                     part = Tensor.wrap(np.zeros((len(ts), *shape), state[0].dtype))
-                    state = tuple(Tensor.wrap(np.zeros(s.shape, s.dtype)) for s in state)
+                    if len(steps) > 1:  # one step stands for all: then the last state comes of it
+                        state = tuple(Tensor.wrap(np.zeros(s.shape, s.dtype)) for s in state)
                 parts.append(part)
             return ops.concat(parts[::-1] if reverse else parts), state
 
