@@ -409,10 +409,14 @@ def broadcast_to(x: np.ndarray, shape: tuple[int, ...]) -> Any:
 @primitive(lambda g, y, x, shape: (broadcast_to(g, shape=x.shape),), reads="")
 def sum_to(x: np.ndarray, shape: tuple[int, ...]) -> Any:
     """x summed over the axes along which `broadcast_to` would have repeated: its adjoint."""
-    lead = x.ndim - len(shape)
-    axes = [*range(lead)]
-    axes += [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
-    return x.sum(axis=tuple(axes), keepdims=True).reshape(shape)
+    return x.sum(axis=repeated_axes(x.shape, shape), keepdims=True).reshape(shape)
+
+
+def repeated_axes(whole: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of ``whole`` along which `broadcast_to` repeats what has this shape."""
+    lead = len(whole) - len(shape)
+    kept = [i + lead for i, n in enumerate(shape) if n == 1 and whole[i + lead] != 1]
+    return (*range(lead), *kept)
 
 
 def _reshape_vjp(g: Tensor, y: Tensor, x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor]:

@@ -22,7 +22,7 @@ from tinyseq.compiler.scan import joined_into
 from tinyseq.compiler.take import Call, Reference, Take, flat_arrays
 from tinyseq.kernels.memory import bytes_for, over
 from tinyseq.op import Op
-from tinyseq.primitives import add_at, worth_a_kernel
+from tinyseq.primitives import add_at, repeated_axes, worth_a_kernel
 from tinyseq.tensor import FLOATS, Tensor
 
 _UFUNCS = {
@@ -366,15 +366,11 @@ def _product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Callable[[],
 
 
 def _sum_to_into(x: np.ndarray, shape: tuple[int, ...], out: np.ndarray) -> Callable[[], Any]:
-    lead = x.ndim - len(shape)
-    if lead and len(shape) == 1 and _plain(x, out):
-        rows = x.reshape(-1, *shape)
-        if shape == (x.shape[-1],):
-            return partial(awake.kernels.updates.sum_of_rows, rows, out)
-    axes = [*range(lead)]
-    axes += [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
+    if x.ndim > 1 and shape == x.shape[-1:] and _plain(x, out):
+        return partial(awake.kernels.updates.sum_of_rows, x.reshape(-1, *shape), out)
+    axes = repeated_axes(x.shape, shape)
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    return partial(np.add.reduce, x, tuple(axes), out=out.reshape(kept), keepdims=True)
+    return partial(np.add.reduce, x, axes, out=out.reshape(kept), keepdims=True)
 
 
 def _rows_into(x: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:

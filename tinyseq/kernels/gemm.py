@@ -27,7 +27,7 @@ from numba.extending import intrinsic, overload
 
 from tinyseq.kernels.jit import EXACT, jit
 from tinyseq.kernels.memory import aligned
-from tinyseq.kernels.threads import begin, end, get_num_threads, shared
+from tinyseq.kernels.threads import begin, cuts, end, get_num_threads, shared
 
 _PLAIN = bool(numba.core.config.DISABLE_JIT)  # no compiler: NumPy stands in for the tile
 
@@ -649,10 +649,10 @@ def pack_shared(w: np.ndarray, panels: np.ndarray) -> None:
     if threads == 1:
         pack(w, panels)
         return
-    cuts, columns = _cuts(len(panels), threads), panels.shape[2]
+    parts, columns = cuts(len(panels), threads), panels.shape[2]
 
     def part(i: int, team: np.ndarray) -> None:
-        cut = cuts[i]
+        cut = parts[i]
         _pack_part(team, i, w[:, cut.start * columns : cut.stop * columns], panels[cut])
 
     shared(part, threads)
@@ -664,8 +664,8 @@ def add_shared(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     if threads == 1:
         np.add(a, b, out=out)
         return
-    flat, cuts = [x.reshape(-1) for x in (a, b, out)], _cuts(out.size, threads)
-    shared(lambda i, team: _add_part(team, i, *(x[cuts[i]] for x in flat)), threads)
+    flat, parts = [x.reshape(-1) for x in (a, b, out)], cuts(out.size, threads)
+    shared(lambda i, team: _add_part(team, i, *(x[parts[i]] for x in flat)), threads)
 
 
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -685,18 +685,17 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.n
     count, _, columns = panels_shape(K, N, a.dtype)
     whole = slice(None)
     if M >= N:
-        rows = _cuts(M, threads)
-        cuts = [(part, whole) for part in rows]
+        parts = [(rows, whole) for rows in cuts(M, threads)]
     else:
-        groups = _cuts(count, threads)
-        cuts = [(whole, slice(g.start * columns, min(N, g.stop * columns))) for g in groups]
+        groups = cuts(count, threads)
+        parts = [(whole, slice(g.start * columns, min(N, g.stop * columns))) for g in groups]
     panels = []
-    for i, (_, cut) in enumerate(cuts):
+    for i, (_, cut) in enumerate(parts):
         shape = panels_shape(K, len(range(N)[cut]), a.dtype)
         panels.append(_held(f"panels_{i}", math.prod(shape), a.dtype).reshape(shape))
     shared(
         lambda i, team: _weight_part(
-            team, i, a[cuts[i][0]], b[:, cuts[i][1]], out[cuts[i]], panels[i]
+            team, i, a[parts[i][0]], b[:, parts[i][1]], out[parts[i]], panels[i]
         ),
         threads,
     )
@@ -712,14 +711,14 @@ def _sum_over_rows(
     turned = -N % columns > -M % columns  # fewer columns of zeros the other way around
     if turned:
         a, g, M, N = g, a, N, M
-    cuts, depth = _cuts(K, threads), min(K, _TALL)
-    sums = [np.empty((M, N), a.dtype) for _ in cuts]
+    parts, depth = cuts(K, threads), min(K, _TALL)
+    sums = [np.empty((M, N), a.dtype) for _ in parts]
     size = math.prod(panels_shape(depth, N, a.dtype))
     packed = [_held(f"packed_{i}", size, a.dtype) for i in range(threads)]
     tiles = [_held(f"tiles_{i}", tiles_size(depth, M), a.dtype) for i in range(threads)]
     shared(
         lambda i, team: _outer_part(
-            team, i, a[None, cuts[i]], g[None, cuts[i]], sums[i], packed[i], tiles[i], depth
+            team, i, a[None, parts[i]], g[None, parts[i]], sums[i], packed[i], tiles[i], depth
         ),
         threads,
     )
@@ -730,7 +729,3 @@ def _sum_over_rows(
         return whole
     out[...] = whole
     return out
-
-
-def _cuts(n: int, parts: int) -> list[slice]:
-    return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]

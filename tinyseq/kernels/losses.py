@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyseq.kernels.activations import exp
 from tinyseq.kernels.jit import SUMS, jit
-from tinyseq.kernels.threads import begin, end, get_num_threads, shared
+from tinyseq.kernels.threads import begin, cuts, end, get_num_threads, shared
 
 #: Logits from which the work is worth waking another thread for.
 _MANY = 1 << 16
@@ -97,21 +97,15 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     if x.size < _MANY:
         _losses(x, classes, out, np.empty((_ROWS, x.shape[1]), x.dtype))
         return out
-    cuts = _cuts(x)
-    scratch = np.empty((len(cuts), _ROWS, x.shape[1]), x.dtype)
+    slices = cuts(len(x), get_num_threads())
+    scratch = np.empty((len(slices), _ROWS, x.shape[1]), x.dtype)
 
     def part(i: int, team: np.ndarray) -> None:
-        rows = cuts[i]
+        rows = slices[i]
         _losses_part(team, i, x[rows], classes[rows], out[rows], scratch[i])
 
-    shared(part, len(cuts))
+    shared(part, len(slices))
     return out
-
-
-def _cuts(x: np.ndarray) -> list[slice]:
-    """The rows of each thread."""
-    parts = get_num_threads()
-    return [slice(len(x) * i // parts, len(x) * (i + 1) // parts) for i in range(parts)]
 
 
 def softmax_loss_slope(
@@ -122,11 +116,11 @@ def softmax_loss_slope(
     if x.size < _MANY:
         _slopes(g, x, classes, out)
         return out
-    cuts = _cuts(x)
+    slices = cuts(len(x), get_num_threads())
 
     def part(i: int, team: np.ndarray) -> None:
-        rows = cuts[i]
+        rows = slices[i]
         _slopes_part(team, i, g[rows], x[rows], classes[rows], out[rows])
 
-    shared(part, len(cuts))
+    shared(part, len(slices))
     return out

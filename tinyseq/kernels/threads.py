@@ -294,14 +294,19 @@ def _taken() -> _Team | None:
         return _team if _team.free.acquire(blocking=False) else None
 
 
+def cuts(n: int, parts: int) -> list[slice]:
+    """0 … n − 1 in so many slices, as even as can be."""
+    return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
+
+
 def in_slices(n: int, task: Callable[[slice], object]) -> None:
-    """task(slice) for slices of 0 … n − 1, as even as can be, one a thread."""
-    parts = get_num_threads()
+    """task(slice) for `cuts` of 0 … n − 1, one a thread."""
+    slices = cuts(n, get_num_threads())
 
     def part(i: int) -> None:
-        task(slice(n * i // parts, n * (i + 1) // parts))
+        task(slices[i])
 
-    parallel(part, parts)
+    parallel(part, len(slices))
 
 
 def _after_fork() -> None:

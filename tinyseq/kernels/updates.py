@@ -74,9 +74,16 @@ def adam(
     decay: float,
 ) -> None:
     """Update number t of `optim.Adam`; p ← (1 − lr·decay)·p before, as in `optim.AdamW`."""
+    _over((p, g, mean, square), _adam, *_adam_options(t, lr, betas, eps, decay))
+
+
+def _adam_options(
+    t: int, lr: float, betas: tuple[float, float], eps: float, decay: float
+) -> tuple[float, ...]:
+    """What `_adam` takes behind its arrays."""
     beta1, beta2 = betas
     steady, rate = 1 / math.sqrt(1 - beta2**t), lr / (1 - beta1**t)
-    _over((p, g, mean, square), _adam, 1 - lr * decay, beta1, beta2, eps, steady, rate)
+    return 1 - lr * decay, beta1, beta2, eps, steady, rate
 
 
 # -- all parameters in one pass -------------------------------------------------------------------
@@ -150,9 +157,7 @@ else:
 
     def adam_of_all(table: Table, t: int, lr: float, betas: Any, eps: float, decay: float) -> None:
         """`adam` for all parameters of a table of parameters, gradients, means and squares."""
-        beta1, beta2 = betas
-        steady, rate = 1 / math.sqrt(1 - beta2**t), lr / (1 - beta1**t)
-        options = (1 - lr * decay, beta1, beta2, eps, steady, rate)
+        options = _adam_options(t, lr, betas, eps, decay)
         if table.size < _MANY:
             _adam_rows(table.rows, table.number, 0, table.size, *options)
         else:

@@ -136,14 +136,8 @@ class _Kind:
         self.reason: CompileError | None = None  # why it is not played back
 
     def run(self, arrays: list[np.ndarray]) -> Done:
-        player, step, now = self.player, self.step, graph.recording
-        if (
-            player is not None
-            and player.ready
-            and step.mode != "eager"
-            and now.enabled
-            and not now.anomaly
-        ):
+        player, step = self.player, self.step
+        if player is not None and player.ready and self._may_play():
             try:
                 if player.holds(step.loss, step.optimizer):
                     return player.play(arrays)  # type: ignore[no-any-return]
@@ -151,12 +145,15 @@ class _Kind:
                 pass
         return self._written(arrays)
 
+    def _may_play(self) -> bool:
+        now = graph.recording
+        return self.step.mode != "eager" and now.enabled and not now.anomaly
+
     def _written(self, arrays: list[np.ndarray]) -> Done:
         from tinyseq.compiler.player import Player, Step, written
 
         step = Step(self._function, self.step.loss, self.step.optimizer, self.arguments)
-        now = graph.recording
-        if self.reason is None and self.step.mode != "eager" and now.enabled and not now.anomaly:
+        if self.reason is None and self._may_play():
             awake.wake()
             known = self.player
             if known is None or known.ready or not known.holds(step.source, step.optimizer):
