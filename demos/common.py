@@ -38,7 +38,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 import tinyseq as ts
-from tinyseq import checkpoint
+from tinyseq import saving
 
 try:
     from matplotlib.figure import Figure
@@ -81,12 +81,12 @@ class Run:
         seconds = round(time.perf_counter() - self.start, 1)
         every = {"seed": self.seed, "steps": self.most, "seconds": seconds, **numbers}
         written = json.dumps(every, indent=1, ensure_ascii=False, default=lambda x: x.tolist())
-        checkpoint.write_atomically(self.out / "numbers.json", written.encode())
+        saving.write_atomically(self.out / "numbers.json", written.encode())
 
     def write_figure(self, figure: Figure, name: str = "figure.png") -> None:
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=150)
-        checkpoint.write_atomically(self.out / name, png.getvalue())
+        saving.write_atomically(self.out / name, png.getvalue())
 
 
 def run_demo(demo: Callable[[Run], None], doc: str | None, arguments: list[str] | None) -> int:

@@ -55,7 +55,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 import tinyseq as ts
-from tinyseq import awake, checkpoint, functional, nn, optim, text
+from tinyseq import functional, nn, optim, saving, text
+from tinyseq.kernels import load
 from tinyseq.text.corpus import TINY_SHA256
 
 try:
@@ -193,7 +194,7 @@ class Run:
 
     def save(self, name: str) -> None:
         """Everything that the run goes on from, to a file of its folder."""
-        checkpoint.save(
+        saving.save(
             self.out / name,
             {
                 "program": PROGRAM,
@@ -295,7 +296,7 @@ class Run:
             "versions": versions(),
         }
         written = json.dumps(numbers, indent=1, ensure_ascii=False)
-        checkpoint.write_atomically(self.out / "numbers.json", written.encode())
+        saving.write_atomically(self.out / "numbers.json", written.encode())
 
     def draw_losses(self) -> None:
         """The loss curve, loss.png."""
@@ -319,7 +320,7 @@ class Run:
             axes.legend()
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=150)
-        checkpoint.write_atomically(self.out / "loss.png", png.getvalue())
+        saving.write_atomically(self.out / "loss.png", png.getvalue())
 
 
 def train(run: Run, quiet: bool) -> bool:
@@ -447,8 +448,8 @@ def layer_mode(mode: str) -> str:
         raise ValueError(f"the mode {mode!r} is none of {', '.join(MODES)}")
     if mode == "unrolled":
         return "unroll"
-    awake.wake()  # the kernels of all else, too, from the first step on
-    return "compiled" if mode == "compiled" or awake.kernels is not None else "unroll"
+    load.load_kernels()  # the kernels of all else, too, from the first step on
+    return "compiled" if mode == "compiled" or load.kernels is not None else "unroll"
 
 
 def read_text(source: str) -> str:
@@ -492,9 +493,9 @@ def make_folder(out: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Saved:
-    saved = checkpoint.load(path)
+    saved = saving.load(path)
     if saved.get("program") != PROGRAM:
-        raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not one of {PROGRAM}")
+        raise saving.CheckpointError(f"{path} is a checkpoint, but not one of {PROGRAM}")
     with contents_of(path):
         wrong: list[str] = []
         result = read_as(Saved, saved, "", wrong)
@@ -513,7 +514,7 @@ def contents_of(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise checkpoint.CheckpointError(f"{path}: {error}") from error
+        raise saving.CheckpointError(f"{path}: {error}") from error
 
 
 def read_as(kind: Any, value: Any, name: str, wrong: list[str]) -> Any:

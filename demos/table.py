@@ -39,7 +39,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import tinyseq as ts
-from tinyseq import checkpoint
+from tinyseq import saving
 from tinyseq.text.corpus import TINY_SHA256
 
 CELLS = ("rnn", "gru", "lstm", "peephole")
@@ -201,7 +201,7 @@ class Table:
             for row in tqdm(self.rows, desc="speed", disable=None, leave=False):
                 if row.name not in known:
                     known[row.name] = self.speed(row)
-                    checkpoint.write_atomically(path, json.dumps(known, indent=1).encode())
+                    saving.write_atomically(path, json.dumps(known, indent=1).encode())
         finally:
             ts.set_num_threads(threads)
         return known
@@ -360,10 +360,10 @@ def write(table: Table, summary: dict[str, Any], command: str) -> str:
     page = markdown(summary, command)
     png = io.BytesIO()
     draw(summary).savefig(png, format="png", dpi=120)
-    checkpoint.write_atomically(table.out / "table.png", png.getvalue())
+    saving.write_atomically(table.out / "table.png", png.getvalue())
     written = json.dumps(summary, indent=1, ensure_ascii=False)
-    checkpoint.write_atomically(table.out / "table.json", written.encode())
-    checkpoint.write_atomically(table.out / "table.md", page.encode())
+    saving.write_atomically(table.out / "table.json", written.encode())
+    saving.write_atomically(table.out / "table.md", page.encode())
     return page
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import tinyseq as ts
 from tinyseq import nn
 from tinyseq.compiler import runtime
-from tinyseq.compiler.buffers import Pool
+from tinyseq.compiler.pool import Pool
 from tinyseq.compiler.scan import lookup
 from tinyseq.errors import CompileError, GraphError
 from tinyseq.kernels import threads

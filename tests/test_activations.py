@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import tinyseq as ts
-from tinyseq import awake
-from tinyseq.kernels import activations, threads
+from tinyseq.kernels import activations, load, threads
 from tinyseq.kernels.jit import EXACT, SUMS
 from tinyseq.op import REGISTRY
 
@@ -249,8 +248,8 @@ def test_over_arrays_of_any_size(name, shape, monkeypatch):
 
 @pytest.fixture
 def asleep(monkeypatch):
-    monkeypatch.setattr(awake, "kernels", None)
-    monkeypatch.setattr(awake, "_failed", False)
+    monkeypatch.setattr(load, "kernels", None)
+    monkeypatch.setattr(load, "_failed", False)
 
 
 @compiled
@@ -259,11 +258,11 @@ def test_eager_ops_use_the_kernels_once_awake(name, asleep, monkeypatch):
     x = np.random.default_rng(0).normal(0, 5, (64, 100)).astype(np.float32)
     op = REGISTRY[name]
     before = op(ts.tensor(x))
-    awake.wake()
+    load.load_kernels()
     calls = []
     kernel = getattr(activations, f"apply_{name}")
     monkeypatch.setattr(
-        awake.kernels.activations,
+        load.kernels.activations,
         f"apply_{name}",
         lambda x, out: (calls.append(x.shape), kernel(x, out)),
     )
@@ -272,7 +271,7 @@ def test_eager_ops_use_the_kernels_once_awake(name, asleep, monkeypatch):
     assert ulps(after.numpy(), before.numpy().astype(np.float64)).max() <= 4
     assert ulps(after.numpy(), truth(name, x)).max() <= 4
     for other in (x.astype(np.float64), x[:10], x.T):  # as before: exact, small, not in order
-        assert not awake.worth(other)
+        assert not load.worth(other)
         np.testing.assert_array_equal(op(ts.tensor(other)).numpy(), op.forward(other))
     assert len(calls) == 1
 
@@ -280,10 +279,10 @@ def test_eager_ops_use_the_kernels_once_awake(name, asleep, monkeypatch):
 def test_without_numba_one_warning_and_numpy(asleep, monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.warns(RuntimeWarning, match="runs on NumPy alone"):
-        awake.wake()
-    awake.wake()  # no second warning: that would be an error here
-    assert awake.kernels is None
-    assert not awake.worth(np.zeros(10_000, np.float32))
+        load.load_kernels()
+    load.load_kernels()  # no second warning: that would be an error here
+    assert load.kernels is None
+    assert not load.worth(np.zeros(10_000, np.float32))
 
 
 def run(code, **environment):
@@ -300,7 +299,7 @@ def test_numba_is_not_imported_before_it_is_needed():
 def test_as_plain_python():
     code = """
 import numpy as np
-from tinyseq import awake
+from tinyseq.kernels import load
 from tinyseq.kernels import activations
 for dtype in (np.float32, np.float64):
     for name in "exp tanh sigmoid softplus relu erf log1p".split():
@@ -312,8 +311,8 @@ for dtype in (np.float32, np.float64):
 x = np.array([-0.75, 0.0])
 activations.apply_sigmoid(x, x)
 print(*x.tolist(), sep="\\n")
-awake.wake()
-assert awake.kernels is None
+load.load_kernels()
+assert load.kernels is None
 """
     got = [float(line) for line in run(code, NUMBA_DISABLE_JIT="1").split()]
     x = -0.75

@@ -26,10 +26,10 @@ from compiler_cells import (
 )
 
 import tinyseq as ts
-from tinyseq import awake, errors, nn
+from tinyseq import errors, nn
 from tinyseq.compiler import runtime
 from tinyseq.errors import CompileError, ShapeError
-from tinyseq.kernels import jit, threads
+from tinyseq.kernels import jit, load, threads
 from tinyseq.nn import recurrent
 
 HERE = Path(__file__).parent
@@ -380,7 +380,7 @@ def test_mode_none_compiles_when_it_has_run_for_a_while(monkeypatch):
     x = ts.tensor(np.ones((5, 3, 3), np.float32), requires_grad=True)
     ops = [layer(x)[0].node.op.name for _ in range(4)]
     assert ops == ["stack", "stack", "piece", "piece"] or ops == ["concat"] * 2 + ["piece"] * 2
-    assert awake.kernels is not None
+    assert load.kernels is not None
 
 
 # -- threads --------------------------------------------------------------------------------------

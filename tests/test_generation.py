@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import tinyseq as ts
 from tinyseq import errors, nn, ops, text
 from tinyseq.errors import CompileError
-from tinyseq.text import generation, language_model
+from tinyseq.text import generation, language_model, sampling
 
 SYMBOLS = text.Vocabulary("abcdefghijklmnopqrs")
 V = len(SYMBOLS)
@@ -143,11 +143,11 @@ def test_a_cell_of_ones_own_in_float32():
 
 
 def test_the_state_is_carried_from_call_to_call(lstm, monkeypatch):
-    from tinyseq.compiler import generate
+    from tinyseq.text import writing
 
     whole = draw(lstm, 501)
     for operations in (0, 7 * 20_000):  # two symbols a call, and a few more
-        monkeypatch.setattr(generate, "_ONE_CALL", operations)
+        monkeypatch.setattr(writing, "_ONE_CALL", operations)
         assert draw(lstm, 501) == whole
         assert draw(lstm, 500) == whole[:500]
     assert [draw(lstm, n) for n in range(4)] == [whole[:n] for n in range(4)]
@@ -199,7 +199,7 @@ def choices(draw):
     """Logits, and how to choose from them: something is always left to choose."""
     x = np.array(draw(logits), np.float32)
     few = st.lists(st.integers(0, len(x) - 1), max_size=len(x) - 1, unique=True)
-    return x, generation.Choice(
+    return x, sampling.Choice(
         draw(st.sampled_from([0, 1e-320, 1e-3, 0.5, 1.0, 7.0, 1e300])),
         draw(st.integers(0, 80)),
         draw(st.one_of(st.just(1.0), st.floats(0, 1, exclude_min=True))),
@@ -222,10 +222,10 @@ def test_a_symbol_is_drawn_as_by_searching_the_cumulative_probabilities(choice, 
         if near or (np.abs(edges - at).min() < 1e-12 and 0 < at < 1 - 1e-12):
             return
     assert i not in how.refused
-    assert i == generation._pick(x, at, how)
+    assert i == sampling.pick(x, at, how)
 
 
-def picked(x: np.ndarray, how: generation.Choice, at: float) -> int:
+def picked(x: np.ndarray, how: sampling.Choice, at: float) -> int:
     from tinyseq.kernels.sampling import pick
 
     V = len(x)
@@ -234,7 +234,7 @@ def picked(x: np.ndarray, how: generation.Choice, at: float) -> int:
     return pick(x.copy(), at, float(how.temperature), most, how.top_p, how.refused, *scratch)
 
 
-def exact(x: np.ndarray, how: generation.Choice) -> tuple[np.ndarray, bool]:
+def exact(x: np.ndarray, how: sampling.Choice) -> tuple[np.ndarray, bool]:
     """Each symbol's probability, by the words of the definition, and whether the edge of the
     nucleus is a rounding away.
     """
@@ -260,7 +260,7 @@ def test_no_symbol_is_drawn_from_what_is_not_finite(wrong, at):
     from tinyseq.kernels.sampling import NOT_FINITE
 
     for temperature in (0.0, 1.0):
-        how = generation.Choice(temperature, 3, 0.5, np.array([1]), None)
+        how = sampling.Choice(temperature, 3, 0.5, np.array([1]), None)
         x = np.arange(5, dtype=np.float32)
         assert picked(x, how, 0.5) != NOT_FINITE
         x[at] = wrong
@@ -337,7 +337,7 @@ def test_what_is_drawn_follows_the_distribution_that_was_asked_for(asked):
     n = 4000
     symbols = written(Fixed(*logits), length=n, **asked)
     assert len(symbols) == n
-    how = generation._choice(
+    how = sampling.choice(
         WORDS,
         asked.get("temperature", 1.0) or 1e-9,
         asked.get("top_k"),
@@ -385,11 +385,11 @@ def test_a_batch_is_its_texts_one_by_one():
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_texts_are_shared_out_over_threads(many, parts, monkeypatch):
-    from tinyseq.compiler import generate
+    from tinyseq.text import writing
 
-    monkeypatch.setattr(generate, "_WORTH_SHARING", 0)
-    monkeypatch.setattr(generate, "get_num_threads", lambda: parts)
-    monkeypatch.setattr(generate, "_ONE_CALL", 1e5)  # several calls a block
+    monkeypatch.setattr(writing, "_WORTH_SHARING", 0)
+    monkeypatch.setattr(writing, "get_num_threads", lambda: parts)
+    monkeypatch.setattr(writing, "_ONE_CALL", 1e5)  # several calls a block
     one, other = batches(many, ["a", "b", "c", "ab"], 100)
     assert one == other
     assert len(set(map(len, one))) == 4
@@ -566,7 +566,7 @@ def test_a_forward_of_ones_own_is_called():
 
 
 def test_it_is_compiled_from_a_thousand_characters_on(monkeypatch):
-    from tinyseq.compiler import generate
+    from tinyseq.text import writing
 
     lengths = []
 
@@ -579,7 +579,7 @@ def test_it_is_compiled_from_a_thousand_characters_on(monkeypatch):
             written[...] = 0
             return True
 
-    monkeypatch.setattr(generate, "Writing", Writing)
+    monkeypatch.setattr(writing, "Writing", Writing)
     m = model()
     draw(m, generation.COMPILED_FROM - 100, mode=None)
     assert not lengths

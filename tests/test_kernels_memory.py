@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyseq.compiler.buffers import Pool
+from tinyseq.compiler.pool import Pool
 from tinyseq.kernels.memory import aligned
 
 

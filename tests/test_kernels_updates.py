@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyseq as ts
-from tinyseq import awake, nn, optim
 from tinyseq import functional as F
+from tinyseq import nn, optim
 from tinyseq import primitives as raw
 from tinyseq.errors import GraphError, ShapeError
-from tinyseq.kernels import losses, threads, updates
+from tinyseq.kernels import load, losses, threads, updates
 
 DTYPES = [np.float32, np.float64]
 WITHIN = {np.float32: 1e-6, np.float64: 1e-14}
@@ -23,10 +23,10 @@ seeds = st.integers(0, 2**16)
 
 @pytest.fixture(scope="module", autouse=True)
 def _awake():
-    before = awake.kernels
-    awake.wake()
+    before = load.kernels
+    load.load_kernels()
     yield
-    awake.kernels = before
+    load.kernels = before
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def asleep(monkeypatch):
 
     def call(fn, *args):
         with monkeypatch.context() as m:
-            m.setattr(awake, "kernels", None)
+            m.setattr(load, "kernels", None)
             return fn(*args)
 
     return call

@@ -23,7 +23,7 @@ import pytest
 import safetensors.numpy
 
 import tinyseq as ts
-from tinyseq import checkpoint
+from tinyseq import saving
 from tinyseq.compiler import runtime
 from tinyseq.text import corpus
 
@@ -68,7 +68,7 @@ def test_a_run_learns_and_leaves_its_files(lines, tmp_path, capsys):
     assert files(out) == ["best.safetensors", "last.safetensors", "loss.png", "numbers.json"]
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
 
-    progress = checkpoint.load(out / "last.safetensors")["progress"]
+    progress = saving.load(out / "last.safetensors")["progress"]
     assert progress["step"] == 40
     steps, nats = zip(*progress["validations"], strict=True)
     assert steps == (0, 8, 16, 24, 32, 40)
@@ -144,8 +144,8 @@ def test_best_is_kept_when_later_validations_are_worse(lines, tmp_path, monkeypa
     scores = iter([4.0, 3.0, 2.0, 2.5, 2.5, 2.5])
     monkeypatch.setattr(demo.text, "score", lambda model, indices: next(scores))
     assert train(lines, tmp_path / "out", "--steps", 20, "--quiet") == 0
-    assert checkpoint.load(tmp_path / "out" / "best.safetensors")["progress"]["step"] == 8
-    assert checkpoint.load(tmp_path / "out" / "last.safetensors")["progress"]["best"] == 2.0
+    assert saving.load(tmp_path / "out" / "best.safetensors")["progress"]["step"] == 8
+    assert saving.load(tmp_path / "out" / "last.safetensors")["progress"]["best"] == 2.0
 
 
 def test_quiet_prints_the_result_only(lines, tmp_path, capsys):
@@ -160,7 +160,7 @@ def test_minutes_end_a_run(lines, tmp_path):
     start = time.perf_counter()
     assert train(lines, tmp_path / "out", "--minutes", 0.02, "--quiet") == 0
     assert time.perf_counter() - start < 20
-    progress = checkpoint.load(tmp_path / "out" / "last.safetensors")["progress"]
+    progress = saving.load(tmp_path / "out" / "last.safetensors")["progress"]
     assert progress["step"] > 1
     assert progress["validations"][-1][0] == progress["step"]
 
@@ -172,7 +172,7 @@ def test_a_run_without_out_never_writes_over_another(lines, tmp_path, monkeypatc
     assert files(tmp_path / "runs") == ["shakespeare", "shakespeare-2", "shakespeare-3"]
     assert run("--resume", "--steps", 2, "--quiet") == 0
     for name, steps in (("shakespeare-2", 1), ("shakespeare-3", 2)):
-        saved = checkpoint.load(tmp_path / "runs" / name / "last.safetensors")
+        saved = saving.load(tmp_path / "runs" / name / "last.safetensors")
         assert saved["progress"]["step"] == steps
 
 
@@ -224,7 +224,7 @@ def test_an_interrupted_run_goes_on_from_exactly_there(cell, lines, tmp_path, mo
     assert run("--resume", "--out", parts) == 0
     assert "going on from step 7" in capsys.readouterr().out
 
-    a, b = (checkpoint.load(out / "last.safetensors") for out in (whole, parts))
+    a, b = (saving.load(out / "last.safetensors") for out in (whole, parts))
     for saved in (a, b):
         for name in ("seconds", "validation_seconds", "chars_per_second"):
             saved["progress"].pop(name)
@@ -244,7 +244,7 @@ def test_a_run_that_reads_the_text_twice_starts_its_tracks_over(tmp_path, monkey
         interrupt_at(passes - 1, patch)  # saved right between two passes
         assert train(str(short), parts, *options) == 130
     assert run("--resume", "--out", parts, "--quiet") == 0
-    a, b = (checkpoint.load(out / "last.safetensors") for out in (whole, parts))
+    a, b = (saving.load(out / "last.safetensors") for out in (whole, parts))
     np.testing.assert_equal(b["model"], a["model"])
 
 
@@ -252,9 +252,9 @@ def test_a_finished_run_goes_on_with_a_new_limit(lines, tmp_path, capsys):
     out = tmp_path / "out"
     assert train(lines, out, "--steps", 3) == 0
     assert run("--resume", "--out", out) == 0  # nothing left to do
-    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 3
+    assert saving.load(out / "last.safetensors")["progress"]["step"] == 3
     assert run("--resume", "--out", out, "--steps", 5) == 0
-    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 5
+    assert saving.load(out / "last.safetensors")["progress"]["step"] == 5
 
 
 def test_settings_of_a_resumed_run_are_fixed(lines, tmp_path, capsys):
@@ -325,7 +325,7 @@ def test_ctrl_c_from_outside(lines, tmp_path):
     assert errors == ""
     assert "interrupted; saved at step" in rest
     assert files(out) == ["best.safetensors", "last.safetensors", "loss.png"]
-    assert checkpoint.load(out / "last.safetensors")["limit"] == {"steps": None, "minutes": 5.0}
+    assert saving.load(out / "last.safetensors")["limit"] == {"steps": None, "minutes": 5.0}
 
 
 def test_a_terminal_gets_a_progress_bar(lines, tmp_path):
@@ -392,7 +392,7 @@ def test_a_compiled_run_goes_on_from_exactly_there_in_another_process(
     _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, "")
 
-    a, b = (checkpoint.load(out / "last.safetensors") for out in (whole, parts))
+    a, b = (saving.load(out / "last.safetensors") for out in (whole, parts))
     for name in ("model", "optimiser", "state", "random"):
         np.testing.assert_equal(b[name], a[name])
     assert b["progress"]["validations"] == a["progress"]["validations"]
@@ -403,16 +403,16 @@ def test_a_second_ctrl_c_does_not_wait_for_the_compiler(lines, tmp_path, monkeyp
     interrupt_the_compiler(2, monkeypatch)
     assert run("--text", lines, *COMPILED, "--out", out, "--steps", 3) == 130
     assert capsys.readouterr().err == "interrupted\n"
-    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 0
+    assert saving.load(out / "last.safetensors")["progress"]["step"] == 0
 
 
 def test_without_numba_a_run_is_unrolled_unless_it_must_not_be(monkeypatch):
     assert demo.layer_mode("unrolled") == "unroll"
-    monkeypatch.setattr(demo.awake, "kernels", None)
-    monkeypatch.setattr(demo.awake, "_failed", True)
+    monkeypatch.setattr(demo.load, "kernels", None)
+    monkeypatch.setattr(demo.load, "_failed", True)
     assert demo.layer_mode("auto") == "unroll"
     assert demo.layer_mode("compiled") == "compiled"  # and says what is wrong
-    monkeypatch.setattr(demo.awake, "kernels", "there")
+    monkeypatch.setattr(demo.load, "kernels", "there")
     assert demo.layer_mode("auto") == "compiled"
     with pytest.raises(ValueError, match="the mode 'fast' is none of auto, unrolled, compiled"):
         demo.layer_mode("fast")
@@ -481,7 +481,7 @@ def test_checkpoints_that_are_none(trained, tmp_path, capsys):
     safetensors.numpy.save_file({"a": np.zeros(3)}, other)
     assert run("sample", "--checkpoint", other) == 1
     assert "not a checkpoint of tinyseq" in capsys.readouterr().err
-    checkpoint.save(other, {"model": {}})
+    saving.save(other, {"model": {}})
     assert run("sample", "--checkpoint", other) == 1
     assert "a checkpoint, but not one of demos/shakespeare.py" in capsys.readouterr().err
     other.write_bytes(trained.read_bytes()[:-100])
@@ -531,7 +531,7 @@ def changed(saved: dict, path: list[str], value: object) -> dict:
 def test_checkpoints_of_another_version(path, value, words, trained, capsys):
     """Whole, with the right checksum, but not what this version writes: named, not traced back."""
     last = trained.with_name("last.safetensors")
-    checkpoint.save(last, changed(checkpoint.load(last), path.split("."), value))
+    saving.save(last, changed(saving.load(last), path.split("."), value))
     before = last.read_bytes()
     commands = [["--resume", "--out", last.parent]]
     if path not in ("optimiser", "state", "random", "random.state"):  # sampling has no use for them
@@ -548,13 +548,13 @@ def test_checkpoints_of_another_version(path, value, words, trained, capsys):
 
 def test_no_change_of_a_checkpoint_is_traced_back(trained, capsys):
     last = trained.with_name("last.safetensors")
-    saved = checkpoint.load(last)
+    saved = saving.load(last)
     paths = [[key] for key in saved]
     paths += [[a, b] for a in saved if isinstance(saved[a], dict) for b in saved[a]]
     refused = 0
     for path in paths:
         for value in (..., None, -1, {}):
-            checkpoint.save(last, changed(saved, path, value))
+            saving.save(last, changed(saved, path, value))
             for command in (
                 ["--resume", "--quiet", "--out", last.parent],
                 ["sample", "--length", 1, "--checkpoint", last],
@@ -650,7 +650,7 @@ def test_a_disk_that_fails_in_the_middle(lines, tmp_path, monkeypatch, capsys):
     assert train(lines, out, "--steps", 20) == 1
     assert "cannot write" in capsys.readouterr().err
     assert files(out) == ["best.safetensors", "last.safetensors"]
-    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 0
+    assert saving.load(out / "last.safetensors")["progress"]["step"] == 0
 
 
 @pytest.mark.parametrize(
@@ -739,7 +739,7 @@ def test_a_run_goes_on_when_its_reader_goes(lines, tmp_path):
     assert errors == ""
     assert process.returncode == 0
     assert files(out) == ["best.safetensors", "last.safetensors", "loss.png", "numbers.json"]
-    assert checkpoint.load(out / "last.safetensors")["progress"]["step"] == 40
+    assert saving.load(out / "last.safetensors")["progress"]["step"] == 40
 
 
 def test_what_is_said_is_in_the_file_at_once(lines, tmp_path):
@@ -788,7 +788,7 @@ def test_output_that_fails_in_the_middle_leaves_what_was_trained(
     monkeypatch.setattr(demo, "discard", lambda stream: None)
     assert train(lines, tmp_path / "out", "--steps", 40) == 1
     assert capsys.readouterr().err == "error: cannot print: No space left on device\n"
-    assert checkpoint.load(tmp_path / "out" / "last.safetensors")["progress"]["step"] == 16
+    assert saving.load(tmp_path / "out" / "last.safetensors")["progress"]["step"] == 16
 
 
 @full

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyseq import checkpoint
+from tinyseq import saving
 
 DEMOS = Path(__file__).parent.parent / "demos"
 LINES = "ROMEO:\nBut, soft! what light through yonder window breaks?\n\nJULIET:\nAy me!\n\n"
@@ -186,4 +186,4 @@ def test_ctrl_c_ends_the_runs_too(demo, source, tmp_path):
             process.kill()
     assert process.returncode == 130
     assert errors.endswith("interrupted; the same command goes on\n")
-    assert checkpoint.load(run)["progress"]["step"] == 0  # and nobody trains it any further
+    assert saving.load(run)["progress"]["step"] == 0  # and nobody trains it any further

@@ -29,7 +29,7 @@ from tinyseq.viz.layered import GAP, layered
 from tinyseq.viz.timeline import flatten
 
 import tinyseq as ts
-from tinyseq import checkpoint, graph, nn, ops, viz
+from tinyseq import graph, nn, ops, saving, viz
 from tinyseq.errors import GraphError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -240,7 +240,7 @@ def test_what_cannot_be_written_leaves_the_old_file_and_nothing_else(
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", full)
+    monkeypatch.setattr(saving.os, "replace", full)
     with pytest.raises(OSError, match=r"p\.dot"):
         picture.save(path)
     assert path.read_text() == "old"

@@ -14,7 +14,7 @@ from tinyseq.viz import render, saved
 from tinyseq.viz.__main__ import main
 
 import tinyseq as ts
-from tinyseq import checkpoint, nn, text, viz
+from tinyseq import nn, saving, text, viz
 
 QUOTE = 'To be, or not to be: "that" is the question.\n' * 20
 CELLS = sorted(text.language_model.CELLS)
@@ -36,7 +36,7 @@ def save_model(path, cell="gru", **more):
     vocabulary = text.Vocabulary(QUOTE)
     model = text.LanguageModel(len(vocabulary), 8, 2, cell, embedding_size=5)
     tree = {"model": model.state_dict(), "vocabulary": list(vocabulary.symbols), **more}
-    checkpoint.save(path, tree)
+    saving.save(path, tree)
     return model
 
 
@@ -119,18 +119,18 @@ def test_a_language_model_comes_back_whole(tmp_path, cell):
     ],
 )
 def test_what_is_no_language_model_is_refused(tmp_path, tree, message):
-    checkpoint.save(tmp_path / "m.safetensors", tree)
-    with pytest.raises(checkpoint.CheckpointError, match=message):
+    saving.save(tmp_path / "m.safetensors", tree)
+    with pytest.raises(saving.CheckpointError, match=message):
         saved.language_model(tmp_path / "m.safetensors")
 
 
 def test_another_number_or_kind_of_symbols_is_refused(tmp_path):
     save_model(tmp_path / "m.safetensors", vocabulary=["a", "b"])
-    with pytest.raises(checkpoint.CheckpointError, match="over 2 characters"):
+    with pytest.raises(saving.CheckpointError, match="over 2 characters"):
         saved.language_model(tmp_path / "m.safetensors")
     words = [f"word{i}" for i in range(len(text.Vocabulary(QUOTE)))]
     save_model(tmp_path / "m.safetensors", vocabulary=words)
-    with pytest.raises(checkpoint.CheckpointError, match="single characters"):
+    with pytest.raises(saving.CheckpointError, match="single characters"):
         saved.language_model(tmp_path / "m.safetensors")
 
 

@@ -18,8 +18,9 @@ from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
 from tinyseq.viz.wording import width
 
 import tinyseq as ts
-from tinyseq import functional, graph, losses, nn, ops, viz
+from tinyseq import functional, graph, nn, ops, viz
 from tinyseq.errors import GraphError
+from tinyseq.functional import losses
 
 MODES = ("unroll", None, "compiled")
 

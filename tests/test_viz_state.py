@@ -22,7 +22,7 @@ from tinyseq.viz.colour import wants_colour
 from tinyseq.viz.symbols import visible
 
 import tinyseq as ts
-from tinyseq import checkpoint, functional, nn, ops, text, viz
+from tinyseq import functional, nn, ops, saving, text, viz
 
 T, B, D, H = 5, 3, 2, 4
 RNG = np.random.default_rng(0)
@@ -840,7 +840,7 @@ def test_the_curves_of_runs(tmp_path):
     progress = {"losses": losses, "validations": validations, "step": 20}
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    checkpoint.save(tmp_path / "a" / "last.safetensors", {"progress": progress})
+    saving.save(tmp_path / "a" / "last.safetensors", {"progress": progress})
     (tmp_path / "b" / "numbers.json").write_text(json.dumps({"seed": 1, **progress}))
     figure = viz.training(tmp_path / "a", tmp_path / "b")
     assert list(figure.data) == ["a: training", "a: validation", "b: training", "b: validation"]

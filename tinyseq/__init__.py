@@ -8,9 +8,10 @@ them.
 Tensor([2., 4.])
 """
 
+import sys
 from typing import Any
 
-from tinyseq import errors, functional, graph, nn, ops, optim, random
+from tinyseq import backprop, display, errors, functional, graph, nn, ops, optim, random
 from tinyseq.backprop import backward, detect_anomaly, grad, no_grad
 from tinyseq.derivatives import hvp, jacobian
 from tinyseq.gradcheck import GradcheckError, gradcheck
@@ -53,6 +54,7 @@ from tinyseq.ops import (
     minimum,
     mul,
     neg,
+    numpy_functions,
     pad,
     permute,
     pow,
@@ -80,6 +82,11 @@ from tinyseq.ops import (
 )
 from tinyseq.random import seed
 from tinyseq.tensor import Tensor, tensor
+
+# The one circle that a tensor library has: Tensor's methods call what is written over Tensor.
+vars(sys.modules["tinyseq.tensor"]).update(
+    ops=ops, backprop=backprop, display=display, numpy_functions=numpy_functions
+)
 
 __version__ = "0.1.0"
 

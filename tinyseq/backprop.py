@@ -299,7 +299,7 @@ def _freed(t: Tensor) -> errors.GraphError:
 def _changed(node: Node, which: str) -> errors.GraphError:
     assert node.op is not None
     return errors.GraphError(
-        f"{errors.located(node.op.name, node.scope)}: {which}, was changed in place after it was "
+        f"{graph.located(node.op.name, node.scope)}: {which}, was changed in place after it was "
         "recorded, so its gradient would be wrong. Run the backward pass first, or write "
         "into a copy."
     )

@@ -11,10 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tinyseq.graph import recording
-
 
 class ShapeError(ValueError):
     """Sizes that do not go together."""
@@ -42,40 +38,6 @@ def describe(shape: Iterable[int], letters: str = "") -> str:
     named = [f"{letter}={n}" for letter, n in zip(letters, sizes, strict=False)]
     named += [str(n) for n in sizes[len(named) :]]
     return f"({', '.join(named)}{',' if len(sizes) == 1 and not letters else ''})"
-
-
-def located(name: str, scope: tuple[str, ...] | None = None) -> str:
-    """The op's name, with the module path and time step (by default the running one) if there is
-    one.
-    """
-    scope = recording.scope if scope is None else scope
-    return f"{name} in {'/'.join(scope)}" if scope else name
-
-
-def readable(what: str) -> None:
-    """Raise `CompileError` while a step is traced: the values it runs on then mean nothing."""
-    if recording.tape is not None:
-        outside = "attributes of the cell" if recording.take is None else "arguments of the step"
-        raise CompileError(
-            f"{what} reads the value of a tensor in the middle of a step, and what the step does "
-            "then hangs on that value. Choose between values with ops.where, which computes both "
-            f"sides, and bring numbers in from outside as {outside}."
-        )
-
-
-def unrepeated(what: str) -> None:
-    """Raise `CompileError` for what a training step does while it is recorded and not again."""
-    if recording.take is not None:
-        raise CompileError(
-            f"{what} in the middle of a training step would be done while it is recorded, and "
-            "never again. Let the function return what is to be kept, and keep it afterwards."
-        )
-
-
-def readable_index(what: str) -> None:
-    """As `readable`; but a whole training step may read whole numbers: see `graph.redone`."""
-    if recording.take is None:
-        readable(what)
 
 
 def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -110,12 +72,3 @@ def warn_unrolled(reason: CompileError, instead: str = "It runs unrolled.") -> N
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARY):
         level, frame = level + 1, frame.f_back
     warnings.warn(f"{reason} {instead}", RuntimeWarning, stacklevel=level)
-
-
-def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,
-           hint: str, cause: Exception) -> Exception:  # fmt: skip
-    """NumPy's complaint about one op, with the op's place, its sizes and the remedy added."""
-    sizes = " and ".join(describe(a.shape) for a in arrays)
-    extra = f" with {attrs}" if attrs else ""
-    kind = IndexError if isinstance(cause, IndexError) and name == "getitem" else ShapeError
-    return kind(f"{located(name, scope)}: {sizes}{extra}: {cause}. {hint}".rstrip())

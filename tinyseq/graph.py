@@ -7,11 +7,13 @@ which op made a tensor, from which tensors, with which attributes, in which modu
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tinyseq.errors import CompileError, ShapeError, describe
 
 if TYPE_CHECKING:
     from tinyseq.op import Op
@@ -118,6 +120,49 @@ def recorded(enabled: bool) -> Iterator[None]:
         yield
     finally:
         recording.enabled = outer
+
+
+def located(name: str, scope: tuple[str, ...] | None = None) -> str:
+    """The op's name, with the module path and time step (by default the running one) if there is
+    one.
+    """
+    scope = recording.scope if scope is None else scope
+    return f"{name} in {'/'.join(scope)}" if scope else name
+
+
+def readable(what: str) -> None:
+    """Raise `CompileError` while a step is traced: the values it runs on then mean nothing."""
+    if recording.tape is not None:
+        outside = "attributes of the cell" if recording.take is None else "arguments of the step"
+        raise CompileError(
+            f"{what} reads the value of a tensor in the middle of a step, and what the step does "
+            "then hangs on that value. Choose between values with ops.where, which computes both "
+            f"sides, and bring numbers in from outside as {outside}."
+        )
+
+
+def unrepeated(what: str) -> None:
+    """Raise `CompileError` for what a training step does while it is recorded and not again."""
+    if recording.take is not None:
+        raise CompileError(
+            f"{what} in the middle of a training step would be done while it is recorded, and "
+            "never again. Let the function return what is to be kept, and keep it afterwards."
+        )
+
+
+def readable_index(what: str) -> None:
+    """As `readable`; but a whole training step may read whole numbers: see `graph.redone`."""
+    if recording.take is None:
+        readable(what)
+
+
+def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,
+           hint: str, cause: Exception) -> Exception:  # fmt: skip
+    """NumPy's complaint about one op, with the op's place, its sizes and the remedy added."""
+    sizes = " and ".join(describe(a.shape) for a in arrays)
+    extra = f" with {attrs}" if attrs else ""
+    kind = IndexError if isinstance(cause, IndexError) and name == "getitem" else ShapeError
+    return kind(f"{located(name, scope)}: {sizes}{extra}: {cause}. {hint}".rstrip())
 
 
 def redone(function: Callable[..., Any], *arrays: np.ndarray, draws: bool = False) -> Any:

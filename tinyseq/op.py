@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors
+from tinyseq import errors, graph
 from tinyseq.graph import Node, recording
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -67,7 +67,7 @@ class Op:
             out = self.forward(*arrays, **attrs)
         except (ValueError, IndexError) as cause:
             scope = recording.scope
-            raise errors.reword(self.name, scope, arrays, attrs, self.hint, cause) from cause
+            raise graph.reword(self.name, scope, arrays, attrs, self.hint, cause) from cause
         if out.__class__ is not np.ndarray:
             out = np.asarray(out)  # NumPy gives scalars where no axis is left
         if out.dtype is F64:
@@ -99,7 +99,7 @@ class Op:
             return
         if any(a.dtype in FLOATS and not np.isfinite(a).all() for a in arrays):
             return
-        where = errors.located(self.name)
+        where = graph.located(self.name)
         place = tuple(np.argwhere(~np.isfinite(out))[0].tolist())
         ranges = ", ".join(
             f"{errors.describe(a.shape)} from {a.min():.4g} to {a.max():.4g}"

@@ -36,9 +36,9 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq import awake
-from tinyseq.errors import DtypeError, located
-from tinyseq.graph import recording
+from tinyseq.errors import DtypeError
+from tinyseq.graph import located, recording
+from tinyseq.kernels import load
 from tinyseq.op import F32, Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -48,7 +48,7 @@ _BROADCAST = "Axes are matched from the right and must be equal or 1: reshape on
 
 def _quick(*arrays: np.ndarray) -> bool:
     """Whether there are kernels and they can take these: floats of one dtype, in plain memory."""
-    if awake.kernels is None:
+    if load.kernels is None:
         return False
     dtype = arrays[0].dtype
     if dtype not in FLOATS:
@@ -150,8 +150,8 @@ def sigmoid(x: np.ndarray) -> Any:
     does without the overflow).
     """
     out = np.empty(x.shape, x.dtype if x.dtype in FLOATS else F32)
-    if awake.worth(x):
-        awake.kernels.activations.apply_sigmoid(x, out)
+    if load.worth(x):
+        load.kernels.activations.apply_sigmoid(x, out)
         return out
     np.negative(x, out=out, dtype=out.dtype)  # booleans have no negative of their own
     with np.errstate(over="ignore"):
@@ -169,9 +169,9 @@ def relu(x: np.ndarray) -> Any:
 @primitive(lambda g, y, x: (g * sigmoid(x),), reads="x", emit="softplus({0})")
 def softplus(x: np.ndarray) -> Any:
     """y = ln(1 + eˣ), element by element, without overflow."""
-    if awake.worth(x):
+    if load.worth(x):
         out = np.empty(x.shape, x.dtype)
-        awake.kernels.activations.apply_softplus(x, out)
+        load.kernels.activations.apply_softplus(x, out)
         return out
     return np.logaddexp(x, x.dtype.type(0))
 
@@ -322,6 +322,12 @@ def astype(x: np.ndarray, dtype: np.dtype[Any]) -> Any:
     return x.astype(dtype)
 
 
+@primitive(emit="{0}")
+def detach(x: np.ndarray) -> Any:
+    """y = x, as a constant: what `Tensor.detach` is in a step that is traced."""
+    return x
+
+
 # -- products -----------------------------------------------------------------------------------
 
 
@@ -379,7 +385,7 @@ def matmul(a: np.ndarray, b: np.ndarray) -> Any:
 
 def _matrix_product(a: np.ndarray, b: np.ndarray) -> Any:
     if a.ndim == b.ndim == 2 and worth_a_kernel(a, b):
-        return awake.kernels.gemm.product(a, b)
+        return load.kernels.gemm.product(a, b)
     return np.matmul(a, b)
 
 
@@ -387,7 +393,7 @@ def worth_a_kernel(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two matrices are multiplied by the kernels. Below, a BLAS is as fast; above, it would
     start threads of its own beside theirs.
     """
-    if awake.kernels is None or not a.dtype == b.dtype in FLOATS:
+    if load.kernels is None or not a.dtype == b.dtype in FLOATS:
         return False
     (M, K), (k, N) = a.shape, b.shape
     return bool(k == K and M * K * N > 200_000)
@@ -503,7 +509,7 @@ def add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
         rows = arrays[0].ravel()
         picked = x.reshape(rows.size, *out.shape[1:])
         if out.ndim == 2 and rows.dtype == np.int64 and _quick(out, picked):
-            awake.kernels.updates.add_rows(out, rows, picked)
+            load.kernels.updates.add_rows(out, rows, picked)
             return
         rows = rows % out.shape[0]
         order = np.argsort(rows, kind="stable")
@@ -613,7 +619,7 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, over: float | None) -> Any:
     """
     x = x.reshape(len(classes), x.shape[-1])
     if x.size and _quick(x):
-        y = awake.kernels.losses.softmax_loss(x, classes)
+        y = load.kernels.losses.softmax_loss(x, classes)
     else:
         x = x - np.max(x, axis=1, keepdims=True)
         chosen = x[np.arange(len(x)), classes]
@@ -645,7 +651,7 @@ def softmax_loss_slope(g: np.ndarray, x: np.ndarray, classes: np.ndarray) -> Any
     weights = np.empty(len(rows), g.dtype)
     weights[...] = g
     if x.size and _quick(weights, rows):
-        return awake.kernels.losses.softmax_loss_slope(weights, rows, classes).reshape(x.shape)
+        return load.kernels.losses.softmax_loss_slope(weights, rows, classes).reshape(x.shape)
     y = rows - np.max(rows, axis=1, keepdims=True)
     np.exp(y, out=y)
     y *= (weights / np.add.reduce(y, axis=1))[:, None]

@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import graph
-from tinyseq.errors import DtypeError, GraphError, describe, readable, unrepeated
-from tinyseq.graph import Node
+from tinyseq.errors import DtypeError, GraphError, describe
+from tinyseq.graph import Node, readable, unrepeated
 
-if TYPE_CHECKING:
-    from tinyseq import (
-        ops,  # set by ops itself: ops are written over Tensor, and its operators call them
-    )
+if TYPE_CHECKING:  # what is written over Tensor and its methods call: `tinyseq/__init__` sets them
+    from tinyseq import backprop, display, ops
+    from tinyseq.ops import numpy_functions
 
 Hook = Callable[["Tensor"], "Tensor | None"]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -249,9 +248,7 @@ class Tensor:
     def detach(self) -> Tensor:
         """The same contents, cut off from the recording. Shares memory."""
         if graph.recording.tape is not None:  # a step is traced: there it is an op
-            from tinyseq.compiler import trace
-
-            return trace.detach(self)
+            return ops.detach(self)
         out = Tensor.wrap(self._data)
         out._watch = self._watched()
         return out
@@ -267,9 +264,7 @@ class Tensor:
 
     def _repr_html_(self) -> str:
         """Where a notebook shows the tensor: what it is, its values, and those of its gradient."""
-        from tinyseq.display import html
-
-        return html(self)
+        return display.html(self)
 
     def __format__(self, spec: str) -> str:
         """``f"{loss:.3f}"``: the one element by Python's rules for numbers; without a format spec,
@@ -320,14 +315,12 @@ class Tensor:
         return np.array(self._data, dtype=dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from tinyseq.numpy_functions import apply
-
-        return apply(ufunc if method == "__call__" else getattr(ufunc, method), inputs, kwargs)
+        return numpy_functions.apply(
+            ufunc if method == "__call__" else getattr(ufunc, method), inputs, kwargs
+        )
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        from tinyseq.numpy_functions import apply
-
-        return apply(func, args, kwargs)
+        return numpy_functions.apply(func, args, kwargs)
 
     # -- the gradient ---------------------------------------------------------------------------
 
@@ -340,9 +333,7 @@ class Tensor:
         """Add d self / d leaf to ``.grad`` of every leaf that requires one. See
         `tinyseq.backward`.
         """
-        from tinyseq.backprop import backward
-
-        backward(self, gradient, retain_graph, create_graph)
+        backprop.backward(self, gradient, retain_graph, create_graph)
 
     def register_hook(self, hook: Hook) -> Callable[[], None]:
         """Call ``hook(g)`` with the gradient of this tensor whenever a backward pass has it whole.

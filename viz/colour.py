@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from tinyseq import nn
-from tinyseq.checkpoint import write_atomically
+from tinyseq.saving import write_atomically
 from tinyseq.text import Vocabulary
 
 from .heatmaps import check_unit, is_signed, limit_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq import checkpoint
+from tinyseq import saving
 
 from .plots import DASHES, LINES, new_plot
 
@@ -125,7 +125,7 @@ def _file(path: Path) -> Path:
 
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        tree = checkpoint.load(path)
+        tree = saving.load(path)
         return tree.get("progress", tree)
     try:
         written = path.read_text(encoding="utf-8")

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import nn
-from tinyseq.checkpoint import write_atomically
 from tinyseq.graph import identity
+from tinyseq.saving import write_atomically
 from tinyseq.tensor import Tensor
 
 from .checks import as_names

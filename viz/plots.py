@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyseq.checkpoint import write_atomically
+from tinyseq.saving import write_atomically
 
 from .render import RenderError, kind_of
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyseq.checkpoint import write_atomically
+from tinyseq.saving import write_atomically
 
 from .centred import centred
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tinyseq import checkpoint, errors, text
+from tinyseq import errors, saving, text
 from tinyseq.text.language_model import CELLS
 
 
@@ -20,23 +20,23 @@ def language_model(path: str | os.PathLike[str]) -> tuple[text.LanguageModel, te
 
     Raises `CheckpointError` for a file without them, `OSError` when it cannot be read.
     """
-    saved = checkpoint.load(path)
+    saved = saving.load(path)
     state, symbols = saved.get("model"), saved.get("vocabulary")
     if not isinstance(state, Mapping) or not isinstance(symbols, list):
-        raise checkpoint.CheckpointError(
+        raise saving.CheckpointError(
             f"{path} holds no language model: a state_dict under 'model' and the list of its "
             "characters under 'vocabulary', as demos/shakespeare.py saves them."
         )
     model = _fitting({name: np.asarray(value) for name, value in state.items()})
     if model is None or len(symbols) != model.embedding.num_embeddings:
-        raise checkpoint.CheckpointError(
+        raise saving.CheckpointError(
             f"{path}: 'model' is no state of a text.LanguageModel over {len(symbols)} characters. "
             "Load it with the program that wrote it."
         )
     try:
         return model, text.Vocabulary(symbols)
     except (TypeError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{path}: {error}") from error
+        raise saving.CheckpointError(f"{path}: {error}") from error
 
 
 def _fitting(state: Mapping[str, np.ndarray]) -> text.LanguageModel | None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyseq.compiler.fingerprint import content
+from tinyseq.compiler.reads import content
 from tinyseq.nn.module import Module
 from tinyseq.tensor import Tensor
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq import awake
 from tinyseq.compiler.bound import Bound, Calls
-from tinyseq.compiler.buffers import pool
+from tinyseq.compiler.pool import pool
 from tinyseq.compiler.scan import joined_into
 from tinyseq.compiler.take import Call, Reference, Take, flat_arrays
+from tinyseq.kernels import load
 from tinyseq.kernels.memory import bytes_for, over
 from tinyseq.op import Op
 from tinyseq.primitives import add_at, repeated_axes, worth_a_kernel
@@ -308,7 +308,7 @@ def _into(
     name = op.name
     if name == "add" and _is_bias(arrays[0], arrays[1], out):
         rows = (arrays[0].reshape(-1, out.shape[-1]), arrays[1], out.reshape(-1, out.shape[-1]))
-        return partial(awake.kernels.updates.add_to_rows, *rows)
+        return partial(load.kernels.updates.add_to_rows, *rows)
     if name in _UFUNCS:
         return partial(_UFUNCS[name], *arrays, out=out)
     if name == "matmul":
@@ -344,7 +344,7 @@ def _copy_alike(out: np.ndarray, made: np.ndarray) -> None:
 def _plain(*arrays: np.ndarray) -> bool:
     """Whether a kernel can take these: floats of one dtype, in rows, and enough of them."""
     a = arrays[0]
-    if awake.kernels is None or a.dtype not in FLOATS or a.size < _SEVERAL:
+    if load.kernels is None or a.dtype not in FLOATS or a.size < _SEVERAL:
         return False
     return all(b.dtype == a.dtype and b.flags.c_contiguous for b in arrays)
 
@@ -361,13 +361,13 @@ def _product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Callable[[],
             return None
         a, out = rows, out.reshape(-1, b.shape[1])
     if a.ndim == b.ndim == 2 and worth_a_kernel(a, b):
-        return partial(awake.kernels.gemm.product, a, b, out)
+        return partial(load.kernels.gemm.product, a, b, out)
     return partial(np.matmul, a, b, out=out)
 
 
 def _sum_to_into(x: np.ndarray, shape: tuple[int, ...], out: np.ndarray) -> Callable[[], Any]:
     if x.ndim > 1 and shape == x.shape[-1:] and _plain(x, out):
-        return partial(awake.kernels.updates.sum_of_rows, x.reshape(-1, *shape), out)
+        return partial(load.kernels.updates.sum_of_rows, x.reshape(-1, *shape), out)
     axes = repeated_axes(x.shape, shape)
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
     return partial(np.add.reduce, x, axes, out=out.reshape(kept), keepdims=True)
@@ -388,13 +388,13 @@ def _scatter_into(out: np.ndarray, arrays: Sequence[np.ndarray], indices: Sequen
 def _slope_into(
     g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray
 ) -> Callable[[], Any] | None:
-    if awake.kernels is None or not x.flags.c_contiguous or g.dtype != x.dtype or not x.size:
+    if load.kernels is None or not x.flags.c_contiguous or g.dtype != x.dtype or not x.size:
         return None
     weights = np.empty(len(classes), g.dtype)
     rows, slopes = (a.reshape(len(classes), x.shape[-1]) for a in (x, out))
 
     def slope() -> None:
         weights[...] = g
-        awake.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
+        load.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
 
     return slope

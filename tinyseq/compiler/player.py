@@ -12,9 +12,9 @@ import numpy as np
 
 from tinyseq.backprop import of_leaves
 from tinyseq.compiler.around import unchanged, watched
-from tinyseq.compiler.buffers import pool
-from tinyseq.compiler.fingerprint import fingerprint
 from tinyseq.compiler.playback import Playback
+from tinyseq.compiler.pool import pool
+from tinyseq.compiler.reads import fingerprint
 from tinyseq.compiler.take import Take, compare, taking
 from tinyseq.compiler.update import Update
 from tinyseq.errors import CompileError

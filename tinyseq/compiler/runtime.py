@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq.compiler.buffers import pool
 from tinyseq.compiler.emit import Argument, Function, Source, emit, x_gradient
+from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Equation, Program, Value
 from tinyseq.compiler.split import Plan, kind, listed, split
 from tinyseq.kernels import gemm

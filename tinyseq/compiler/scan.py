@@ -16,19 +16,18 @@ import numpy as np
 
 from tinyseq import ops
 from tinyseq.backprop import grad
-from tinyseq.compiler.buffers import pool
 from tinyseq.compiler.emit import emit
-from tinyseq.compiler.fingerprint import changing, fingerprint, kept
+from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Program, Value
+from tinyseq.compiler.reads import changing, fingerprint, kept
 from tinyseq.compiler.runtime import Compiled, Run
 from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
 from tinyseq.nn.module import Module
-from tinyseq.nn.recurrent import unroll
+from tinyseq.nn.unroll import unroll
 from tinyseq.op import Use, primitive
-from tinyseq.recompute import cut
 from tinyseq.tensor import FLOATS, Tensor
 
 State = tuple[Tensor, ...]
@@ -174,7 +173,7 @@ def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tenso
     if recording.enabled or recording.anomaly:
         if not recording.enabled:  # on copies, so that the walk ends at them
             n = 1 + call.states
-            inputs = (*map(cut, inputs[:n]), *inputs[n:])
+            inputs = (*map(ops.cut, inputs[:n]), *inputs[n:])
         with recorded(True):
             again = call.again(inputs)
         wanted = [x for x in inputs if x.requires_grad]

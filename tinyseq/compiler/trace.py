@@ -21,12 +21,12 @@ from tinyseq.backprop import grad
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
 from tinyseq.errors import CompileError, describe
 from tinyseq.graph import identity, recording
-from tinyseq.op import REGISTRY, Op, primitive
+from tinyseq.op import REGISTRY, Op
 from tinyseq.tensor import Tensor
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
-_LAYERS = _CELLS / "recurrent.py"
+_LAYERS = (_CELLS / "recurrent.py", _CELLS / "unroll.py")
 _BATCHES = (2, 67)  # so far apart that a step which looks at the batch size is likely to show it
 #: Names that the emitted source has for itself, besides those of the ops
 _RESERVED = (
@@ -168,12 +168,6 @@ def _run(
     return _Run(tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients)
 
 
-@primitive(emit="{0}")
-def detach(x: np.ndarray) -> Any:
-    """y = x, as a constant: what `Tensor.detach` is in a step that is traced."""
-    return x
-
-
 def _uniform(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether both are nothing but the same number."""
     return a.size > 0 and b.size > 0 and bool((a == a.flat[0]).all() and (b == a.flat[0]).all())
@@ -182,7 +176,7 @@ def _uniform(a: np.ndarray, b: np.ndarray) -> bool:
 def _is_equation(frame: FrameType) -> bool:
     """Whether the code is somebody's step: a cell's, not the engine's."""
     path = Path(frame.f_code.co_filename)
-    return _ENGINE not in path.parents or (_CELLS in path.parents and path != _LAYERS)
+    return _ENGINE not in path.parents or (_CELLS in path.parents and path not in _LAYERS)
 
 
 def line_of(frame: FrameType | None) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq import awake, optim
+from tinyseq import optim
+from tinyseq.kernels import load
 from tinyseq.tensor import FLOATS, Tensor
 
 
@@ -35,7 +36,7 @@ class Update:
     def _as_table(self) -> Any:
         """Parameters, gradients, means and squares for a kernel over all; `None` where none is."""
         o = self.optimizer
-        if awake.kernels is None or type(o) not in (optim.Adam, optim.AdamW) or not self._mine:
+        if load.kernels is None or type(o) not in (optim.Adam, optim.AdamW) or not self._mine:
             return None
         gradients = [g._data for g in self.gradients if g is not None]
         params = [o.params[i]._data for i in self._mine]
@@ -44,7 +45,7 @@ class Update:
         dtype = arrays[0].dtype
         if dtype not in FLOATS or not all(a.dtype == dtype and a.flags.carray for a in arrays):
             return None
-        return awake.kernels.updates.Table(params, gradients, *buffers)
+        return load.kernels.updates.Table(params, gradients, *buffers)
 
     def __call__(self, max_norm: float | None) -> float | None:
         """Do it; the norm of the gradients before clipping, if they are to be clipped."""
@@ -55,13 +56,13 @@ class Update:
             return self._one_by_one(max_norm)
         norm = None
         if max_norm is not None:
-            norm = math.sqrt(awake.kernels.updates.sum_of_all_squares(table, 1))
+            norm = math.sqrt(load.kernels.updates.sum_of_all_squares(table, 1))
             if not norm <= max_norm:  # or NaN, which is said there
                 norm = self._clipped(max_norm)
         o.steps[self._mine] += 1
         assert isinstance(o, optim.Adam)
         decay = o.weight_decay if isinstance(o, optim.AdamW) else 0.0
-        awake.kernels.updates.adam_of_all(table, steps.pop() + 1, o.lr, o.betas, o.eps, decay)
+        load.kernels.updates.adam_of_all(table, steps.pop() + 1, o.lr, o.betas, o.eps, decay)
         for i in self._mine:
             o.params[i].changed()
         return norm
@@ -85,6 +86,6 @@ class Update:
         return norm
 
     def _give(self) -> None:
-        ours = type(self.optimizer).__module__ == optim.__name__  # any other may keep them
+        ours = type(self.optimizer).__module__.startswith(optim.__name__)  # any other may keep them
         for p, g in zip(self.optimizer.params, self.gradients, strict=True):
             p.grad = g if ours or g is None else Tensor.wrap(g._data.copy())

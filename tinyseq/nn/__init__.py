@@ -17,10 +17,11 @@ from tinyseq.nn.cells import (
 )
 from tinyseq.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module, Parameter
-from tinyseq.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent, Reversed, Stacked, unroll
+from tinyseq.nn.recompute import checkpoint
+from tinyseq.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent, Reversed, Stacked
 from tinyseq.nn.training import detach, evaluation, tbptt
+from tinyseq.nn.unroll import unroll
 from tinyseq.nn.wrappers import LearnedState, VariationalDropout, Wrapper, Zoneout
-from tinyseq.recompute import checkpoint
 
 if TYPE_CHECKING:
     from tinyseq.nn import interop, onnx

@@ -75,19 +75,19 @@ class Attention(Module):
         H, M = self.query_size, self.memory_size
         if query.ndim != 3 or query.shape[2] != H or memory.ndim != 3 or memory.shape[2] != M:
             raise errors.ShapeError(
-                f"{errors.located(type(self).__name__)}: query {errors.describe(query.shape)} and "
+                f"{graph.located(type(self).__name__)}: query {errors.describe(query.shape)} and "
                 f"memory {errors.describe(memory.shape)}, expected (T, B, H={H}) and "
                 f"(S, B, M={M}). Make the attention with these sizes."
             )
         if query.shape[1] != memory.shape[1] or memory.shape[0] == 0:
             raise errors.ShapeError(
-                f"{errors.located(type(self).__name__)}: query "
+                f"{graph.located(type(self).__name__)}: query "
                 f"{errors.describe(query.shape, 'TBH')} and memory "
                 f"{errors.describe(memory.shape, 'SBM')} need the same batch B, and S ≥ 1."
             )
 
     def _mask(self, mask: npt.ArrayLike, memory: Tensor) -> np.ndarray:
-        shape, where = memory.shape[:2], errors.located(type(self).__name__)
+        shape, where = memory.shape[:2], graph.located(type(self).__name__)
 
         def checked(on: np.ndarray) -> np.ndarray:
             if on.dtype != bool or on.shape != shape or not on.any(axis=0).all():

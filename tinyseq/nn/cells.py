@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, ops
+from tinyseq import errors, graph, ops
 from tinyseq.nn import init
 from tinyseq.nn.layers import LayerNorm, _size
 from tinyseq.nn.module import Module, Parameter
@@ -63,7 +63,7 @@ class Cell(Module):
         if x.ndim != 2 or x.shape[1] != self.input_size:
             letters = "BD" if x.ndim == 2 else ""
             raise errors.ShapeError(
-                f"{errors.located(kind)}: x has shape {errors.describe(x.shape, letters)}, "
+                f"{graph.located(kind)}: x has shape {errors.describe(x.shape, letters)}, "
                 f"expected (B, D={self.input_size}). Give the cell inputs of its input_size."
             )
         names = ", ".join(self.state_names)
@@ -73,7 +73,7 @@ class Cell(Module):
         for name, s in zip(self.state_names, state, strict=True):
             if s.shape != (x.shape[0], self.hidden_size):
                 raise errors.ShapeError(
-                    f"{errors.located(kind)}: the state {name} has shape "
+                    f"{graph.located(kind)}: the state {name} has shape "
                     f"{errors.describe(s.shape, 'BH' if s.ndim == 2 else '')}, expected "
                     f"(B={x.shape[0]}, H={self.hidden_size}). Start from "
                     f"initial_state({x.shape[0]})."

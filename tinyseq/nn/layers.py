@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyseq import errors, op, ops
+from tinyseq import errors, graph, op, ops
 from tinyseq.functional import as_indices
 from tinyseq.graph import redone
 from tinyseq.nn import init
@@ -85,7 +85,7 @@ class LayerNorm(Module):
         x = op.as_tensor(x)
         if x.ndim == 0 or x.shape[-1] != self.features:
             raise errors.ShapeError(
-                f"{errors.located('LayerNorm')}: x has shape {errors.describe(x.shape)}, but the "
+                f"{graph.located('LayerNorm')}: x has shape {errors.describe(x.shape)}, but the "
                 f"layer was made for a last axis of features={self.features}. Make one of them fit "
                 "the other."
             )

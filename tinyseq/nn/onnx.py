@@ -17,12 +17,12 @@ import numpy as np
 
 import tinyseq
 from tinyseq import errors
-from tinyseq.checkpoint import write_atomically
 from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, State
 from tinyseq.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked
 from tinyseq.nn.wrappers import LearnedState, VariationalDropout
+from tinyseq.saving import write_atomically
 from tinyseq.tensor import Tensor
 
 _OPSET, _IR = 17, 8  # of 2022: the first with LayerNormalization, and old enough for any runtime

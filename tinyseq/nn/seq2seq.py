@@ -200,7 +200,7 @@ class EncoderDecoder(Module):
         if not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing={teacher_forcing} is a rate, from 0 to 1.")
         if teacher_forcing < 1:  # whatever is drawn: it may be that all is told, this time
-            errors.readable("Feeding back its own outputs")
+            graph.readable("Feeding back its own outputs")
         state, read = self.encode(source, source_lengths)
         T, B = target.shape
         if read.memory.shape[1] != B:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyseq import awake, errors, graph, optim, random
+from tinyseq import errors, graph, optim, random
 from tinyseq.errors import CompileError
+from tinyseq.kernels import load
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class _Kind:
 
         step = Step(self._function, self.step.loss, self.step.optimizer, self.arguments)
         if self.reason is None and self._may_play():
-            awake.wake()
+            load.load_kernels()
             known = self.player
             if known is None or known.ready or not known.holds(step.source, step.optimizer):
                 self.player = Player(step, () if known is None else known.ever)

@@ -25,15 +25,8 @@ from tinyseq import errors, graph, ops
 from tinyseq.nn.cells import State
 from tinyseq.nn.layers import probability
 from tinyseq.nn.module import Module, Parameter
-from tinyseq.nn.recurrent import (
-    Bidirectional,
-    Recurrent,
-    Reversed,
-    Stacked,
-    noise_at,
-    noise_of,
-    start_of,
-)
+from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked
+from tinyseq.nn.unroll import noise_at, noise_of, start_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
@@ -71,7 +64,7 @@ class Wrapper(Module):
         """(what the cell inside draws, what this wrapper draws) for x (T, B, D), or `None`."""
         if not isinstance(state, tuple | list):
             raise errors.ShapeError(
-                f"{errors.located(type(self).__name__)}: the state must be a tuple of tensors, got "
+                f"{graph.located(type(self).__name__)}: the state must be a tuple of tensors, got "
                 f"{type(state).__name__}. Pass what the layer returned, or initial_state(B)."
             )
         inside = self.cell.noise(x, state) if hasattr(self.cell, "noise") else None
@@ -211,7 +204,7 @@ class Zoneout(Wrapper):
         rates = self.p if isinstance(self.p, tuple) else (self.p,) * len(state)
         if len(rates) != len(state):
             raise errors.ShapeError(
-                f"{errors.located('Zoneout')}: p={self.p} has {len(rates)} entries for a state of "
+                f"{graph.located('Zoneout')}: p={self.p} has {len(rates)} entries for a state of "
                 f"{len(state)} tensors. Give one a part, or one number for all."
             )
         return rates

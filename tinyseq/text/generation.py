@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from tinyseq import awake, errors, graph, nn, ops
+from tinyseq import errors, graph, nn, ops
+from tinyseq.kernels import load
 from tinyseq.nn import beam
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 from tinyseq.text.language_model import DIVERGED, START, LanguageModel
+from tinyseq.text.sampling import Choice, choice, pick
 from tinyseq.text.vocabulary import Vocabulary
 
-MODES = (None, "unroll", "compiled")
 COMPILED_FROM = 1000  # symbols that a model writes unrolled, before its step is compiled
 _TOGETHER = 16  # symbols that are written unrolled before the first of them is handed out
 _LONGEST = 1024  # … and compiled; from call to call twice as many
@@ -81,7 +82,7 @@ def generate(
             )
         if length is None:
             raise ValueError("a beam search needs a length, the most symbols to write")
-        _choice(vocabulary, 1.0, None, 1.0, allow_unknown, mode)
+        choice(vocabulary, 1.0, None, 1.0, allow_unknown, mode)
         if length == 0:
             return iter(())
         found = beam_search(
@@ -89,7 +90,7 @@ def generate(
         )
         return (vocabulary.symbols[i] for i in found[0].symbols)
     symbols = _encoded(vocabulary, prime, start)
-    how = _choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
+    how = choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
     blocks = _blocks(model, [symbols], _sizes(length), how, rng, mode)
     return _handed_out(vocabulary, blocks, how.eos)
 
@@ -122,7 +123,7 @@ def generate_batch(
     if length is None:
         raise ValueError("many texts at once need a length, the most symbols of each")
     symbols = [_encoded(vocabulary, prime, start) for prime in primes]
-    how = _choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
+    how = choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
     blocks = list(_blocks(model, symbols, _sizes(length), how, rng, mode))
     written = np.concatenate(blocks) if blocks else np.empty((0, len(primes)), np.int64)
     return [vocabulary.symbols_of(_until(row, how.eos)) for row in written.T]
@@ -157,7 +158,7 @@ def sample(
         raise ValueError("the prime is empty: a model needs at least one character to go on from")
     if length < 0:
         raise ValueError(f"length is a number of characters, 0 or more, not {length}")
-    how = _choice(vocabulary, temperature, None, 1.0, True, mode)._replace(eos=None)
+    how = choice(vocabulary, temperature, None, 1.0, True, mode)._replace(eos=None)
     sizes = [length] if length else []
     blocks = list(_blocks(model, [vocabulary.encode(prime)], sizes, how, rng, mode))
     return vocabulary.decode(np.concatenate(blocks) if blocks else [])
@@ -187,7 +188,7 @@ def beam_search(
             lacks, or a model that gives numbers which are not finite.
     """
     symbols = _encoded(vocabulary, prime, start)
-    how = _choice(vocabulary, 1.0, None, 1.0, allow_unknown)
+    how = choice(vocabulary, 1.0, None, 1.0, allow_unknown)
     with nn.evaluation(model):
         state = None
         if len(symbols) > 1:
@@ -205,37 +206,6 @@ def beam_search(
 
 
 # -- what is asked for ----------------------------------------------------------------------------
-
-
-class Choice(NamedTuple):
-    """How a symbol is chosen: ``top_k`` 0 keeps all, ``eos`` ends a text."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    refused: np.ndarray
-    eos: int | None
-
-
-def _choice(
-    vocabulary: Vocabulary,
-    temperature: float,
-    top_k: int | None,
-    top_p: float,
-    allow_unknown: bool,
-    mode: str | None = None,
-) -> Choice:
-    if mode not in MODES:
-        raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', 'compiled', or None.")
-    if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
-    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
-        raise ValueError(f"top_k={top_k!r} is how many symbols to keep: a whole number from 1 on")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} is a probability above 0, and 1 keeps everything")
-    refused = [vocabulary.pad, None if allow_unknown else vocabulary.unk]
-    numbers = np.array([i for i in refused if i is not None], np.int64)
-    return Choice(float(temperature), int(top_k or 0), float(top_p), numbers, vocabulary.eos)
 
 
 def _encoded(vocabulary: Vocabulary, prime: str | list[str], start: bool) -> np.ndarray:
@@ -338,13 +308,13 @@ class _Unrolled:
         return self._logits
 
     def go_on(self, draws: np.ndarray, ended: np.ndarray, written: np.ndarray) -> bool:
-        """As `tinyseq.compiler.generate.Writing.go_on`."""
+        """As `tinyseq.text.writing.Writing.go_on`."""
         for n in range(len(draws)):
             logits = self.logits().numpy()
             if not np.isfinite(logits[~ended]).all():
                 return False
             for b in np.flatnonzero(~ended):
-                written[n, b] = _pick(logits[b], draws[n, b], self.how)
+                written[n, b] = pick(logits[b], draws[n, b], self.how)
             if self.how.eos is not None:
                 written[n, ended] = self.how.eos
                 ended |= written[n] == self.how.eos
@@ -379,36 +349,6 @@ def _joined(states: Sequence[Any]) -> Any:
     return None if states[0] is None else tuple(map(_joined, zip(*states, strict=True)))
 
 
-def _pick(logits: np.ndarray, draw: float, how: Choice) -> int:
-    """The symbol that a uniform draw from [0, 1) falls on: `kernels.sampling.pick`, in NumPy."""
-    x = logits.astype(np.float64)
-    x[how.refused] = -np.inf
-    if how.temperature == 0:
-        return int(x.argmax())
-    with np.errstate(over="ignore"):  # −∞ is right: a probability of 0
-        weights = np.exp((x - x.max()) / how.temperature)
-    if 0 < how.top_k < len(x):
-        weights = _keep(x, weights, how.top_k, 2.0)
-    if how.top_p < 1:
-        weights = _keep(x, weights, len(x), how.top_p)
-    cumulative = np.cumsum(weights)
-    # side="right": a draw of exactly 0 must not pick a symbol of probability 0
-    return int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))
-
-
-def _keep(x: np.ndarray, weights: np.ndarray, count: int, share: float) -> np.ndarray:
-    """All weights 0 but those of the likeliest: ``count`` of them, or as many as it takes to have
-    this share of the sum. Of equals the first go first.
-    """
-    order = np.argsort(-x, kind="stable")
-    mass = np.cumsum(weights[order])
-    fewest = int(np.searchsorted(mass, share * mass[-1])) + 1
-    kept = np.zeros_like(weights)
-    here = order[: min(count, fewest)]
-    kept[here] = weights[here]
-    return kept
-
-
 def _compiles(model: nn.Module, symbols: int, mode: str | None) -> bool:
     """Whether so many symbols are to be written in a compiled loop: it is worth it."""
     if mode == "unroll" or graph.recording.anomaly:  # which names the step and the op
@@ -428,16 +368,16 @@ def _compiles(model: nn.Module, symbols: int, mode: str | None) -> bool:
         _length[model] = _length.get(model, 0) + symbols
         if _length[model] < COMPILED_FROM:
             return False
-    awake.wake()
-    return mode == "compiled" or awake.kernels is not None
+    load.load_kernels()
+    return mode == "compiled" or load.kernels is not None
 
 
 def _compiled(texts: _Unrolled, mode: str | None) -> Any:
     """What goes on with the texts in a compiled loop; `None` where there is no such loop."""
-    from tinyseq.compiler import generate as compiler
+    from tinyseq.text import writing
 
     try:
-        return compiler.Writing(texts.model, texts.logits(), texts.state, texts.how)
+        return writing.Writing(texts.model, texts.logits(), texts.state, texts.how)
     except errors.CompileError as reason:
         if mode == "compiled":
             raise

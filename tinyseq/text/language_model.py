@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import functional, nn, ops
+from tinyseq.functional.losses import IGNORED
 from tinyseq.graph import ever, redone
-from tinyseq.losses import IGNORED
 from tinyseq.nn.training import reads_from_the_end
 from tinyseq.tensor import Tensor
 from tinyseq.text.batches import padded

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq.checkpoint import write_atomically
+from tinyseq.saving import write_atomically
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
 

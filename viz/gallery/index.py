@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tinyseq import random
-from tinyseq.checkpoint import write_atomically
+from tinyseq.saving import write_atomically
 
 from .. import RenderError
 from . import gated, language, recurrent  # noqa: F401  (each adds its figures)

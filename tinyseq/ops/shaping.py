@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from tinyseq import errors
 from tinyseq import primitives as raw
-from tinyseq.axes import normalize_axes, one_axis, one_axis_or_flat, whole
 from tinyseq.op import TensorLike, as_tensor, coerce
+from tinyseq.ops.axes import normalize_axes, one_axis, one_axis_or_flat, whole
 from tinyseq.tensor import Axis, Tensor
 
 Sizes = int | Sequence[int]

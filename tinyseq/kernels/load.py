@@ -1,15 +1,15 @@
-"""The seam to the compiled kernels: `kernels` is None until `wake` has been called.
+"""The one door to the compiled kernels: `kernels` is None until `load_kernels` has been called.
 
 Importing numba costs a fifth of a second and compiling costs more, so nothing of it happens before
 there is enough work to repay it: whoever sees that (a layer that has run many steps, say) calls
-`wake`. From then on eager ops on large float32 arrays go through the kernels::
+`load_kernels`. From then on eager ops on large float32 arrays go through the kernels::
 
-    if awake.worth(x):
-        awake.kernels.activations.apply_tanh(x, out)
+    if load.worth(x):
+        load.kernels.activations.apply_tanh(x, out)
 
 and all else through NumPy: float64 for its exactness, small arrays because a call costs a
-microsecond. Without a numba that works `wake` warns once, and everything runs on NumPy; so it does,
-without a word, under ``NUMBA_DISABLE_JIT=1``.
+microsecond. Without a numba that works `load_kernels` warns once, and everything runs on NumPy; so
+it does, without a word, under ``NUMBA_DISABLE_JIT=1``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 _F32 = np.dtype(np.float32)
 _LARGE = 4096  # elements
 
-kernels: Any = None  # once awake: .activations, .gemm, .losses, .updates
+kernels: Any = None  # once loaded: .activations, .gemm, .losses, .updates
 _failed = False
 
 
-def wake() -> None:
+def load_kernels() -> None:
     """Import the kernels, if that was not done or did not fail before."""
     global kernels, _failed
     if kernels is not None or _failed:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyseq as ts
-from tinyseq import checkpoint
-from tinyseq.checkpoint import CheckpointError
+from tinyseq import saving
+from tinyseq.saving import CheckpointError
 
 DTYPES = st.sampled_from(
     ["bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64", ">f4", ">i8"]
@@ -62,28 +62,28 @@ def files(folder: Path) -> list[str]:
 @given(TREES)
 def test_what_is_saved_comes_back(tmp_path_factory, tree):
     path = tmp_path_factory.mktemp("c") / "c.safetensors"
-    checkpoint.save(path, tree)
-    assert same(tree, checkpoint.load(path))
+    saving.save(path, tree)
+    assert same(tree, saving.load(path))
 
 
 def test_strided_arrays_and_numpy_numbers_and_tuples(tmp_path):
     path = tmp_path / "c.safetensors"
     array = np.arange(24.0).reshape(4, 6)
-    checkpoint.save(path, {"t": array.T[::2], "n": np.float32(0.5), "i": np.int64(3), "p": (1, 2)})
-    loaded = checkpoint.load(path)
+    saving.save(path, {"t": array.T[::2], "n": np.float32(0.5), "i": np.int64(3), "p": (1, 2)})
+    loaded = saving.load(path)
     np.testing.assert_array_equal(loaded["t"], array.T[::2])
     assert (loaded["n"], loaded["i"], loaded["p"]) == (0.5, 3, [1, 2])
 
 
 def test_tensors_come_back_as_arrays(tmp_path):
     path = tmp_path / "c.safetensors"
-    checkpoint.save(path, {"state": ((ts.tensor([1.0, 2.0]), ts.tensor([3.0])),)})
-    loaded = checkpoint.load(path)
+    saving.save(path, {"state": ((ts.tensor([1.0, 2.0]), ts.tensor([3.0])),)})
+    loaded = saving.load(path)
     assert same({"state": [[np.float32([1, 2]), np.float32([3])]]}, loaded)
 
 
 def test_any_safetensors_reader_finds_the_arrays_under_their_paths(tmp_path):
-    checkpoint.save(tmp_path / "c.safetensors", TREE)
+    saving.save(tmp_path / "c.safetensors", TREE)
     arrays = safetensors.numpy.load_file(tmp_path / "c.safetensors")
     assert set(arrays) == {"model/head.weight", "model/b", "state/0/0"}
     np.testing.assert_array_equal(arrays["model/head.weight"], TREE["model"]["head.weight"])
@@ -102,24 +102,24 @@ def test_any_safetensors_reader_finds_the_arrays_under_their_paths(tmp_path):
 )
 def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path, tree, error, words):
     with pytest.raises(error, match=words):
-        checkpoint.save(tmp_path / "c.safetensors", tree)
+        saving.save(tmp_path / "c.safetensors", tree)
     assert files(tmp_path) == []
 
 
 @given(st.data())
 def test_a_damaged_file_never_gives_other_contents(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("c") / "c.safetensors"
-    checkpoint.save(path, TREE)
+    saving.save(path, TREE)
     whole = bytearray(path.read_bytes())
     if data.draw(st.booleans(), "cut short"):
         path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
         with pytest.raises(CheckpointError, match=r"c\.safetensors is damaged"):
-            checkpoint.load(path)
+            saving.load(path)
         return
     whole[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(whole)
     try:
-        loaded = checkpoint.load(path)
+        loaded = saving.load(path)
     except CheckpointError:
         return
     assert same(TREE, loaded)  # the bit was in the padding between header and data
@@ -127,35 +127,35 @@ def test_a_damaged_file_never_gives_other_contents(tmp_path_factory, data):
 
 def test_every_changed_byte_of_an_array_is_noticed(tmp_path):
     path = tmp_path / "c.safetensors"
-    checkpoint.save(path, TREE)
+    saving.save(path, TREE)
     whole = bytearray(path.read_bytes())
     whole[-1] ^= 1
     path.write_bytes(whole)
     with pytest.raises(CheckpointError, match="do not match its checksum"):
-        checkpoint.load(path)
+        saving.load(path)
 
 
 def test_foreign_files(tmp_path):
     other = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"a": np.zeros(2)}, other)
     with pytest.raises(CheckpointError, match="not a checkpoint of tinyseq"):
-        checkpoint.load(other)
+        saving.load(other)
     safetensors.numpy.save_file({"a": np.zeros(2)}, other, metadata={"tinyseq": "99"})
     with pytest.raises(CheckpointError, match="format 99, and this tinyseq reads 1"):
-        checkpoint.load(other)
+        saving.load(other)
     # a type that NumPy lacks, as in many a model on the net
     entry = {"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
     header = json.dumps(entry).encode()
     other.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(CheckpointError, match="not a checkpoint of tinyseq"):
-        checkpoint.load(other)
+        saving.load(other)
     other.write_text("To be, or not to be, that is the question. " * 9)
     with pytest.raises(CheckpointError, match="not a safetensors file"):
-        checkpoint.load(other)
+        saving.load(other)
     with pytest.raises(OSError, match=r"cannot read .*directory"):
-        checkpoint.load(tmp_path)
+        saving.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*none\.safetensors"):
-        checkpoint.load(tmp_path / "none.safetensors")
+        saving.load(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_a_whole_file_that_something_else_wrote(tmp_path, header, words):
     metadata = {"tinyseq": "1", "tree": header, "crc32": str(crc)}
     safetensors.numpy.save_file(arrays, tmp_path / "c.safetensors", metadata=metadata)
     with pytest.raises(CheckpointError, match=rf"c\.safetensors .*{words}"):
-        checkpoint.load(tmp_path / "c.safetensors")
+        saving.load(tmp_path / "c.safetensors")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in ("missing", "file"):
         with pytest.raises(OSError, match=rf"cannot write .*{folder}/c\.safetensors: .*Choose"):
-            checkpoint.save(tmp_path / folder / "c.safetensors", TREE)
+            saving.save(tmp_path / folder / "c.safetensors", TREE)
     assert files(tmp_path) == ["file"]
 
 
@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call, failure):
     path = tmp_path / "c.safetensors"
-    checkpoint.save(path, TREE)
+    saving.save(path, TREE)
 
     def fail(*args: object) -> None:
         raise failure
@@ -195,7 +195,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     monkeypatch.setattr(os, call, fail)
     expected = "No space left" if isinstance(failure, OSError) else None
     with pytest.raises(type(failure), match=expected):
-        checkpoint.save(path, {"step": 8})
+        saving.save(path, {"step": 8})
     monkeypatch.undo()
     assert files(tmp_path) == ["c.safetensors"]
-    assert same(TREE, checkpoint.load(path))
+    assert same(TREE, saving.load(path))

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq import errors
+from tinyseq import errors, graph
 from tinyseq import primitives as raw
-from tinyseq.axes import one_axis, one_axis_or_flat
 from tinyseq.graph import recording, redone
 from tinyseq.op import TensorLike, as_tensor
+from tinyseq.ops.axes import one_axis, one_axis_or_flat
 from tinyseq.tensor import Tensor
 
 
@@ -69,7 +69,7 @@ def _fixed_index(part: Any) -> Any:
         return slice(*(None if n is None else operator.index(n) for n in bounds))
     take, given = recording.take, isinstance(part, Tensor)
     if given:
-        errors.readable_index("an index")
+        graph.readable_index("an index")
         part = part._data
     if (
         take is not None
@@ -139,7 +139,7 @@ def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
 def _indices(indices: TensorLike, x: Tensor, axis: int, name: str) -> np.ndarray[Any, Any]:
     """A copy of the indices, after a look at dtype, axes and range."""
     if isinstance(indices, Tensor):
-        errors.readable("an index")
+        graph.readable("an index")
     index = np.array(indices._data if isinstance(indices, Tensor) else indices)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(f"{name}: indices must be whole numbers, not {index.dtype}.")
@@ -180,5 +180,5 @@ def sort(x: TensorLike, axis: int | None = -1) -> Tensor:
     place.
     """
     x, at = one_axis_or_flat(x, axis, "sort")
-    errors.readable("sort")
+    graph.readable("sort")
     return raw.getitem(x, index=_along(x.shape, raw.argsort(x, axis=at)._data, at))

@@ -1,4 +1,4 @@
-"""Optimisers and gradient clipping.
+"""Optimisers: from gradients to the next values of the parameters.
 
 An optimiser reads ``p.grad`` of the parameters it was given and writes into them in place; its
 buffers travel with ``state_dict``. Update rules and defaults are PyTorch's, as are its names. One
@@ -8,29 +8,14 @@ optimiser has one learning rate: for parameters that want another, make another 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tinyseq import awake, errors, ops
-from tinyseq.schedules import CosineLR, ReduceLROnPlateau, Schedule, StepLR
+from tinyseq import errors, graph
+from tinyseq.kernels import load
 from tinyseq.tensor import FLOATS, Tensor
-
-__all__ = [
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "CosineLR",
-    "Optimizer",
-    "RMSprop",
-    "ReduceLROnPlateau",
-    "Schedule",
-    "StepLR",
-    "clip_grad_norm",
-    "clip_grad_value",
-]
 
 
 class Optimizer:
@@ -90,7 +75,7 @@ class Optimizer:
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
-        errors.unrepeated(f"{type(self).__name__}.step()")
+        graph.unrepeated(f"{type(self).__name__}.step()")
         for i, p in enumerate(self.params):
             if p.grad is None:
                 continue
@@ -165,8 +150,8 @@ class SGD(Optimizer):
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         if self.momentum:
             (v,) = buffers
-            if _fused(p, g, v):
-                awake.kernels.updates.momentum(p, g, v, self.lr, self.momentum, self.nesterov)
+            if fused(p, g, v):
+                load.kernels.updates.momentum(p, g, v, self.lr, self.momentum, self.nesterov)
                 return
             v *= self.momentum
             v += g
@@ -200,8 +185,8 @@ class RMSprop(Optimizer):
         super().__init__(params, lr, weight_decay)
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
-        if len(buffers) == 1 and _fused(p, g, *buffers):
-            awake.kernels.updates.rmsprop(p, g, *buffers, self.lr, self.alpha, self.eps)
+        if len(buffers) == 1 and fused(p, g, *buffers):
+            load.kernels.updates.rmsprop(p, g, *buffers, self.lr, self.alpha, self.eps)
             return
         named = dict(zip(self.buffer_names, buffers, strict=True))
         spread = _average(named["square"], g * g, self.alpha)
@@ -236,8 +221,8 @@ class Adagrad(Optimizer):
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         (square,) = buffers
-        if _fused(p, g, square):
-            awake.kernels.updates.adagrad(p, g, square, self.lr, self.eps)
+        if fused(p, g, square):
+            load.kernels.updates.adagrad(p, g, square, self.lr, self.eps)
             return
         square += g * g
         p -= self.lr * g / (np.sqrt(square) + self.eps)
@@ -268,8 +253,8 @@ class Adam(Optimizer):
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         mean, square = buffers
         decay = self.weight_decay if self._decays_apart else 0.0
-        if _fused(p, g, mean, square):
-            awake.kernels.updates.adam(p, g, mean, square, t, self.lr, self.betas, self.eps, decay)
+        if fused(p, g, mean, square):
+            load.kernels.updates.adam(p, g, mean, square, t, self.lr, self.betas, self.eps, decay)
             return
         if decay:
             p *= 1 - self.lr * decay
@@ -307,11 +292,11 @@ class AdamW(Adam):
         return g
 
 
-def _fused(*arrays: np.ndarray) -> bool:
+def fused(*arrays: np.ndarray) -> bool:
     """Whether there is a kernel and it can take these: it looks at no shapes, and writes to plain
     memory.
     """
-    if awake.kernels is None:
+    if load.kernels is None:
         return False
     shape, dtype = arrays[0].shape, arrays[0].dtype
     if dtype not in FLOATS:
@@ -327,70 +312,3 @@ def _average(a: np.ndarray, x: np.ndarray, keep: float) -> np.ndarray:
     a *= keep
     a += (1 - keep) * x
     return a
-
-
-def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
-    """g ← g · min(1, max_norm / ‖g‖), with ‖g‖ over all gradients together; returns ‖g‖ before.
-
-    Raises `ValueError` when the norm is not finite: clipping would only spread the NaN. Pascanu et
-    al., 2013.
-    """
-    _limit("clip_grad_norm", "max_norm", max_norm)
-    params = [p for p in params if p.grad is not None]
-    gradients = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(math.fsum(_sum_of_squares(g._data) for g in gradients))
-    if not math.isfinite(norm):  # the squares overflow long before the gradients do
-        wide = [g._data.astype(np.float64) for g in gradients]
-        norm = math.hypot(*(float(np.linalg.norm(g)) for g in wide))
-    if not math.isfinite(norm):
-        raise ValueError(
-            f"clip_grad_norm: the norm of the gradients is {norm}. Lower the learning rate, or "
-            "look for the op that overflowed."
-        )
-    if norm > max_norm:
-        for p, g in zip(params, gradients, strict=True):
-            if g.node is not None:  # as a further op of the recording
-                p.grad = g * (max_norm / norm)
-            else:
-                np.multiply(g._data, max_norm / norm, out=g._data)
-                g.changed()
-    return norm
-
-
-def _sum_of_squares(g: np.ndarray) -> float:
-    if _fused(g):
-        return awake.kernels.updates.sum_of_squares(g)  # type: ignore[no-any-return]
-    return float(np.vdot(g, g))
-
-
-def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
-    """g ← min(max(g, −max_value), max_value), element by element.
-
-    Raises `ValueError`, with all gradients as they were, when one of them holds a NaN.
-    """
-    _limit("clip_grad_value", "max_value", max_value)
-    params = [p for p in params if p.grad is not None]
-    gradients = [p.grad for p in params if p.grad is not None]
-    if any(np.isnan(g._data).any() for g in gradients):
-        raise ValueError(
-            "clip_grad_value: a gradient is nan. Lower the learning rate, or look for the op that "
-            "overflowed."
-        )
-    for p in params:
-        _rewrite(p, lambda g: ops.clip(g, -max_value, max_value))
-
-
-def _rewrite(p: Tensor, rule: Callable[[Tensor], Tensor]) -> None:
-    """Put rule(p.grad) in place of p.grad; of a gradient that is recorded, as a further op."""
-    g = p.grad
-    assert g is not None
-    if g.node is not None:
-        p.grad = rule(g)
-    else:
-        g._data[...] = rule(g)._data
-        g.changed()
-
-
-def _limit(name: str, argument: str, value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"{name}: {argument}={value} must be at least 0.")

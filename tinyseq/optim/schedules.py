@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import SupportsFloat
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from tinyseq.optim import Optimizer
+from tinyseq.optim.optimizers import Optimizer
 
 
 class Schedule:

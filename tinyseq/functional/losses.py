@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, op, ops
+from tinyseq import errors, graph, op, ops
 from tinyseq import primitives as raw
 from tinyseq.graph import ever, redone
 from tinyseq.tensor import FLOATS, Tensor
@@ -259,7 +259,7 @@ def centred(x: Tensor, axis: int = -1) -> Tensor:
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str) -> np.ndarray[Any, Any]:
     """Whole numbers from 0 to size − 1 as an array; anything else is named and refused."""
     if isinstance(x, Tensor):
-        errors.readable_index("an index")
+        graph.readable_index("an index")
     index = x._data if isinstance(x, Tensor) else np.asarray(x)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(

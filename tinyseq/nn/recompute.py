@@ -38,7 +38,7 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
 
     choices: list[bool] = []
     with graph.scope("checkpoint"):
-        copies = [cut(x) for x in tensors]
+        copies = [ops.cut(x) for x in tensors]
         with _noting(choices):
             result = fn(*_like(inputs, iter(copies)))
         outs = list(_flat(result))
@@ -70,7 +70,7 @@ def _checkpointed_vjp(
     create_graph = recording.enabled
     # A gradient that is itself recorded must hang together with the outer recording; any other is
     # computed on copies, so that the walk ends at them.
-    given = [*(xs[:n] if create_graph else map(cut, xs[:n])), *xs[n:]]
+    given = [*(xs[:n] if create_graph else map(ops.cut, xs[:n])), *xs[n:]]
     now = random.get_state()
     random.set_state(random_state)
     try:
@@ -122,13 +122,6 @@ def _choosing(choices: list[bool]) -> Iterator[None]:
         yield
     finally:
         recording.chosen = outer
-
-
-def cut(x: Tensor) -> Tensor:
-    """The same contents, as a leaf."""
-    out = x.detach()
-    out.requires_grad = x.requires_grad
-    return out
 
 
 def _leaves(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:

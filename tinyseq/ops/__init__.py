@@ -13,29 +13,60 @@ does not exist raises `ShapeError`.
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import numpy.typing as npt
 
-import tinyseq.tensor
 from tinyseq import errors
 from tinyseq import primitives as raw
-from tinyseq.axes import normalize_axes
-from tinyseq.einsum import einsum
 from tinyseq.graph import recording, redone
-from tinyseq.indexing import (
+from tinyseq.op import TensorLike, as_tensor, coerce
+from tinyseq.ops.axes import normalize_axes
+from tinyseq.ops.einsum import einsum
+from tinyseq.ops.indexing import (
     argsort,
     gather,
     getitem,
     sort,
     take_along_axis,
 )
-from tinyseq.op import TensorLike, as_tensor, coerce
+from tinyseq.ops.reductions import (
+    all,
+    any,
+    argmax,
+    argmin,
+    cumsum,
+    logsumexp,
+    max,
+    mean,
+    min,
+    prod,
+    std,
+    sum,
+    var,
+)
+from tinyseq.ops.shaping import (
+    broadcast_to,
+    chunk,
+    concat,
+    expand,
+    expand_dims,
+    flip,
+    pad,
+    permute,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    sum_to,
+    swapaxes,
+    transpose,
+)
 from tinyseq.primitives import (
     abs,
     add,
     cos,
+    detach,
     div,
     equal,
     erf,
@@ -63,43 +94,11 @@ from tinyseq.primitives import (
     tanh,
     where,
 )
-from tinyseq.reductions import (
-    all,
-    any,
-    argmax,
-    argmin,
-    cumsum,
-    logsumexp,
-    max,
-    mean,
-    min,
-    prod,
-    std,
-    sum,
-    var,
-)
-from tinyseq.shaping import (
-    broadcast_to,
-    chunk,
-    concat,
-    expand,
-    expand_dims,
-    flip,
-    pad,
-    permute,
-    reshape,
-    split,
-    squeeze,
-    stack,
-    sum_to,
-    swapaxes,
-    transpose,
-)
 from tinyseq.tensor import FLOATS, Tensor, refuse_fractions
 
 __all__ = [
     "abs", "add", "all", "any", "argmax", "argmin", "argsort", "astype", "broadcast_to", "chunk",
-    "clip", "concat", "cos", "cumsum", "div", "einsum", "equal", "erf", "exp", "expand",
+    "clip", "concat", "cos", "cumsum", "detach", "div", "einsum", "equal", "erf", "exp", "expand",
     "expand_dims", "expm1", "flip", "gather", "gelu", "getitem", "greater", "greater_equal", "less",
     "less_equal", "log", "log1p", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul",
     "max", "maximum", "mean", "min", "minimum", "mul", "neg", "normalize_axes", "not_equal", "pad",
@@ -184,6 +183,13 @@ def _boolean(x: TensorLike, name: str) -> Tensor:
     return x
 
 
+def cut(x: Tensor) -> Tensor:
+    """The same contents, as a leaf."""
+    out = x.detach()
+    out.requires_grad = x.requires_grad
+    return out
+
+
 # -- products -----------------------------------------------------------------------------------
 
 
@@ -207,10 +213,7 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     return raw.matmul(a, b)
 
 
-# From here on the operators of Tensor have what they call.
-tinyseq.tensor.ops = sys.modules[__name__]  # type: ignore[attr-defined]
-
 # A method means what the op of its name means: said once, there.
-for _name, _method in vars(tinyseq.tensor.Tensor).items():
+for _name, _method in vars(Tensor).items():
     if callable(_method) and not _method.__doc__ and _name in globals():
         _method.__doc__ = globals()[_name].__doc__

@@ -8,8 +8,8 @@ import numpy as np
 
 from tinyseq import errors
 from tinyseq import primitives as raw
-from tinyseq.axes import normalize_axes, one_axis_or_flat
 from tinyseq.op import Op, TensorLike, as_tensor
+from tinyseq.ops.axes import normalize_axes, one_axis_or_flat
 from tinyseq.primitives import sqrt, where
 from tinyseq.tensor import Axis, Tensor
 

@@ -1,5 +1,5 @@
 """What is composed from ops: softmax and its kin, one-hot vectors, and the losses (from
-`tinyseq.losses` and `tinyseq.ctc`), all under one name.
+`tinyseq.functional.losses` and `tinyseq.functional.ctc`), all under one name.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import op, ops
-from tinyseq.ctc import ctc_loss
-from tinyseq.graph import redone
-from tinyseq.losses import (
+from tinyseq.functional.ctc import ctc_loss
+from tinyseq.functional.losses import (
     as_indices,
     binary_cross_entropy_with_logits,
     centred,
@@ -19,6 +18,7 @@ from tinyseq.losses import (
     nll_loss,
     sequence_loss,
 )
+from tinyseq.graph import redone
 from tinyseq.tensor import Tensor
 
 __all__ = [

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyseq import errors, graph, op, ops
-from tinyseq.losses import as_indices, as_lengths, reduced, refuse_logits
+from tinyseq.functional.losses import as_indices, as_lengths, reduced, refuse_logits
 from tinyseq.tensor import FLOATS, Tensor
 
 
@@ -45,7 +45,7 @@ def ctc_loss(
     options are PyTorch's.
     """
     if any(isinstance(t, Tensor) for t in (targets, target_lengths, input_lengths)):
-        errors.readable("ctc_loss")  # whose paths hang on the values of these
+        graph.readable("ctc_loss")  # whose paths hang on the values of these
     if log_probs.ndim != 3:
         raise errors.ShapeError(
             f"ctc_loss: log_probs must be (T, B, V), got {errors.describe(log_probs.shape)}. "

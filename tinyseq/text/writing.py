@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,9 +30,7 @@ from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import Recurrent, Stacked
 from tinyseq.nn.training import evaluation
 from tinyseq.tensor import Tensor
-
-if TYPE_CHECKING:
-    from tinyseq.text.generation import Choice
+from tinyseq.text.sampling import Choice
 
 _LARGEST_TABLE = 2**22  # numbers, 16 MB of float32
 _CANNOT = "Generation cannot be compiled: "

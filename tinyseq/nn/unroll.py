@@ -1,0 +1,163 @@
+"""`unroll`: a recurrence step by step, the specification of everything that is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import graph, ops
+from tinyseq.nn.cells import State
+from tinyseq.nn.module import Module, Parameter
+from tinyseq.tensor import Tensor
+
+
+class Product(NamedTuple):
+    """A sequence times a weight; the weight is held, for while it lives its id is its own."""
+
+    weight: Tensor
+    versions: tuple[int, int]
+    whole: Tensor
+
+
+class _Step(Tensor):
+    """x[t] that remembers the sequence it is a step of.
+
+    What does not touch the carried state leaves the loop: x[t] @ w = (x @ w)[t] for a weight that
+    all steps share, so the product is computed once for the whole sequence, one large matrix
+    product in place of T small ones, and each step takes its row.
+    """
+
+    __slots__ = ("path", "products", "sequence", "t")
+
+    sequence: Tensor
+    products: dict[int, Product]
+    t: int
+    path: tuple[str, ...]  # of the layer: what is computed for all steps is recorded there
+
+    @staticmethod
+    def of(
+        sequence: Tensor,
+        t: int,
+        products: dict[int, Product],
+        path: tuple[str, ...],
+    ) -> _Step:
+        row = sequence[t]
+        step = _Step.__new__(_Step)
+        step._data, step._watch, step.node = row._data, row._watch, row.node
+        step.requires_grad, step.grad, step.name = row.requires_grad, None, None
+        step.hooks = None
+        step.sequence, step.t, step.products, step.path = sequence, t, products, path
+        return step
+
+    def __matmul__(self, other: Any) -> Tensor:
+        # Parameters alone: any other weight may be a new tensor at every step.
+        if not (isinstance(other, Parameter) and other.ndim == 2):
+            return super().__matmul__(other)
+        versions = (self.sequence.version(), other.version())
+        product = self.products.get(id(other))
+        if product is None or product.versions != versions:
+            with graph.within(self.path):
+                product = Product(other, versions, self.sequence @ other)
+            self.products[id(other)] = product
+        return product.whole[self.t]
+
+    @property
+    def elsewhere(self) -> str:  # type: ignore[override]
+        if not self.products:
+            return ""
+        return (
+            f"the products of step {self.t} with the weights were computed for the whole "
+            "sequence at once, so its gradient does not pass this tensor. Ask for that of the "
+            "sequence, or "
+            "unroll step by step: Recurrent(cell, mode='unroll')."
+        )
+
+
+def unroll(
+    cell: Callable[..., State],
+    x: Tensor,
+    state: State,
+    reverse: bool = False,
+    running: np.ndarray | None = None,
+    hoist: bool = False,
+    noise: Any = None,
+    first: int = 0,
+) -> tuple[Tensor, State]:
+    """The recurrence, step by step: the specification of everything that is faster.
+
+    x (T, B, D) → outputs (T, B, H) and the last state. ``reverse`` runs from the last step to the
+    first. ``running`` (T, B, 1) of booleans says which sequences have a step t; the state of the
+    others stands still, and their output there is 0. ``hoist`` computes ``x[t] @ w`` for all steps
+    at once. ``noise`` is what the cell drew for the sequence: step t gets its row t. ``first`` is
+    the number of the first step in what is recorded, for a part of a sequence.
+    """
+    T = x.shape[0]
+    if running is not None:  # whatever lies behind an end, NaN too, is never read
+        x = ops.where(running, x, 0.0)
+    outputs: list[Any] = [None] * T
+    products: dict[int, Product] = {}
+    path = graph.recording.scope
+    for t in reversed(range(T)) if reverse else range(T):
+        with graph.scope(f"t={first + t}"):
+            row = _Step.of(x, t, products, path) if hoist else x[t]
+            new = cell(row, state) if noise is None else cell(row, state, noise=noise_at(noise, t))
+            _check_state(cell, new, state)
+            if running is None:
+                state, outputs[t] = new, new[0]
+            else:
+                on = Tensor.wrap(noise_at(running, t))
+                state = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
+                outputs[t] = ops.where(on, new[0], 0.0)
+    return ops.stack(outputs), state
+
+
+def _check_state(cell: Any, new: Any, old: State) -> None:
+    if not isinstance(new, tuple) or len(new) != len(old):
+        got = f"a tuple of {len(new)}" if isinstance(new, tuple) else f"a {type(new).__name__}"
+        raise TypeError(
+            f"{graph.located(type(cell).__name__)}: a cell returns its new state, a tuple of "
+            f"as many tensors as it was given ({len(old)}), the output first, got {got}. "
+            "A state of one tensor is written (h,)."
+        )
+
+
+def noise_at(noise: Any, t: int) -> Any:
+    """Row t of what a cell drew for a whole sequence: arrays (T, …), in nested tuples, or None."""
+    if noise is None:
+        return None
+    if isinstance(noise, tuple):
+        return tuple(noise_at(part, t) for part in noise)
+    return graph.redone(lambda noise: noise[t], noise)
+
+
+def noise_of(cell: Any, x: Tensor, state: State) -> Any:
+    """What a cell draws for a sequence x (T, B, D): arrays, in nested tuples, or None."""
+    if not isinstance(state, tuple) or not all(isinstance(s, Tensor) for s in state):
+        return cell.noise(x, state)  # which says so
+
+    def drawn(*arrays: np.ndarray) -> Any:
+        again, *states = map(Tensor.wrap, arrays)
+        return _as_arrays(cell.noise(again, tuple(states)))
+
+    return graph.redone(drawn, x._data, *(s._data for s in state), draws=True)
+
+
+def _as_arrays(noise: Any) -> Any:
+    if isinstance(noise, tuple):
+        return tuple(map(_as_arrays, noise))
+    if noise is None or isinstance(noise, np.ndarray):
+        return noise
+    return noise._data if isinstance(noise, Tensor) else np.asarray(noise)
+
+
+def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
+    """The state that a cell says its sequences start from."""
+    if not hasattr(cell, "initial_state"):
+        raise ValueError(
+            f"{type(cell).__name__} does not say how its state starts. Pass state=..., or give it "
+            "initial_state(batch_size, dtype)."
+        )
+    return cell.initial_state(batch_size, dtype)  # type: ignore[no-any-return]
