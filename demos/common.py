@@ -1,4 +1,4 @@
-"""What the demos share: their arguments, the folder of a run, and how a run ends.
+"""What the demos share: the folder of a run, its files, and the main program of a small demo.
 
 A demo is a function of a `Run`, and `run_demo` is its main program::
 
@@ -18,7 +18,6 @@ A demo is a function of a `Run`, and `run_demo` is its main program::
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import inspect
 import io
@@ -29,13 +28,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 # One thread for NumPy's products, unless the user says otherwise; set before NumPy is loaded.
 # Compiled code has threads of its own, and two teams would fight for the cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import console
 import numpy as np
+import options
 
 import tinyseq as ts
 from tinyseq import saving
@@ -43,7 +44,6 @@ from tinyseq import saving
 try:
     from matplotlib.figure import Figure
     from tqdm import tqdm
-    from tqdm.contrib import DummyTqdmFile
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed: pip install 'tinyseq[demo]'")
 
@@ -69,24 +69,16 @@ class Run:
         )
 
     def say(self, line: str = "") -> None:
-        """Print a line, at once even into a file, and above the progress bar if there is one."""
-        try:
-            tqdm.write(line)
-            sys.stdout.flush()
-        except BrokenPipeError:  # its reader has gone, as in `… | head`: go on in silence
-            discard(sys.stdout)
+        console.say(line)
 
     def write_numbers(self, numbers: Mapping[str, Any]) -> None:
         """What was measured, as numbers.json, with the seed and the time that it took."""
         seconds = round(time.perf_counter() - self.start, 1)
         every = {"seed": self.seed, "steps": self.most, "seconds": seconds, **numbers}
-        written = json.dumps(every, indent=1, ensure_ascii=False, default=lambda x: x.tolist())
-        saving.write_atomically(self.out / "numbers.json", written.encode())
+        write_json(self.out / "numbers.json", every)
 
     def write_figure(self, figure: Figure, name: str = "figure.png") -> None:
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=150)
-        saving.write_atomically(self.out / name, png.getvalue())
+        write_figure(self.out / name, figure)
 
 
 def run_demo(demo: Callable[[Run], None], doc: str | None, arguments: list[str] | None) -> int:
@@ -94,22 +86,19 @@ def run_demo(demo: Callable[[Run], None], doc: str | None, arguments: list[str] 
 
     Wrong arguments end it with 2.
     """
-    name = Path(inspect.getfile(demo)).stem
-    parser = argparse.ArgumentParser(
-        prog=f"{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--seed", type=whole(0), default=0, help="of all random numbers [%(default)s]")
-    add("--out", type=Path, default=Path("runs", name), help="the run's folder [%(default)s]")
-    add("--steps", type=whole(1), help="at most so many steps in each training, to try it out")
-    args = parser.parse_args(arguments)
-    try:
+
+    def program() -> int:
+        name = Path(inspect.getfile(demo)).stem
+        parser = options.parser(f"{name}.py", doc)
+        add, whole = parser.add_argument, options.whole
+        add("--seed", type=whole(0), default=0, help="of all random numbers [%(default)s]")
+        add("--out", type=Path, default=Path("runs", name), help="the run's folder [%(default)s]")
+        add("--steps", type=whole(1), help="at most so many steps in each training, to try it out")
+        args = options.parse(parser, arguments)
         with folder(args.out):
             ts.seed(args.seed)
             run = Run(args.seed, args.out, args.steps)
-            # What others write to standard error (that something is compiled, say) stands above
-            # the bar, which is written to the stream itself.
-            with contextlib.redirect_stderr(DummyTqdmFile(run.terminal)):
+            with console.apart_from_the_bar():
                 demo(run)
         run.say(f"\n{time.perf_counter() - run.start:.0f} s; numbers and figures in {args.out}")
         if args.steps is not None:
@@ -117,23 +106,11 @@ def run_demo(demo: Callable[[Run], None], doc: str | None, arguments: list[str] 
                 f"Cut short by --steps {args.steps}: the numbers are not what the demo reaches."
             )
         return 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+    return console.exit_code(program)
 
 
-def whole(minimum: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number."""
-
-    def parse(value: str) -> int:
-        if not value.isdecimal() or int(value) < minimum:
-            raise argparse.ArgumentTypeError(f"{value!r} is not a whole number, at least {minimum}")
-        return int(value)
-
-    return parse
+# -- the folder of a run, and its files -----------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -160,8 +137,12 @@ def folder(out: Path) -> Iterator[None]:
         raise
 
 
-def discard(stream: TextIO) -> None:
-    """Send what goes to a stream nowhere, also what is left in its buffer and would fail again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    written = json.dumps(values, indent=1, ensure_ascii=False, default=lambda x: x.tolist())
+    saving.write_atomically(path, written.encode())
+
+
+def write_figure(path: Path, figure: Figure, dpi: int = 150) -> None:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=dpi)
+    saving.write_atomically(path, png.getvalue())

