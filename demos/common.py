@@ -34,18 +34,18 @@ from typing import Any
 # Compiled code has threads of its own, and two teams would fight for the cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+try:
+    from matplotlib.figure import Figure
+    from tqdm import tqdm
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed: pip install 'tinyseq[demo]'")
+
 import console
 import numpy as np
 import options
 
 import tinyseq as ts
 from tinyseq import saving
-
-try:
-    from matplotlib.figure import Figure
-    from tqdm import tqdm
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {error.name} is not installed: pip install 'tinyseq[demo]'")
 
 
 class Run:

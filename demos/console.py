@@ -17,11 +17,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TextIO
 
-try:
-    from tqdm import tqdm
-    from tqdm.contrib import DummyTqdmFile
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {error.name} is not installed: pip install 'tinyseq[demo]'")
+from tqdm import tqdm
+from tqdm.contrib import DummyTqdmFile
 
 
 def say(line: str = "") -> None:

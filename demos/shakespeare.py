@@ -82,11 +82,7 @@ class Settings:
     seq_len: int = option(64, "steps that gradients flow back", type=whole(1))
     batch_size: int = option(16, "parallel tracks", type=whole(1))
     lr: float = option(3e-3, "highest learning rate, of Adam", type=positive)
-    dropout: float = option(
-        0.0,
-        "share of units dropped in training",
-        type=share,
-    )
+    dropout: float = option(0.0, "share of units dropped in training", type=share)
     seed: int = option(0, "of all random numbers", type=whole(0))
     mode: str = option(
         "auto",
@@ -107,7 +103,7 @@ class Settings:
         return self.batch_size * self.seq_len
 
 
-# -- text, batches, model -------------------------------------------------------------------------
+# -- text, batches, model; a step, a validation, a sample -----------------------------------------
 
 
 class Run:
@@ -226,22 +222,6 @@ def layer_mode(mode: str) -> str:
     return "compiled" if mode == "compiled" or load.kernels is not None else "unroll"
 
 
-@dataclass(frozen=True)
-class Saved:
-    """What a checkpoint of this program holds."""
-
-    program: str
-    settings: Settings
-    limit: Limit
-    progress: Progress
-    vocabulary: list[str]
-    text_sha256: str
-    model: dict[str, np.ndarray]
-    optimiser: dict[str, np.ndarray | float]
-    state: list[Any]  # what the model's state is, lists for tuples and arrays for Tensors
-    random: dict[str, Any]
-
-
 # -- training -------------------------------------------------------------------------------------
 
 
@@ -283,6 +263,25 @@ def learning_rate(peak: float, share: float) -> float:
     """Up in a line over the first WARM_UP of the run, then down along half a cosine to FINAL_LR."""
     cosine = 0.5 * (1 + math.cos(math.pi * share))
     return peak * min(1.0, share / WARM_UP) * (FINAL_LR + (1 - FINAL_LR) * cosine)
+
+
+# -- what a checkpoint holds ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What `Run.save` writes, with the types that `load_checkpoint` checks."""
+
+    program: str
+    settings: Settings
+    limit: Limit
+    progress: Progress
+    vocabulary: list[str]
+    text_sha256: str
+    model: dict[str, np.ndarray]
+    optimiser: dict[str, np.ndarray | float]
+    state: list[Any]  # what the model's state is, lists for tuples and arrays for Tensors
+    random: dict[str, Any]
 
 
 # -- the command line -----------------------------------------------------------------------------

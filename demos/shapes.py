@@ -21,7 +21,7 @@ import pydoc_data.topics
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 # One thread for NumPy's products, unless the user says otherwise; set before NumPy is loaded. A
 # second one gains nothing at these sizes, and loses a lot when something else keeps a core busy.
@@ -30,7 +30,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 import tinyseq as ts
-from tinyseq import functional, nn, optim
+from tinyseq import functional, nn, optim, text
 
 END = 0  # the symbol that ends a sequence, and fills up what is shorter
 
@@ -49,15 +49,6 @@ def train(model: nn.Module, loss: Callable[[], ts.Tensor], steps: int, lr: float
 def digits(numbers: np.ndarray, width: int) -> np.ndarray:
     """(B,) → (width, B): the digits as they are written, with zeros in front."""
     return numbers // 10 ** np.arange(width)[::-1, None] % 10
-
-
-def padded(sequences: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols (T, B), each sequence filled up to the longest, and their lengths (B)."""
-    lengths = np.array([len(s) for s in sequences])
-    out = np.full((lengths.max(), len(sequences)), END)
-    for b, s in enumerate(sequences):
-        out[: len(s), b] = s
-    return out, lengths
 
 
 # -- one to one -----------------------------------------------------------------------------------
@@ -146,7 +137,7 @@ def one_to_many(steps: int = 600) -> float:
     rng = np.random.default_rng(0)
     numbers = rng.permutation(np.arange(1, 4000))
     names = [roman(int(n)) for n in numbers]
-    targets, lengths = padded([[ROMAN.index(c) for c in name + "\n"] for name in names])
+    targets, lengths = text.padded([[ROMAN.index(c) for c in name + "\n"] for name in names])
     speller = Speller()
 
     def loss() -> ts.Tensor:
@@ -306,8 +297,10 @@ def many_to_many_different(steps: int = 400) -> float:
     pairs = [(english(n), french(n)) for n in numbers]
     from_words = sorted({word for source, _ in pairs for word in source})
     to_words = ["<end>", "<start>", *sorted({word for _, target in pairs for word in target})]
-    x, x_lengths = padded([[from_words.index(w) for w in source] for source, _ in pairs])
-    y, y_lengths = padded([[to_words.index(w) for w in [*target, "<end>"]] for _, target in pairs])
+    x, x_lengths = text.padded([[from_words.index(w) for w in source] for source, _ in pairs])
+    y, y_lengths = text.padded(
+        [[to_words.index(w) for w in [*target, "<end>"]] for _, target in pairs]
+    )
     model = nn.EncoderDecoder(
         nn.GRU(16, 32, bidirectional=True), nn.GRU(16, 64), len(from_words), len(to_words),
         bos=1, eos=END, attention="dot", dropout=0.1,
