@@ -232,11 +232,11 @@ def demo(run: common.Run) -> None:
     counted = labels != UNSURE
     share = dictionary(training)
     seen = {word for s in training for word in s.words}
-    both = ambiguous(training)
+    ambiguous_words = ambiguous(training)
     kinds = {
         "all words": counted,
         "new words": counted & np.array([word not in seen for word in all_words]),
-        "either": counted & np.array([word in both for word in all_words]),
+        "either": counted & np.array([word in ambiguous_words for word in all_words]),
     }
     run.say(
         f"held out: {', '.join(held_out_plays)}\n"
@@ -275,11 +275,11 @@ def demo(run: common.Run) -> None:
         most = ", ".join(f"{word} ({n})" for word, n in Counter(where.tolist()).most_common(8))
         run.say(f"  {what}: {most}")
 
-    chosen = examples(held_out, one, two, both)
+    chosen = examples(held_out, one, two, ambiguous_words)
     run.say("\nright from two directions and wrong from one (how sure it is that it is a person):")
     for i, t in chosen:
-        told = [f"[{w}]" if j == t else w for j, w in enumerate(held_out[i].words)]
-        run.say(f"  {' '.join(told)}\n      one {one[i][t]:.0%}, two {two[i][t]:.0%}")
+        marked = [f"[{w}]" if j == t else w for j, w in enumerate(held_out[i].words)]
+        run.say(f"  {' '.join(marked)}\n      one {one[i][t]:.0%}, two {two[i][t]:.0%}")
 
     parameters = [sum(p.size for p in tagger.parameters()) for tagger in taggers]
     run.write_numbers(
@@ -304,7 +304,10 @@ def ambiguous(data: Sequence[Sentence]) -> set[str]:
 
 
 def examples(
-    data: Sequence[Sentence], one: list[np.ndarray], two: list[np.ndarray], both: set[str]
+    data: Sequence[Sentence],
+    one: list[np.ndarray],
+    two: list[np.ndarray],
+    ambiguous_words: set[str],
 ) -> list[tuple[int, int]]:
     """Places (sentence, word) where two directions are right and one is wrong: each word once,
     those first that may be either, then those where the two differ most.
@@ -316,7 +319,9 @@ def examples(
         for t in np.flatnonzero(better & (label != UNSURE)):
             if 4 < len(sentence.words) < 16:
                 word = sentence.words[t]
-                places.append((word not in both, -abs(two[i][t] - one[i][t]), word, i, int(t)))
+                places.append(
+                    (word not in ambiguous_words, -abs(two[i][t] - one[i][t]), word, i, int(t))
+                )
     first = {word: (i, t) for _, _, word, i, t in sorted(places, reverse=True)}
     return [first[word] for word in dict.fromkeys(place[2] for place in sorted(places))][:8]
 

@@ -33,9 +33,9 @@ HELD_OUT = 0.2
 ORDERS = (1, 2, 3, 4, 5)  # n of the n-gram models
 HIDDEN, EMBEDDING, DROPOUT = 128, 32, 0.3
 EPOCHS, BATCH, LR = 15, 64, 6e-3
-DRAWN = 1000  # names made up of each kind
-LONGEST = 15  # letters of a name that is made up
-NOT_COUNTED = -1  # the target behind the end of a name
+GENERATED = 1000  # names made up of each kind
+MAX_LETTERS = 15  # letters of a name that is made up
+PADDING = -1  # the target behind the end of a name
 
 Pair = tuple[str, int]  # a name and its kind
 
@@ -150,9 +150,9 @@ class Writer(nn.Module):
         names, kinds = zip(*pairs, strict=True)
         encoded = [self.letters.encode(name) for name in names]
         x, _ = text.padded([np.roll(name, 1) for name in encoded])  # the end stands in front
-        y, _ = text.padded(encoded, NOT_COUNTED)
+        y, _ = text.padded(encoded, PADDING)
         logits, _ = self.model(x, self.state(kinds))
-        return functional.cross_entropy(logits, y, ignore_index=NOT_COUNTED)
+        return functional.cross_entropy(logits, y, ignore_index=PADDING)
 
     def nats_per_letter(self, pairs: Sequence[Pair]) -> float:
         with nn.evaluation(self):
@@ -161,10 +161,10 @@ class Writer(nn.Module):
     def write(self, kind: int, count: int, rng: np.random.Generator) -> list[str]:
         """Names of a kind: each letter is drawn from what the model says, and read next."""
         symbols = np.full((1, count), self.letters.end)
-        written = np.full((LONGEST + 1, count), self.letters.end)
+        written = np.full((MAX_LETTERS + 1, count), self.letters.end)
         with nn.evaluation(self):
             state = self.state(np.full(count, kind))
-            for t in range(LONGEST):
+            for t in range(MAX_LETTERS):
                 logits, state = self.model(symbols, state)
                 # The largest of logits + Gumbel noise is a draw from their softmax.
                 symbols = (logits.numpy() + rng.gumbel(size=logits.shape)).argmax(axis=-1)
@@ -182,7 +182,7 @@ class NGrams:
         self.letters = letters
         self.models = []
         for kind in range(kinds):
-            names = [letters.encode(name) for name, its in pairs if its == kind]
+            names = [letters.encode(name) for name, its_kind in pairs if its_kind == kind]
             both_ends = np.concatenate([[letters.end], *names])
             self.models.append(text.NGram(n, len(letters)).fit(both_ends))
         self.prior = np.bincount([kind for _, kind in pairs], minlength=kinds) / len(pairs)
@@ -234,56 +234,58 @@ def prefixes(name: str) -> list[str]:
     return [name[:end] for end in range(1, len(name) + 1)]
 
 
-def surprising(reader: Reader, names: Names, count: int = 3) -> dict[str, np.ndarray]:
+def most_changed(reader: Reader, names: Names, count: int = 3) -> dict[str, np.ndarray]:
     """P(kind) after each letter, of names held out: those that are told right in the end, and
     about which the network changed its mind most often.
     """
     parts = [part for name in names.held_out for part in prefixes(name)]
     read = iter(reader.probabilities(parts))
-    changes, thoughts = {}, {}
+    changes, beliefs = {}, {}
     for name in names.held_out:
-        thoughts[name] = np.array([next(read) for _ in name])
-        guesses = thoughts[name].argmax(axis=-1)
+        beliefs[name] = np.array([next(read) for _ in name])
+        guesses = beliefs[name].argmax(axis=-1)
         if guesses[-1] in names.known[name]:
             changes[name] = np.count_nonzero(np.diff(guesses))
     chosen = sorted(changes, key=lambda name: -changes[name])[:count]
-    return {name: thoughts[name] for name in chosen}
+    return {name: beliefs[name] for name in chosen}
 
 
-def draw(told: dict[str, float], kinds: Sequence[str], thoughts: dict[str, np.ndarray]) -> Figure:
+def draw(
+    accuracy: dict[str, float], kinds: Sequence[str], beliefs: dict[str, np.ndarray]
+) -> Figure:
     """How many names each model tells right, and what the network thinks, letter by letter."""
     figure = Figure(figsize=(10, 5), layout="constrained")
-    rows = [f"thought {i}" for i in range(max(1, len(thoughts)))]
+    rows = [f"thought {i}" for i in range(max(1, len(beliefs)))]
     panels = figure.subplot_mosaic([["told", row] for row in rows])
     axes = panels["told"]
-    bars = axes.barh(list(told), [100 * share for share in told.values()])
+    bars = axes.barh(list(accuracy), [100 * share for share in accuracy.values()])
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="names held out that are told right, %")
-    for row, (name, p) in zip(rows, thoughts.items(), strict=False):
+    for row, (name, p) in zip(rows, beliefs.items(), strict=False):
         axes = panels[row]
         axes.stackplot(range(len(name)), p.T, labels=kinds, alpha=0.8)
         axes.set_xticks(range(len(name)), list(name.capitalize()))
         axes.set(xlim=(0, len(name) - 1), ylim=(0, 1), ylabel="P(kind)")
-    if thoughts:
+    if beliefs:
         axes.set_xlabel("what the network takes it for, read up to here")
         panels[rows[0]].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(kinds))
     return figure
 
 
-def judged(
-    drawn: Sequence[Pair], names: Names, reader: Reader, census: Sequence[set[str]]
+def judge(
+    generated: Sequence[Pair], names: Names, reader: Reader, census: Sequence[set[str]]
 ) -> dict[str, float]:
     """Of names that were made up: the share that is new, and of the new ones the shares that the
     network takes for what they should be, and that the census has as what they should be.
     """
     shown = set(names.pairs(names.training))
-    new = [(name, kind) for name, kind in drawn if (name, kind) not in shown]
+    new = [(name, kind) for name, kind in generated if (name, kind) not in shown]
     if not new:
         return {"new": 0.0, "as_asked": 0.0, "in_census": 0.0}
     guesses = reader.guess([name for name, _ in new])
     return {
-        "new": len(new) / len(drawn),
+        "new": len(new) / len(generated),
         "as_asked": float(np.mean([g == kind for g, (_, kind) in zip(guesses, new, strict=True)])),
         "in_census": float(np.mean([name in census[kind] for name, kind in new])),
     }
@@ -293,14 +295,15 @@ def judged(
 
 
 def demo(run: common.Run) -> None:
-    census = {kind: [name.lower() for name in its] for kind, its in text.names().items()}
-    names = Names.of({kind: its[:LAST_NAMES] for kind, its in census.items()}, run.rng)
+    census = {kind: [name.lower() for name in listed] for kind, listed in text.names().items()}
+    names = Names.of({kind: listed[:LAST_NAMES] for kind, listed in census.items()}, run.rng)
     letters, kinds = Letters(list(names.known)), names.kinds
     pairs, held_out = names.pairs(names.training), names.pairs(names.held_out)
     of_kind = np.bincount([kind for _, kind in pairs], minlength=len(kinds))
+    several = sum(len(its_kinds) > 1 for its_kinds in names.known.values())
     run.say(
-        f"{len(names.known):,d} names, {sum(len(its) > 1 for its in names.known.values()):,d} of "
-        f"them of several kinds; {len(names.held_out):,d} are held out.\nTo train on: "
+        f"{len(names.known):,d} names, {several:,d} of them of several kinds; "
+        f"{len(names.held_out):,d} are held out.\nTo train on: "
         + ", ".join(f"{n:,d} {kind}" for kind, n in zip(kinds, of_kind, strict=True))
     )
     ts.seed(run.seed)
@@ -310,37 +313,41 @@ def demo(run: common.Run) -> None:
     train(run, "one to many", writer, pairs)
 
     commonest = int(of_kind.argmax())
-    told = {f"always {kinds[commonest]}": names.share_right([commonest] * len(names.held_out))}
-    told |= {name: names.share_right(model.guess(names.held_out)) for name, model in ngrams.items()}
-    told["network"] = names.share_right(reader.guess(names.held_out))
+    accuracy = {f"always {kinds[commonest]}": names.share_right([commonest] * len(names.held_out))}
+    models: dict[str, NGrams | Reader] = {**ngrams, "network": reader}
+    for name, model in models.items():
+        accuracy[name] = names.share_right(model.guess(names.held_out))
     run.say("\nMany to one: names held out of which the kind is told right")
-    for name, share in told.items():
+    for name, share in accuracy.items():
         run.say(f"  {name:12} {share:6.1%}")
 
     nats = {name: model.nats_per_letter(held_out) for name, model in ngrams.items()}
     best = min(nats, key=lambda name: nats[name])
     nats["network"] = writer.nats_per_letter(held_out)
     run.say(
-        f"\nOne to many: {DRAWN:,d} names made up of each kind. New: not among those to train on.\n"
+        f"\nOne to many: {GENERATED:,d} names made up of each kind. "
+        "New: not among those to train on.\n"
         "Of the new ones, as asked: of the kind asked for, as the network above tells them; real:\n"
         "of that kind in the whole census. Nats: per letter of the names held out\n"
         f"  {'':12}  nats    new  as asked   real"
     )
-    drawn, made = {}, {}
+    generated, made = {}, {}
     for name, maker in ((best, ngrams[best]), ("network", writer)):
-        written = [(it, k) for k in range(len(kinds)) for it in maker.write(k, DRAWN, run.rng)]
-        drawn[name] = [(it, k) for it, k in written if it]
-        made[name] = m = judged(drawn[name], names, reader, [set(its) for its in census.values()])
+        written = [(w, k) for k in range(len(kinds)) for w in maker.write(k, GENERATED, run.rng)]
+        generated[name] = [(word, k) for word, k in written if word]
+        made[name] = m = judge(generated[name], names, reader, list(map(set, census.values())))
         run.say(
             f"  {name:12} {nats[name]:5.3f} {m['new']:6.1%}    {m['as_asked']:6.1%} "
             f"{m['in_census']:6.1%}"
         )
     run.say("\nNew names, made up by the network:")
     for k, kind in enumerate(kinds):
-        new = [it for it, its in drawn["network"] if its == k and it not in names.known]
-        run.say(f"  {kind:7} {', '.join(it.capitalize() for it in new[:9])}")
-    run.write_figure(draw(told, kinds, surprising(reader, names)))
-    run.write_numbers({"names": len(names.known), "told_right": told, "nats": nats, "made": made})
+        new = [w for w, asked in generated["network"] if asked == k and w not in names.known]
+        run.say(f"  {kind:7} {', '.join(w.capitalize() for w in new[:9])}")
+    run.write_figure(draw(accuracy, kinds, most_changed(reader, names)))
+    run.write_numbers(
+        {"names": len(names.known), "told_right": accuracy, "nats": nats, "made": made}
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

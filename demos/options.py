@@ -47,13 +47,13 @@ def option(default: Any, description: str, **how: Any) -> Any:
 
 def add(parser: argparse.ArgumentParser, group: type[Any]) -> None:
     """An option for each field of a dataclass: ``seq_len`` is ``--seq-len``."""
-    for its in fields(group):
-        parser.add_argument(f"--{its.name.replace('_', '-')}", **its.metadata)
+    for setting in fields(group):
+        parser.add_argument(f"--{setting.name.replace('_', '-')}", **setting.metadata)
 
 
 def given(args: argparse.Namespace, group: type[Any]) -> dict[str, Any]:
     """Those fields of a dataclass whose options were given."""
-    values = {its.name: getattr(args, its.name) for its in fields(group)}
+    values = {setting.name: getattr(args, setting.name) for setting in fields(group)}
     return {name: value for name, value in values.items() if value is not None}
 
 

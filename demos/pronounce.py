@@ -31,11 +31,11 @@ from tinyseq import nn, optim, text
 
 MODELS = {"without attention": None, "with attention": "general"}  # Luong et al., 2015
 HELD_OUT = 0.1  # share of the words, to test on at the end
-VALIDATION = 1000  # words, held out as well, to look at while training
+VALIDATION_WORDS = 1000  # held out as well, to measure on while training
 HIDDEN, EMBEDDING, DROPOUT = 256, 64, 0.1
 EPOCHS, BATCH, LR = 5, 128, 2e-3
-LOOKS = 12  # how often the validation words are written while training
-LONGEST = 40  # phonemes that are written at most
+EVALUATIONS = 12  # how often the validation words are written while training
+MAX_PHONEMES = 40  # phonemes that are written at most
 GOAL = 0.10  # PER
 UNKNOWN = ("brillig", "jabberwocky", "chatbot", "knightsbridge")  # words that it lacks
 
@@ -93,9 +93,9 @@ class Speller:
         written: dict[str, Pronunciation] = {}
         for at in text.Buckets([len(word) for word in words], 512):
             some = [words[i] for i in at]
-            symbols = self.model.greedy(*self.source(some), LONGEST)
-            for word, its in zip(some, symbols, strict=True):
-                written[word] = tuple(self.phonemes.symbols[symbol] for symbol in its)
+            symbols = self.model.greedy(*self.source(some), MAX_PHONEMES)
+            for word, phonemes in zip(some, symbols, strict=True):
+                written[word] = tuple(self.phonemes.symbols[symbol] for symbol in phonemes)
         return written
 
     def alignment(self, word: str, pronunciation: Pronunciation) -> np.ndarray:
@@ -159,11 +159,11 @@ def train(
     label: str,
     speller: Speller,
     pairs: Sequence[Pair],
-    look: Sequence[str],
+    validation: Sequence[str],
     dictionary: Dictionary,
 ) -> Curve:
     """Adam, with a learning rate that goes up and comes down again. Returns how many passes over
-    the pairs it took to what PER of the words to look at.
+    the pairs it took to what PER of the validation words.
     """
     # Words of as many letters and phonemes together: there is next to nothing to fill up.
     buckets = text.Buckets([100 * len(word) + len(p) for word, p in pairs], BATCH, seed=run.seed)
@@ -179,8 +179,8 @@ def train(
         optim.clip_grad_norm(speller.model.parameters(), 1.0)
         adam.step()
         rate.step()
-        if (step + 1) * LOOKS // steps > step * LOOKS // steps or step + 1 == bar.total:
-            per = Result.of(speller.write(look), dictionary).per()
+        if (step + 1) * EVALUATIONS // steps > step * EVALUATIONS // steps or step + 1 == bar.total:
+            per = Result.of(speller.write(validation), dictionary).per()
             curve.append(((step + 1) / len(buckets), per))
             bar.set_postfix_str(f"PER {per:.1%}")
     return curve
@@ -237,7 +237,7 @@ def draw(
     return figure
 
 
-def silent(result: Result, count: int = 2) -> list[str]:
+def with_silent_letters(result: Result, count: int = 2) -> list[str]:
     """Words that are right, if any are, and of which many letters are not to be heard; no two that
     start alike, for these may be forms of one word.
     """
@@ -259,12 +259,16 @@ def demo(run: common.Run) -> None:
     words = list(dictionary)
     words = [words[i] for i in run.rng.permutation(len(words))]
     n = round(HELD_OUT * len(words))
-    test, look, training = words[:n], words[n : n + VALIDATION], words[n + VALIDATION :]
+    test, validation, training = (
+        words[:n],
+        words[n : n + VALIDATION_WORDS],
+        words[n + VALIDATION_WORDS :],
+    )
     pairs = [(word, p) for word in training for p in dictionary[word]]
     unknown = [word for word in UNKNOWN if word not in dictionary]
     run.say(
         f"{len(words):,d} words: {len(training):,d} to train on, with {len(pairs):,d} "
-        f"pronunciations,\n{len(look):,d} to look at meanwhile, {len(test):,d} to test on"
+        f"pronunciations,\n{len(validation):,d} to look at meanwhile, {len(test):,d} to test on"
     )
     spellers: dict[str, Speller] = {}
     curves: dict[str, Curve] = {}
@@ -274,7 +278,7 @@ def demo(run: common.Run) -> None:
         ts.seed(run.seed)
         speller = spellers[name] = Speller(dictionary, attention)
         start = time.perf_counter()
-        curves[name] = train(run, name, speller, pairs, look, dictionary)
+        curves[name] = train(run, name, speller, pairs, validation, dictionary)
         seconds = time.perf_counter() - start
         result = results[name] = Result.of(speller.write(test + unknown), dictionary)
         measured[name] = {
@@ -303,7 +307,7 @@ def demo(run: common.Run) -> None:
     )
     attending, best = spellers["with attention"], results["with attention"]
     run.say(f"  The goal, at most {GOAL:.0%} PER: {'reached' if best.per() <= GOAL else 'missed'}.")
-    shown = [(word, best.written[word]) for word in silent(best)]
+    shown = [(word, best.written[word]) for word in with_silent_letters(best)]
     alignments = [(word, p, attending.alignment(word, p)) for word, p in shown]
     run.write_figure(draw(curves, results, alignments))
     run.write_numbers(

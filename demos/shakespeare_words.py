@@ -39,9 +39,9 @@ SIZE = 5000  # V, <UNK> and <EOS> among them
 HELD_OUT = 0.1
 HIDDEN, DROPOUT = 128, 0.1
 EPOCHS, BATCH, LR, CLIP = 3, 32, 5e-3, 1.0
-LOOKS = 16  # how often the perplexity is measured while training, on every tenth sentence held out
-EVALUATED = 32  # sentences at a time
-ALIKE = [
+EVALUATIONS = 16  # while training, on every tenth sentence held out
+EVALUATION_BATCH = 32  # sentences at a time
+HOMOPHONES = [
     ("night", "knight"),
     ("son", "sun"),
     ("sea", "see"),
@@ -58,7 +58,7 @@ ALIKE = [
     ("heir", "air"),
     ("hole", "whole"),
 ]
-HEARD = [
+SENTENCES_ALIKE = [
     ("Good night, my lord.", "Good knight, my lord."),
     ("He is a worthy knight.", "He is a worthy night."),
     ("I know not what to say.", "I no not what to say."),
@@ -107,15 +107,13 @@ class Corpus(NamedTuple):
 # -- the models -----------------------------------------------------------------------------------
 
 
-def counted(n: int, corpus: Corpus) -> text.NGram:
+def fit_ngram(n: int, corpus: Corpus) -> text.NGram:
     """An n-gram model of the sentences, with an <EOS> before and between them."""
     stream = np.concatenate([[corpus.words.eos], *corpus.training])
     return text.NGram(n, len(corpus.words.vocabulary)).fit(stream)
 
 
-def trained(
-    run: common.Run, corpus: Corpus
-) -> tuple[text.LanguageModel, list[tuple[float, float]]]:
+def train(run: common.Run, corpus: Corpus) -> tuple[text.LanguageModel, list[tuple[float, float]]]:
     """The LSTM, and its perplexity after so many passes over the sentences."""
     V = len(corpus.words.vocabulary)
     model = text.LanguageModel(V, HIDDEN, 1, "lstm", dropout=DROPOUT)
@@ -130,8 +128,8 @@ def trained(
     total = EPOCHS * len(batches)
     optimiser = optim.Adam(model.parameters(), lr=LR)
     schedule = optim.CosineLR(optimiser, total_steps=total, warmup_steps=total // 40)
-    some = corpus.held_out[::10]
-    curve = [(0.0, model.perplexity(some))]
+    sample = corpus.held_out[::10]
+    curve = [(0.0, model.perplexity(sample))]
     bar = run.steps(total, "training")
     for step in bar:
         epoch, i = divmod(step, len(batches))
@@ -143,13 +141,13 @@ def trained(
         optim.clip_grad_norm(model.parameters(), CLIP)
         optimiser.step()
         schedule.step()
-        if (step + 1) % max(1, total // LOOKS) == 0:
-            curve.append(((step + 1) / len(batches), model.perplexity(some)))
+        if (step + 1) % max(1, total // EVALUATIONS) == 0:
+            curve.append(((step + 1) / len(batches), model.perplexity(sample)))
             bar.set_postfix_str(f"perplexity {curve[-1][1]:.1f}")
     return model, curve
 
 
-def nats_counted(model: text.NGram, sentences: list[np.ndarray], eos: int) -> list[np.ndarray]:
+def ngram_nats(model: text.NGram, sentences: list[np.ndarray], eos: int) -> list[np.ndarray]:
     """−ln P of each symbol of each sentence, given those before it."""
     return [
         np.array(
@@ -159,11 +157,11 @@ def nats_counted(model: text.NGram, sentences: list[np.ndarray], eos: int) -> li
     ]
 
 
-def nats_learned(model: text.LanguageModel, sentences: list[np.ndarray]) -> list[np.ndarray]:
+def lstm_nats(model: text.LanguageModel, sentences: list[np.ndarray]) -> list[np.ndarray]:
     """The same, of the LSTM: sentences of about the same length are read together."""
     nats = [np.zeros(0)] * len(sentences)
     with nn.evaluation(model):
-        for at in text.Buckets([len(s) for s in sentences], EVALUATED):
+        for at in text.Buckets([len(s) for s in sentences], EVALUATION_BATCH):
             both, lengths = text.padded([np.append(text.START, sentences[i]) for i in at])
             logits, _ = model(both[:-1])
             losses = functional.cross_entropy(logits, both[1:], "none").numpy()
@@ -172,7 +170,7 @@ def nats_learned(model: text.LanguageModel, sentences: list[np.ndarray]) -> list
     return nats
 
 
-def mixed(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
+def averaged(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
     """−ln P of half and half: P = (P_a + P_b) / 2 for each symbol."""
     return [np.log(2) - np.logaddexp(-x, -y) for x, y in zip(a, b, strict=True)]
 
@@ -184,7 +182,7 @@ def perplexity(nats: list[np.ndarray]) -> float:
 # -- words that sound alike -----------------------------------------------------------------------
 
 
-class Heard(NamedTuple):
+class Homophones(NamedTuple):
     """Sentences as they were written, each with one where a word is another that sounds alike, and
     how often the one that was written is the more frequent of the two.
     """
@@ -194,14 +192,14 @@ class Heard(NamedTuple):
     commoner: np.ndarray
 
     @staticmethod
-    def of(corpus: Corpus) -> Heard:
+    def of(corpus: Corpus) -> Homophones:
         symbols = corpus.words.vocabulary.symbols
         number = {symbol: i for i, symbol in enumerate(symbols)}
         counts = np.bincount(np.concatenate(corpus.training), minlength=len(symbols))
-        pairs = [(number.get(f" {a}"), number.get(f" {b}")) for a, b in ALIKE]
+        pairs = [(number.get(f" {a}"), number.get(f" {b}")) for a, b in HOMOPHONES]
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
         alike = dict(known) | {b: a for a, b in known}
-        found = Heard([], [], np.zeros(0, bool))
+        found = Homophones([], [], np.zeros(0, bool))
         commoner = []
         for sentence in corpus.held_out:
             for t in np.flatnonzero(np.isin(sentence, list(alike))):
@@ -212,7 +210,7 @@ class Heard(NamedTuple):
                 commoner.append(counts[sentence[t]] > counts[other[t]])
         return found._replace(commoner=np.array(commoner, bool))
 
-    def right(self, written: list[np.ndarray], other: list[np.ndarray]) -> float:
+    def share_right(self, written: list[np.ndarray], other: list[np.ndarray]) -> float:
         """How often the sentence that was written is the likelier one, by the nats of both."""
         pairs = zip(written, other, strict=True)
         return float(np.mean([a.sum() < b.sum() for a, b in pairs]))
@@ -226,22 +224,22 @@ def demo(run: common.Run) -> None:
     corpus = Corpus.of([sentence for speech in speeches for sentence in speech])
     words, held_out = corpus.words, corpus.held_out
     vocabulary = words.vocabulary
-    told = [len(np.concatenate(part)) for part in (corpus.training, held_out)]
+    symbols_read = [len(np.concatenate(part)) for part in (corpus.training, held_out)]
     unknown = float(np.mean(np.concatenate(held_out) == vocabulary.unk))
     run.say(
-        f"{len(corpus.training):,d} sentences to learn from, {told[0]:,d} symbols; "
-        f"{len(held_out):,d} held out, {told[1]:,d} symbols\n"
+        f"{len(corpus.training):,d} sentences to learn from, {symbols_read[0]:,d} symbols; "
+        f"{len(held_out):,d} held out, {symbols_read[1]:,d} symbols\n"
         f"{len(vocabulary):,d} different symbols; {unknown:.1%} of those held out are <UNK>"
     )
-    ngrams = {name: counted(n, corpus) for n, name in enumerate(("unigram", "bigram"), start=1)}
-    trigram = ngrams["trigram"] = counted(3, corpus)
-    model, curve = trained(run, corpus)
+    ngrams = {name: fit_ngram(n, corpus) for n, name in enumerate(("unigram", "bigram"), start=1)}
+    trigram = ngrams["trigram"] = fit_ngram(3, corpus)
+    model, curve = train(run, corpus)
     parameters = sum(p.size for p in model.parameters())
 
     # Perplexity, of the same symbols given by all.
-    nats = {name: nats_counted(m, held_out, words.eos) for name, m in ngrams.items()}
-    nats["LSTM"] = nats_learned(model, held_out)
-    nats["trigram and LSTM"] = mixed(nats["trigram"], nats["LSTM"])
+    nats = {name: ngram_nats(m, held_out, words.eos) for name, m in ngrams.items()}
+    nats["LSTM"] = lstm_nats(model, held_out)
+    nats["trigram and LSTM"] = averaged(nats["trigram"], nats["LSTM"])
     perplexities = {name: perplexity(each) for name, each in nats.items()}
     without = [s != vocabulary.unk for s in held_out]
     known = {
@@ -258,24 +256,24 @@ def demo(run: common.Run) -> None:
     run.say(f"\n{verdict(perplexities)}")
 
     # Which of two was meant?
-    heard = Heard.of(corpus)
-    learned = [nats_learned(model, part) for part in heard[:2]]
-    by_count = [nats_counted(trigram, list(part), words.eos) for part in heard[:2]]
-    both = [mixed(a, b) for a, b in zip(by_count, learned, strict=True)]
+    homophones = Homophones.of(corpus)
+    learned = [lstm_nats(model, part) for part in homophones[:2]]
+    by_count = [ngram_nats(trigram, list(part), words.eos) for part in homophones[:2]]
+    both = [averaged(a, b) for a, b in zip(by_count, learned, strict=True)]
     right = {
-        "the commoner word": float(heard.commoner.mean()),
-        "trigram": heard.right(*by_count),
-        "LSTM": heard.right(*learned),
-        "trigram and LSTM": heard.right(*both),
+        "the commoner word": float(homophones.commoner.mean()),
+        "trigram": homophones.share_right(*by_count),
+        "LSTM": homophones.share_right(*learned),
+        "trigram and LSTM": homophones.share_right(*both),
     }
     run.say(
-        f"\n{len(heard.written):,d} words held out sound like another, "
-        f"{', '.join('/'.join(pair) for pair in ALIKE[:3])} …: which is meant?\n"
+        f"\n{len(homophones.written):,d} words held out sound like another, "
+        f"{', '.join('/'.join(pair) for pair in HOMOPHONES[:3])} …: which is meant?\n"
     )
     for name, share in right.items():
         run.say(f"    {name:17} {share:7.1%} right")
     run.say("\nln P of a whole sentence, by the LSTM and by the trigram:\n")
-    for candidates in HEARD:
+    for candidates in SENTENCES_ALIKE:
         ranked = text.rank(model, vocabulary, [words.split(c) for c in candidates])
         for place in ranked:
             tokens = list(place.sentence)
@@ -304,19 +302,19 @@ def demo(run: common.Run) -> None:
     run.write_numbers(
         {
             "sentences": [len(corpus.training), len(held_out)],
-            "symbols": told,
+            "symbols": symbols_read,
             "vocabulary": len(vocabulary),
             "unknown": unknown,
             "parameters": parameters,
             "perplexity": perplexities,
             "perplexity_of_known_words": known,
-            "sound_alike": {"words": len(heard.written), "right": right},
+            "sound_alike": {"words": len(homophones.written), "right": right},
             "curve": curve,
             "following": following,
             "made_up": [words.join(tokens) for tokens in made_up],
         }
     )
-    run.write_figure(drawn(curve, perplexities, nats))
+    run.write_figure(draw(curve, perplexities, nats))
 
 
 def verdict(perplexities: dict[str, float]) -> str:
@@ -330,7 +328,7 @@ def verdict(perplexities: dict[str, float]) -> str:
     )
 
 
-def drawn(
+def draw(
     curve: list[tuple[float, float]],
     perplexities: dict[str, float],
     nats: dict[str, list[np.ndarray]],

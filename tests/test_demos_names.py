@@ -108,7 +108,7 @@ def test_the_writer_writes_what_its_model_says(monkeypatch):
         share = first.count(letter) / len(first)
         assert share == pytest.approx(p[letters.encode(letter)[0]], abs=0.04)
     writer.model.head.bias._data[letters.end] = -100  # never an end
-    assert {len(name) for name in writer.write(0, 5, rng)} == {demo.LONGEST}
+    assert {len(name) for name in writer.write(0, 5, rng)} == {demo.MAX_LETTERS}
 
 
 def test_what_is_made_up_is_judged():
@@ -119,12 +119,12 @@ def test_what_is_made_up_is_judged():
             return np.array([0 if name.endswith("a") else 1 for name in names])
 
     drawn = [("ana", 0), ("eva", 0), ("ivo", 0), ("ina", 1)]
-    assert demo.judged(drawn, names, Reader(), [{"eva"}, {"ivo"}, set()]) == {
+    assert demo.judge(drawn, names, Reader(), [{"eva"}, {"ivo"}, set()]) == {
         "new": 0.75,  # ivo is new as a woman's name
         "as_asked": pytest.approx(1 / 3),
         "in_census": pytest.approx(1 / 3),
     }
-    none_new = demo.judged([("ana", 0)], names, Reader(), [{"eva"}, {"ivo"}, set()])
+    none_new = demo.judge([("ana", 0)], names, Reader(), [{"eva"}, {"ivo"}, set()])
     assert none_new == {"new": 0.0, "as_asked": 0.0, "in_census": 0.0}
 
 
@@ -133,7 +133,7 @@ def smaller(monkeypatch):
     """Seconds for minutes: few names, small networks, nothing worth compiling."""
     monkeypatch.setattr("tinyseq.nn.recurrent.COMPILED_FROM", 10**9)
     monkeypatch.setattr(demo.text, "names", small)
-    for name, value in {"HIDDEN": 16, "EMBEDDING": 8, "BATCH": 16, "DRAWN": 50}.items():
+    for name, value in {"HIDDEN": 16, "EMBEDDING": 8, "BATCH": 16, "GENERATED": 50}.items():
         monkeypatch.setattr(demo, name, value)
 
 

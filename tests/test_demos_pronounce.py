@@ -48,10 +48,10 @@ def test_errors_are_counted_against_the_nearest_pronunciation():
     assert result.wer() == pytest.approx(2 / 3)
     assert result.by_length(least=1) == [(1, 1.0), (4, 0.0), (7, pytest.approx(2 / 3))]
     assert result.by_length(least=2) == []
-    assert demo.silent(result) == ["read", "through"]  # "a" has nothing to be drawn
-    assert demo.silent(result, count=1) == ["read"]
+    assert demo.with_silent_letters(result) == ["read", "through"]  # "a" has nothing to be drawn
+    assert demo.with_silent_letters(result, count=1) == ["read"]
     forms = demo.Result({"reads": ("R",), "reader": ("R",)}, {"reads": 0, "reader": 0}, {})
-    assert demo.silent(forms) == ["reader"]  # with more letters that are not heard
+    assert demo.with_silent_letters(forms) == ["reader"]  # with more letters that are not heard
 
 
 SOUNDS = dict(zip("abdek", ["AA", "B", "D", "EH", "K"], strict=True))
@@ -73,7 +73,7 @@ def smaller(monkeypatch):
     """Seconds for minutes: a small dictionary, a small model, nothing worth compiling."""
     monkeypatch.setattr("tinyseq.nn.recurrent.COMPILED_FROM", 10**9)
     monkeypatch.setattr(demo.text, "pronunciations", lambda stress: small())
-    for name, value in {"HIDDEN": 16, "EMBEDDING": 8, "VALIDATION": 20, "BATCH": 16}.items():
+    for name, value in {"HIDDEN": 16, "EMBEDDING": 8, "VALIDATION_WORDS": 20, "BATCH": 16}.items():
         monkeypatch.setattr(demo, name, value)
     monkeypatch.setattr(demo, "UNKNOWN", ("abba",))
 
@@ -92,7 +92,7 @@ def test_it_learns_and_leaves_its_files(smaller, tmp_path, capsys, monkeypatch):
     for name in ("without attention", "with attention"):
         model = numbers["models"][name]
         passes, rates = zip(*model["curve"], strict=True)
-        assert len(passes) == demo.LOOKS
+        assert len(passes) == demo.EVALUATIONS
         assert passes[-1] == demo.EPOCHS
         assert rates[-1] < rates[0]
         assert 0 < model["per"] <= model["wer"] <= 1
@@ -112,10 +112,10 @@ def test_a_few_steps_on_what_it_cannot_learn_from(smaller, tmp_path, capsys):
 
 def test_the_dictionary_is_split_by_word(smaller, tmp_path, monkeypatch):
     """No word held out is trained on, in any of its pronunciations."""
-    trained, looked, tested = set(), set(), set()
+    trained, validated, tested = set(), set(), set()
     monkeypatch.setattr(
-        demo, "train", lambda run, label, speller, pairs, look, dictionary: (
-            trained.update(word for word, _ in pairs), looked.update(look), [(1.0, 0.5)]
+        demo, "train", lambda run, label, speller, pairs, validation, dictionary: (
+            trained.update(word for word, _ in pairs), validated.update(validation), [(1.0, 0.5)]
         )[-1]
     )  # fmt: skip
     write = demo.Speller.write
@@ -125,8 +125,8 @@ def test_the_dictionary_is_split_by_word(smaller, tmp_path, monkeypatch):
     assert demo.main(["--out", str(tmp_path / "run")]) == 0
     tested -= {"abba"}
     everything = set(small())
-    assert trained | looked | tested >= everything
-    assert len(trained) + len(looked) + len(tested & everything) == len(everything)
+    assert trained | validated | tested >= everything
+    assert len(trained) + len(validated) + len(tested & everything) == len(everything)
     assert len(tested & everything) == round(len(everything) / 10)
 
 

@@ -52,39 +52,39 @@ def test_the_nats_of_symbols_add_up_to_those_of_sentences(corpus):
     ts.seed(0)
     words, some = corpus.words, corpus.held_out[:5]
     model = text.LanguageModel(18, 8, 1)
-    found = demo.nats_learned(model, some)
+    found = demo.lstm_nats(model, some)
     assert [len(nats) for nats in found] == [len(s) for s in some]
     sums = [nats.sum() for nats in found]
     np.testing.assert_allclose(sums, -model.log_probabilities_of(some), rtol=1e-5)
     assert demo.perplexity(found) == pytest.approx(model.perplexity(some), rel=1e-5)
     for n in (1, 2, 3):
-        counted = demo.counted(n, corpus)
-        for sentence, nats in zip(some, demo.nats_counted(counted, some, words.eos), strict=True):
+        counted = demo.fit_ngram(n, corpus)
+        for sentence, nats in zip(some, demo.ngram_nats(counted, some, words.eos), strict=True):
             whole = counted.log_probability(sentence, context=[words.eos])
             assert nats.sum() == pytest.approx(-whole)
 
 
 def test_half_and_half():
     a, b = [np.log([2.0, 4.0]), np.log([8.0])], [np.log([4.0, 4.0]), np.log([2.0])]
-    (first, second) = demo.mixed(a, b)
+    (first, second) = demo.averaged(a, b)
     np.testing.assert_allclose(np.exp(-first), [3 / 8, 1 / 4])
     np.testing.assert_allclose(np.exp(-second), [5 / 16])
 
 
 def test_words_that_sound_alike_change_places(corpus):
     words = corpus.words
-    heard = demo.Heard.of(corpus)
+    homophones = demo.Homophones.of(corpus)
     pairs = [
         (words.join(words.vocabulary.symbols_of(a)), words.join(words.vocabulary.symbols_of(b)))
-        for a, b in zip(heard.written, heard.other, strict=True)
+        for a, b in zip(homophones.written, homophones.other, strict=True)
     ]
     assert ("i see my son here.<EOS>", "i sea my son here.<EOS>") in pairs
     assert ("i see my son here.<EOS>", "i see my sun here.<EOS>") in pairs
-    assert len(pairs) == len(heard.commoner)
+    assert len(pairs) == len(homophones.commoner)
     assert not any("knight" in b for _, b in pairs)  # which is in no sentence to learn from
     surer = [np.array([1.0]), np.array([5.0])]
-    heard = demo.Heard([], [], np.zeros(2, bool))
-    assert heard.right(surer, [np.array([2.0]), np.array([2.0])]) == 0.5
+    homophones = demo.Homophones([], [], np.zeros(2, bool))
+    assert homophones.share_right(surer, [np.array([2.0]), np.array([2.0])]) == 0.5
 
 
 def test_a_run_of_a_few_steps(tmp_path, capsys, monkeypatch, corpus):
@@ -119,7 +119,7 @@ def test_the_lstm_learns(tmp_path, monkeypatch, corpus):
     monkeypatch.setattr(demo, "BATCH", 9)
     monkeypatch.setattr(demo, "EPOCHS", 20)
     monkeypatch.setattr(demo, "LR", 0.02)
-    model, curve = demo.trained(common.Run(0, tmp_path, None), corpus)
+    model, curve = demo.train(common.Run(0, tmp_path, None), corpus)
     assert curve[-1][0] == pytest.approx(20, abs=2)
     assert curve[-1][1] < 1.6 < curve[0][1]
     fewest = math.exp((math.log(3) + math.log(2) / 3) / np.mean([8, 9, 7]))
