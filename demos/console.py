@@ -20,6 +20,8 @@ from typing import TextIO
 from tqdm import tqdm
 from tqdm.contrib import DummyTqdmFile
 
+from tinyseq.errors import CompileError
+
 
 def say(line: str = "") -> None:
     """Print a line, at once even into a file, and above the progress bar if there is one."""
@@ -110,7 +112,7 @@ def exit_code(
         return 130
     except MemoryError as error:
         complain(f"error: out of memory ({error}). {less_memory}".rstrip())
-    except (ValueError, OSError, ImportError) as error:
+    except (CompileError, ImportError, OSError, ValueError) as error:
         complain(f"error: {error}")
     return 1
 
