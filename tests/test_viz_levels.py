@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_viz import SVG, edges, label, nodes, places, rises
 from tinyseq.viz import render
 from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
-from tinyseq.viz.wording import width
+from tinyseq.viz.labels import width
 
 import tinyseq as ts
 from tinyseq import functional, graph, nn, ops, viz

@@ -8,13 +8,13 @@ network does: its state, its gradients, its training.
 from .colour import ColouredText, colour_text
 from .curves import training
 from .gradients import gradient_flow
+from .graphs import draw
 from .heatmaps import heatmap
 from .page import page
-from .recording import draw
-from .records import Record, record
 from .render import Picture, RenderError
 from .units import PROPERTIES, Unit, Units, find_units
 from .unrolled import draw_unrolled
+from .values import Record, record
 
 __all__ = [
     "PROPERTIES",

@@ -1,4 +1,4 @@
-"""Writes a sheet as DOT. Every place is computed before, and written into the text (``layout=nop2``
+"""Draws a layout as DOT. Every place is computed before, and written into the text (``layout=nop2``
 takes it as it is), so that the steps line up and the picture is the same with every renderer.
 """
 
@@ -13,30 +13,30 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .dot import Dot, Html, Value, html_text
+from .ends import Inputs
 from .flow import Carried, draw_legend
-from .inputs import Inputs
 from .inside import Op, port
+from .labels import shape_text, short, width
+from .layout import CHIP, CHIP_GAP, RAIL, RAIL_GAP, VALUE, Layout, Place
 from .loss import draw_loss
 from .paths import Path, Point, at
 from .rolled import alike, into
-from .sheet import CHIP, CHIP_GAP, RAIL, RAIL_GAP, VALUE, Place, Sheet
 from .states import draw_states
 from .timeline import Box, Row, Source, recorded
-from .wording import shape_text, short, width
 
 
 class Drawing:
-    """A sheet on its way to DOT text, and how each kind of thing looks."""
+    """A layout on its way to DOT text, and how each kind of thing looks."""
 
-    def __init__(self, sheet: Sheet, note: str = "") -> None:
-        self.sheet = sheet
+    def __init__(self, layout: Layout, note: str = "") -> None:
+        self.layout = layout
         self.note = note
         self.starts: dict[
             tuple[Box, tuple[int, int | None]], tuple[str, Point]
         ] = {}  # initial states, where written
         self.lanes: dict[tuple[int, int], int] = {}  # beside a column, for lines past other rows
         self.arrows: Counter[str] = Counter()
-        self.flow = sheet.ran.flow
+        self.flow = layout.ran.flow
         self.data: dict[str, dict[str, float]] = {}  # what flowed, by arrow
         self.columns: dict[str, int] = {}  # the step, as written, of an arrow from row to row
         self.dot = Dot(layout="nop2", outputorder="edgesfirst", bgcolor="white", pad=0.1)
@@ -52,19 +52,19 @@ class Drawing:
             fontname=style.MATH, fontcolor=style.INK, fontsize=14,
         )  # fmt: skip
         self._draw_parameters()
-        for box in self.sheet.boxes():
-            self._draw_box(self.sheet.places[box])
+        for box in self.layout.boxes():
+            self._draw_box(self.layout.places[box])
         self._draw_inputs()
-        for row in self.sheet.line.rows:
+        for row in self.layout.line.rows:
             if row.recurrent:
                 draw_states(self, row)
         self._draw_upwards()
-        if self.sheet.rolled:
+        if self.layout.rolled:
             self._draw_handed_over()
-        if self.sheet.loss is None:
+        if self.layout.loss is None:
             self._draw_outputs()
         else:
-            draw_loss(self, self.sheet.loss)
+            draw_loss(self, self.layout.loss)
         if self.flow is not None:
             draw_legend(self, self.flow)
         if self.note:
@@ -135,62 +135,62 @@ class Drawing:
         self.print(f"{name}shape", shape, x, y - 10, 8)
 
     def shape_of(self, tensor: Tensor) -> str:
-        return shape_text(tensor.shape, self.sheet.ran.batch)
+        return shape_text(tensor.shape, self.layout.ran.batch)
 
     # -- parameters ------------------------------------------------------------------------------
 
     def _draw_parameters(self) -> None:
-        for i, row in enumerate(self.sheet.line.rows):
-            chips = self.sheet.chips_of(row)
+        for i, row in enumerate(self.layout.line.rows):
+            chips = self.layout.chips_of(row)
             if not chips:
                 continue
-            place = self.sheet.places[next(iter(row.boxes.values()))]
+            place = self.layout.places[next(iter(row.boxes.values()))]
             top = place.y + len(chips) * (CHIP + CHIP_GAP) / 2
-            home = short(self.sheet.home_of(row), 40)
-            middle = max(self.sheet.chip_width, width(home, 9)) / 2
+            home = short(self.layout.home_of(row), 40)
+            middle = max(self.layout.chip_width, width(home, 9)) / 2
             self.print(f"home{i}", home, middle, top + 6, 9)
-            if row.recurrent and self.sheet.columns.steps > 1 and self._used_always(row, chips):
-                x = (self.sheet.trunk + self.sheet.left) / 2
+            if row.recurrent and self.layout.columns.steps > 1 and self._used_always(row, chips):
+                x = (self.layout.trunk + self.layout.left) / 2
                 self.print(f"same{i}", "the same at every step", x, place.bottom - RAIL - 7, 8)
             for n, tensor in enumerate(chips):
                 y = top - (n + 0.5) * (CHIP + CHIP_GAP)
                 self.node(
-                    self._chip_id(tensor), "parameter", self.sheet.chip_width / 2, y,
-                    self.sheet.chip_width, CHIP, label=self.sheet.chip_text(tensor), fontsize=10,
+                    self._chip_id(tensor), "parameter", self.layout.chip_width / 2, y,
+                    self.layout.chip_width, CHIP, label=self.layout.chip_text(tensor), fontsize=10,
                     fillcolor=style.PARAMETER_FILL if isinstance(tensor, nn.Parameter) else "white",
                     color=style.PARAMETER_LINE,
-                    tooltip=self.sheet.ran.names.get(identity(tensor), self.sheet.name_of(tensor)),
+                    tooltip=self.layout.path_of(tensor),
                 )  # fmt: skip
                 self._hand_out(tensor, y)
 
     def _used_always(self, row: Row, chips: list[Tensor]) -> bool:
         """Does every step of the row use all of these? Encoder and decoder may be in one loop."""
         using = [
-            {box.step for _, box in self.sheet.chips[identity(tensor)][1] if box.row is row}
+            {box.step for _, box in self.layout.chips[identity(tensor)][1] if box.row is row}
             for tensor in chips
         ]
         return all(steps == set(row.boxes) for steps in using)
 
     def _chip_id(self, tensor: Tensor) -> str:
-        return f"p{list(self.sheet.chips).index(identity(tensor))}"
+        return f"p{list(self.layout.chips).index(identity(tensor))}"
 
     def _hand_out(self, tensor: Tensor, y: float) -> None:
         """The faint lines from a parameter to everything that uses it."""
-        users = self.sheet.chips[identity(tensor)][1]
+        users = self.layout.chips[identity(tensor)][1]
         rows = list(dict.fromkeys(box.row for _, box in users))
         for op, box in {self.id(op): (op, box) for op, box in users}.values():
-            place = self.sheet.places[box]
+            place = self.layout.places[box]
             if place.slim:
                 continue
-            trunk = self.sheet.trunk + 6 * rows.index(box.row)
+            trunk = self.layout.trunk + 6 * rows.index(box.row)
             if box.step is None:
                 end = [(trunk, place.y), (place.left, place.y)]
             else:
-                n = self.sheet.rails[box.row][identity(tensor)]
+                n = self.layout.rails[box.row][identity(tensor)]
                 trunk += RAIL_GAP * n
                 rail, riser = place.bottom - RAIL - RAIL_GAP * n, place.left + 12 + RAIL_GAP * n
                 end = [(trunk, rail), (riser, rail), (riser, place.bottom)]
-            path = Path((self.sheet.chip_width, y)).straight((trunk, y), *end)
+            path = Path((self.layout.chip_width, y)).straight((trunk, y), *end)
             self.edge(
                 self._chip_id(tensor), self.id(op), "use", path,
                 look={"arrowsize": 0.4, "penwidth": 0.7, "color": style.RAIL},
@@ -200,8 +200,8 @@ class Drawing:
 
     def id(self, op: Tensor) -> str:
         """The node that stands for an op: itself when its box is opened, else the box."""
-        box = self.sheet.line.box[identity(op)]
-        place = self.sheet.places[box]
+        box = self.layout.line.box[identity(op)]
+        place = self.layout.places[box]
         return place.name if place.inside is None else f"{place.name}_{box.position[identity(op)]}"
 
     def _draw_box(self, place: Place) -> None:
@@ -213,7 +213,7 @@ class Drawing:
             kind, look = ("band", style.BAND) if box.step is None else ("cell", style.CELL)
             if place.slim:
                 kind, look = "cell slim", style.SLIM
-                tip = f"step {self.sheet.number(box)}, {tip}"
+                tip = f"step {self.layout.number(box)}, {tip}"
             self.node(
                 place.name, kind, place.x, place.y, place.w, place.h,
                 label=place.title, tooltip=tip, **look,
@@ -246,7 +246,7 @@ class Drawing:
                     tooltip=f"{node.op.name} {self.shape_of(op)} in {'/'.join(node.scope)}",
                     **what.look,
                 )  # fmt: skip
-        for tail, head in inside.layout.bends:
+        for tail, head in inside.layering.bends:
             if isinstance(tail, int) and isinstance(head, int):
                 start, *rest = inside.through(tail, head)
                 made = box.ops[tail]
@@ -259,8 +259,8 @@ class Drawing:
 
     def _draw_inputs(self) -> None:
         """x at the foot of each column that reads it, other sequences below the row that does."""
-        for n, inputs in enumerate(self.sheet.inputs):
-            below = self.sheet.row_number[inputs.row] - 1 if inputs.bottom > 0 else -1 - n
+        for n, inputs in enumerate(self.layout.inputs):
+            below = self.layout.row_number[inputs.row] - 1 if inputs.bottom > 0 else -1 - n
             for step in sorted(inputs.takers):
                 self._draw_input(n, inputs, step, below)
             self.print_dots("x" if n == 0 else f"in{n}", inputs.bottom + VALUE / 2 + 5)
@@ -268,120 +268,120 @@ class Drawing:
     def _draw_input(self, n: int, inputs: Inputs, step: int, below: int) -> None:
         op, box, source = inputs.takers[step][0]
         arrive = self._arrive(op, box, source)
-        straight = arrive is not None and self.sheet.row_number[box.row] == below + 1
-        foot = arrive[0][0] if arrive and straight else self.sheet.column[step]
-        number = self.sheet.columns.number[step]
+        straight = arrive is not None and self.layout.row_number[box.row] == below + 1
+        foot = arrive[0][0] if arrive and straight else self.layout.column[step]
+        number = self.layout.columns.number[step]
         name = f"in{n}t{number}" if n else f"x{number}"
-        text = self.sheet.called(inputs.name, number, inputs.back)
-        shape = self.sheet.input_shape(source)
-        slim = step in self.sheet.columns.slim
+        text = self.layout.called(inputs.name, number, inputs.back)
+        shape = self.layout.input_shape(source)
+        slim = step in self.layout.columns.slim
         self.write_value(name, "" if slim else text, shape, foot, inputs.bottom + VALUE / 2)
         heads = {self.id(op): (op, box, source) for op, box, source in inputs.takers[step]}
         for head, (op, box, source) in heads.items():
             self._up(
                 name, head, [(foot, inputs.bottom + VALUE)], self._arrive(op, box, source),
-                below, self.sheet.row_number[box.row], step, self.sheet.places[box].bottom,
+                below, self.layout.row_number[box.row], step, self.layout.places[box].bottom,
                 tip=f"{text} {shape}", of=self._taken(box, source), written=True,
             )  # fmt: skip
 
     def print_dots(self, name: str, y: float) -> None:
         """Where a line of values has steps left out."""
-        for n, x in self.sheet.gap.items():
+        for n, x in self.layout.gap.items():
             self.print(f"{name}gap{n}", "…", x, y, 16)
-        for n, (x, text) in enumerate(self.sheet.slim_runs if name == "x" else ()):
+        for n, (x, text) in enumerate(self.layout.slim_runs if name == "x" else ()):
             self.print(f"{name}slim{n}", text, x, y, 11)
 
     def _draw_upwards(self) -> None:
         """From row to row."""
         seen: set[tuple[str, str, int | None]] = set()
-        for box in self.sheet.boxes():
-            for op, taken in self.sheet.line.inputs(box):
-                stand = self.sheet.stand_in(taken) if box.step is None else None
+        for box in self.layout.boxes():
+            for op, taken in self.layout.line.inputs(box):
+                stand = self.layout.stand_in(taken) if box.step is None else None
                 source = stand or taken
-                maker = self.sheet.line.maker(source.tensor)
+                maker = self.layout.line.maker(source.tensor)
                 if maker is None or maker.row is box.row:
                     continue
                 given = self.starts.get((box, source.key))  # as the initial state
                 ends = self.id(source.tensor), given[0] if given else self.id(op)
                 step = next((s for s in (maker.step, box.step, source.step) if s is not None), None)
                 if step is None:
-                    step = self.sheet.step_below(maker)
-                if self.sheet.rolled and maker.step is box.step is None:
-                    step = self.sheet.columns.shown[0]  # which stands for whichever it is
+                    step = self.layout.step_below(maker)
+                if self.layout.rolled and maker.step is box.step is None:
+                    step = self.layout.columns.shown[0]  # which stands for whichever it is
                 key = (*ends, step)
-                if key in seen or (step is not None and step not in self.sheet.column):
+                if key in seen or (step is not None and step not in self.layout.column):
                     continue
                 seen.add(key)
                 leave = self.leave(source.tensor)
                 arrive = None if given else self._arrive(op, box, source)
                 if given:
                     x, y = given[1]
-                    arrive = [(x, self.sheet.places[box].bottom), (x, y - 10)]
+                    arrive = [(x, self.layout.places[box].bottom), (x, y - 10)]
                     if leave is None:  # from the near end of a layer on all steps at once
-                        leave = [(self.sheet.left + 16, self.sheet.places[maker].top)]
+                        leave = [(self.layout.left + 16, self.layout.places[maker].top)]
                 self._up(
                     *ends, leave, arrive,
-                    self.sheet.row_number[maker.row], self.sheet.row_number[box.row], step,
-                    self.sheet.places[box].bottom, self.sheet.places[maker].top,
-                    tip=self.sheet.step_shape(source), of=self._taken(box, source),
+                    self.layout.row_number[maker.row], self.layout.row_number[box.row], step,
+                    self.layout.places[box].bottom, self.layout.places[maker].top,
+                    tip=self.layout.step_shape(source), of=self._taken(box, source),
                 )  # fmt: skip
 
     def _draw_handed_over(self) -> None:
         """In a rolled picture, from the layer whose last state is another one's initial state."""
-        step = self.sheet.columns.shown[0]
+        step = self.layout.columns.shown[0]
         drawn: set[tuple[str, str]] = set()
-        for row in self.sheet.line.rows:
+        for row in self.layout.line.rows:
             for slot in row.slots if row.recurrent else ():
                 if slot.start is None:
                     continue
-                shown = self.sheet.line.maker(slot.start.tensor)
-                source = slot.start if shown else self.sheet.stand_in(slot.start)
-                maker = self.sheet.line.maker(source.tensor) if source else None
+                shown = self.layout.line.maker(slot.start.tensor)
+                source = slot.start if shown else self.layout.stand_in(slot.start)
+                maker = self.layout.line.maker(source.tensor) if source else None
                 if source is None or maker is None or maker.row is row:
                     continue
                 (box,) = row.boxes.values()
-                ends = self.id(source.tensor), self.sheet.places[box].name
+                ends = self.id(source.tensor), self.layout.places[box].name
                 if ends in drawn:
                     continue
                 drawn.add(ends)
-                place = self.sheet.places[box]
+                place = self.layout.places[box]
                 self._up(
                     *ends, self.leave(source.tensor), [(place.x, place.bottom)],
-                    self.sheet.row_number[maker.row], self.sheet.row_number[row], step,
-                    place.bottom, self.sheet.places[maker].top,
+                    self.layout.row_number[maker.row], self.layout.row_number[row], step,
+                    place.bottom, self.layout.places[maker].top,
                     tip=f"the initial state {self.shape_of(slot.start.tensor)}", of=slot.start,
                     written=True,
                 )  # fmt: skip
 
     def _draw_outputs(self) -> None:
         """y above each column that gives it, or one y where it is not one a step."""
-        for n, (tensor, sources) in enumerate(self.sheet.line.outputs):
+        for n, (tensor, sources) in enumerate(self.layout.line.outputs):
             name = tensor.name or ("y" if n == 0 else f"y{chr(0x2032) * n}")
-            self.draw_values(name, f"y{n}", sources, self.sheet.ceiling + n * (VALUE + 4))
+            self.draw_values(name, f"y{n}", sources, self.layout.ceiling + n * (VALUE + 4))
 
     def draw_values(
         self, name: str, node: str, sources: list[Source], bottom: float
     ) -> dict[int | None, float]:
         """What the uppermost rows give, written in a line; returns where, by step."""
-        found = self.sheet.given(sources)
-        each = self.sheet.each(sources)
+        found = self.layout.given(sources)
+        each = self.layout.each(sources)
         placed: dict[int | None, float] = {}
         for source, step in found:
-            maker = self.sheet.line.box[identity(source.tensor)]
+            maker = self.layout.line.box[identity(source.tensor)]
             leave = self.leave(source.tensor)
             foot = leave[-1][0] if leave else self.middle(step)
-            number = self.sheet.columns.number[step] if each and step is not None else None
+            number = self.layout.columns.number[step] if each and step is not None else None
             top = node if number is None else f"{node}t{number}"
-            shape = self.sheet.step_shape(source)
-            text = self.sheet.called(name, number) if each else self.sheet.names.get(name, name)
+            shape = self.layout.step_shape(source)
+            text = self.layout.called(name, number) if each else self.layout.names.get(name, name)
             if step not in placed:
                 placed[step] = foot
-                slim = each and step in self.sheet.columns.slim
+                slim = each and step in self.layout.columns.slim
                 self.write_value(top, "" if slim else text, shape, foot, bottom + VALUE / 2)
             self._up(
-                self.id(source.tensor), top, leave, [(foot, self.sheet.ceiling)],
-                self.sheet.row_number[maker.row], len(self.sheet.line.rows), step,
-                self.sheet.ceiling, self.sheet.places[maker].top, tip=f"{text} {shape}",
+                self.id(source.tensor), top, leave, [(foot, self.layout.ceiling)],
+                self.layout.row_number[maker.row], len(self.layout.line.rows), step,
+                self.layout.ceiling, self.layout.places[maker].top, tip=f"{text} {shape}",
                 of=self.given_away(source, sources),
             )  # fmt: skip
         if len(placed) > 1:
@@ -390,19 +390,21 @@ class Drawing:
 
     def _taken(self, box: Box, source: Source) -> Carried:
         """What flows into a box where it takes ``source``."""
-        return into(self.sheet, box, source) if self.sheet.rolled else source
+        return into(self.layout, box, source) if self.layout.rolled else source
 
     def given_away(self, source: Source, sources: list[Source]) -> Carried:
         """What flows out of a box that gives ``source``, of all that is given."""
-        return alike(self.sheet.line, source, sources) if self.sheet.rolled else source
+        return alike(self.layout.line, source, sources) if self.layout.rolled else source
 
     def middle(self, step: int | None) -> float:
-        return (self.sheet.left + self.sheet.right) / 2 if step is None else self.sheet.column[step]
+        return (
+            (self.layout.left + self.layout.right) / 2 if step is None else self.layout.column[step]
+        )
 
     def leave(self, op: Tensor) -> list[Point] | None:
         """From an op to the upper edge of its box; `None` where any place on the edge will do."""
-        box = self.sheet.line.box[identity(op)]
-        place = self.sheet.places[box]
+        box = self.layout.line.box[identity(op)]
+        place = self.layout.places[box]
         if box.step is None:
             return None
         if place.inside is None:
@@ -412,7 +414,7 @@ class Drawing:
 
     def _arrive(self, op: Tensor, box: Box, source: Source) -> list[Point] | None:
         """From the lower edge of a box to an op in it."""
-        place = self.sheet.places[box]
+        place = self.layout.places[box]
         if box.step is None:
             return None
         if place.inside is None:
@@ -447,23 +449,23 @@ class Drawing:
         (a, b), (c, d) = leave[-1], arrive[0]
         if above != below + 1:
             lane = self._lane(below, above)
-            x = max(a, c) if step is None else self.sheet.column[step]
-            rows = self.sheet.line.rows
+            x = max(a, c) if step is None else self.layout.column[step]
+            rows = self.layout.line.rows
             passed = rows[min(below + 1, len(rows) - 1)]  # none when it goes back down
-            side = -passed.way if self.sheet.rolled else 1  # where the state does not go round
-            if step not in self.sheet.columns.slim:
-                x += side * (self.sheet.wide / 2 + 9 + 7 * lane)
+            side = -passed.way if self.layout.rolled else 1  # where the state does not go round
+            if step not in self.layout.columns.slim:
+                x += side * (self.layout.wide / 2 + 9 + 7 * lane)
             path.straight((a, b + 9), (x, b + 9), (x, d - 9), (c, d - 9), (c, d))
         elif abs(a - c) > 1:
             path.straight((a, d - 9), (c, d - 9), (c, d))
         else:
             path.straight((c, d))
         path.curved(arrive[1:])
-        slim = step in self.sheet.columns.slim
+        slim = step in self.layout.columns.slim
         name = self.edge(tail, head, "up", path, tip, of, slim)
         if step is not None:
-            self.columns[name] = self.sheet.columns.number[step]
-        inner = not written and bottom < self.sheet.ceiling  # at the ends others say it
+            self.columns[name] = self.layout.columns.number[step]
+        inner = not written and bottom < self.layout.ceiling  # at the ends others say it
         if inner and abs(a - c) <= 1 and not slim:
             self.print(f"{name}--shape", tip, c - 6 - width(tip, 8) / 2, b + 11, 8)
 

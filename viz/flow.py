@@ -16,8 +16,8 @@ from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
 from . import style
+from .labels import counted, width
 from .timeline import Source, Timeline
-from .wording import counted, width
 
 if TYPE_CHECKING:
     from .drawing import Drawing
@@ -127,7 +127,7 @@ def draw_legend(drawing: Drawing, flow: Flow) -> None:
         "gradient": "‖∂L/∂v‖, the gradient that flowed back along the arrow of v",
         "value": "‖v‖, the value that flowed along the arrow",
     }[flow.kind]
-    if drawing.sheet.rolled:
+    if drawing.layout.rolled:
         title += ", mean over the steps"
     known = {"gradient": "none was recorded", "value": "not a number"}[flow.kind]
     for sort, means in (("dotted", "0"), ("grey", known)):

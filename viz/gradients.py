@@ -13,7 +13,7 @@ from tinyseq.tensor import FLOATS, Tensor
 
 from .checks import running
 from .plots import DASHES, LINES, new_plot
-from .records import as_module, as_sequence, in_the_order_of_x, tapped
+from .values import as_module, as_sequence, in_the_order_of_x, tapped
 
 MARKED = 20  # of fewer steps every one has a point
 

@@ -9,9 +9,9 @@ from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
 from . import style
+from .labels import number_text, sign, width
 from .paths import Path
 from .timeline import Box, Source, Timeline, recorded
-from .wording import number_text, sign, width
 
 if TYPE_CHECKING:
     from .drawing import Drawing
@@ -95,13 +95,13 @@ def _is_sum(tensor: Tensor, box: Box) -> bool:
 
 def draw_loss(drawing: Drawing, loss: Loss) -> None:
     """ŷ above each column, L of each step above that, and their sum at the top."""
-    sheet = drawing.sheet
-    base = sheet.ceiling
+    layout = drawing.layout
+    base = layout.ceiling
     feet = drawing.draw_values("ŷ", "y0", loss.sources, base)
     level = base + VALUE + RISE + CIRCLE / 2
     height = level + CIRCLE / 2 + 2 * RISE + CIRCLE / 2 if loss.summed else level
     middle = sum(feet.values()) / len(feet) if feet else drawing.middle(None)
-    name = sheet.names.get("L", "L")
+    name = layout.names.get("L", "L")
     ops = ", ".join(dict.fromkeys(sign(op, {}) for op in loss.box.ops))
     value = number_text(loss.tensor)
     text = f"{name} = Σ {name}⟨t⟩" if loss.summed else name
@@ -113,21 +113,21 @@ def draw_loss(drawing: Drawing, loss: Loss) -> None:
     equals = f"= {value}"
     x = middle + (width(text, 15) + 24) / 2 + 8 + width(equals, 8) / 2
     drawing.print("lossvalue", equals, x, height, 8)
-    made = {step: source for source, step in sheet.given(loss.sources)}
-    each = sheet.each(loss.sources)
+    made = {step: source for source, step in layout.given(loss.sources)}
+    each = layout.each(loss.sources)
     for step, x in feet.items():
-        number = sheet.columns.number[step] if each and step is not None else None
+        number = layout.columns.number[step] if each and step is not None else None
         foot = "y0" if number is None else f"y0t{number}"
-        tail, slim = foot, step in sheet.columns.slim
+        tail, slim = foot, step in layout.columns.slim
         path = Path((x, base + VALUE - 2))
         if loss.summed and not slim:
             tail = f"loss{number}"
-            label = sheet.called(name, number)
+            label = layout.called(name, number)
             drawing.node(
                 tail, "loss", x, level, max(width(label, 13) + 12, CIRCLE), CIRCLE, label=label,
                 tooltip=f"the part of step {number} in {name}", **look | {"fontsize": 13},
             )  # fmt: skip
-            tip = f"{sheet.called('ŷ', number)}"
+            tip = f"{layout.called('ŷ', number)}"
             of = drawing.given_away(made[step], loss.sources)
             drawing.edge(foot, tail, "up", path.straight((x, level - CIRCLE / 2)), tip, of)
             path = Path((x, level + CIRCLE / 2))

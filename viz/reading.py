@@ -21,8 +21,8 @@ from tinyseq.graph import identity
 from tinyseq.nn import Parameter
 from tinyseq.tensor import Tensor
 
+from .labels import check_recorded
 from .timeline import Box, Row, Scope, Slot, Source, Timeline, recorded
-from .wording import check_recorded
 
 # Scope, has it steps, and the recurrent layers below: one Dropout, two places. And which of those:
 # what a model does itself below a layer of its own is another row than what it does above.

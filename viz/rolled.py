@@ -10,13 +10,13 @@ from tinyseq.graph import identity
 from .timeline import Box, Row, Slot, Source, Timeline
 
 if TYPE_CHECKING:
-    from .sheet import Sheet
+    from .layout import Layout
 
 
-def into(sheet: Sheet, box: Box, source: Source) -> list[Source]:
+def into(layout: Layout, box: Box, source: Source) -> list[Source]:
     """What a layer takes, at all of its steps, from where ``source`` comes from."""
     boxes = (box.row.read or box.row.boxes).values()
-    return alike(sheet.line, source, (s for b in boxes for _, s in sheet.line.inputs(b)))
+    return alike(layout.line, source, (s for b in boxes for _, s in layout.line.inputs(b)))
 
 
 def alike(line: Timeline, source: Source, among: Iterable[Source]) -> list[Source]:

@@ -23,9 +23,9 @@ from .checks import as_input, running
 from .columns import Columns, shortened
 from .expanded import expanded
 from .flow import Flow
+from .labels import shape_text
 from .reading import count_steps, read
 from .timeline import Source, Timeline, flatten, recorded
-from .wording import shape_text
 
 
 @dataclass

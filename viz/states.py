@@ -10,11 +10,11 @@ from tinyseq import nn
 from tinyseq.graph import identity
 
 from . import style
+from .labels import counted, width
+from .layout import GAP, LOOP, Place
 from .paths import Path, Point
 from .rolled import around
-from .sheet import GAP, LOOP, Place
 from .timeline import Row, Slot, Source
-from .wording import counted, width
 
 if TYPE_CHECKING:
     from .drawing import Drawing
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def draw_states(drawing: Drawing, row: Row) -> None:
     """Everything that one row carries from step to step."""
-    painter = _Loop(drawing, row) if drawing.sheet.rolled else _Path(drawing, row)
+    painter = _Loop(drawing, row) if drawing.layout.rolled else _Path(drawing, row)
     painter.draw()
 
 
@@ -31,10 +31,10 @@ class _States:
 
     def __init__(self, drawing: Drawing, row: Row) -> None:
         self.drawing, self.row = drawing, row
-        self.sheet = drawing.sheet
+        self.layout = drawing.layout
         self.way = row.way
-        self.name = f"r{self.sheet.row_number[row]}"
-        self.places = [self.sheet.places[box] for box in row.boxes.values()]
+        self.name = f"r{self.layout.row_number[row]}"
+        self.places = [self.layout.places[box] for box in row.boxes.values()]
 
     def look(self, n: int) -> style.Look:
         return {"color": style.STATES[n % len(style.STATES)], "penwidth": 1.5}
@@ -68,14 +68,14 @@ class _Loop(_States):
             path = Path((edge, place.y + rise)).straight(
                 (out, place.y + rise), (out, place.y - rise), (edge, place.y - rise)
             )
-            name = self.sheet.called(slot.name, 0)
-            tip = f"{name} {self.shape(slot)}, {counted(self.sheet.columns.steps, 'step')}"
+            name = self.layout.called(slot.name, 0)
+            tip = f"{name} {self.shape(slot)}, {counted(self.layout.columns.steps, 'step')}"
             of = around(self.row, slot)
             kind = f"state s{n}"
             self.drawing.edge(place.name, place.name, kind, path, tip, of, look=self.look(n))
         out = edge + self.way * (LOOP * 0.6 + 8 * len(self.row.slots))
         for n, slot in enumerate(self.row.slots):
-            text, shape = self.sheet.called(slot.name, 0), self.shape(slot)
+            text, shape = self.layout.called(slot.name, 0), self.shape(slot)
             wide = width(text, 16)
             y = place.y + 9 + self.side(slot)
             colour = style.STATES[n % len(style.STATES)]
@@ -102,9 +102,9 @@ class _Path(_States):
     def _draw_gaps(self) -> dict[int, Place]:
         """The boxes that stand for steps left out, by the place in the row of the box after it."""
         found: dict[int, Place] = {}
-        sheet, first = self.sheet, self.places[0]
-        for n, x in sheet.gap.items():
-            steps = sheet.left_out(n, self.row)
+        layout, first = self.layout, self.places[0]
+        for n, x in layout.gap.items():
+            steps = layout.left_out(n, self.row)
             if not steps:
                 continue
             place = Place(first.box, f"{self.name}gap{n}", "", GAP, first.h, x, first.y)
@@ -132,7 +132,7 @@ class _Path(_States):
                 of = self._carried(place, slot)
                 tail, leave = gap.name, [(self.back(gap), y)]
                 number = self._number_before(i)
-                text = self.sheet.called(slot.name, number) if place is not None else ""
+                text = self.layout.called(slot.name, number) if place is not None else ""
             if place is None:
                 break
             for head, arrive in self._entries(place, slot, n):
@@ -144,11 +144,11 @@ class _Path(_States):
                 return
             of, slim = Source(boxes[i].ops[made], None), place.slim
             tail, leave = self.drawing.id(boxes[i].ops[made]), self._exit(place, made, slot, n)
-            text = self.sheet.called(slot.name, self.sheet.number(boxes[i]))
+            text = self.layout.called(slot.name, self.layout.number(boxes[i]))
         if slot.final:
-            last = 1 if self.way < 0 else self.sheet.columns.steps
+            last = 1 if self.way < 0 else self.layout.columns.steps
             x, y = leave[-1]
-            text = self.sheet.called(slot.name, last)
+            text = self.layout.called(slot.name, last)
             reach = 14 + width(text, 16) / 2
             self.drawing.write_name(f"{name}end", text, x + self.way * (reach + 14), y)
             path = Path(leave[0]).straight(*leave[1:], (x + self.way * 26, y))
@@ -157,17 +157,17 @@ class _Path(_States):
 
     def _carried(self, place: Place | None, slot: Slot) -> Source | None:
         """What comes out of a gap into the box behind it."""
-        carried = self.sheet.carried_into(place.box) if place is not None else []
+        carried = self.layout.carried_into(place.box) if place is not None else []
         return next((source for source, _, s in carried if s is slot), None)
 
     def _number_before(self, i: int) -> int:
         """The step, as it is written, before the i-th box of the row."""
         boxes = list(self.row.boxes.values())
-        return self.sheet.number(boxes[i]) - self.way if i < len(boxes) else 0
+        return self.layout.number(boxes[i]) - self.way if i < len(boxes) else 0
 
     def _height(self, gap: Place, slot: Slot, leave: list[Point]) -> float:
         """Where a gap takes and gives a part of the state."""
-        return gap.y + self.side(slot) * (1.0 if not self.sheet.opened else 0.9)
+        return gap.y + self.side(slot) * (1.0 if not self.layout.opened else 0.9)
 
     def _draw_line(
         self,
@@ -183,14 +183,14 @@ class _Path(_States):
         slim: bool = False,
     ) -> None:
         edge = arrive[0][0]
-        lane = edge - self.way * (self.sheet.gutter - 18 - 12 * n)
+        lane = edge - self.way * (self.layout.gutter - 18 - 12 * n)
         if tail.endswith("start"):  # not back under the name that the line begins at
             lane = self.way * max(self.way * lane, self.way * leave[-1][0])
-        level = self.sheet.opened or abs(leave[-1][1] - arrive[0][1]) > 0.05
+        level = self.layout.opened or abs(leave[-1][1] - arrive[0][1]) > 0.05
         corners = [(lane, leave[-1][1]), (lane, arrive[0][1])] if level else []
         path = Path(leave[0]).straight(*leave[1:], *corners, *arrive)
-        clear = 4 + width(text, 14) / 2 if self.way > 0 else self.sheet.gutter - 22
-        beside = clear if self.sheet.opened else self.sheet.gutter / 2 + 2
+        clear = 4 + width(text, 14) / 2 if self.way > 0 else self.layout.gutter - 22
+        beside = clear if self.layout.opened else self.layout.gutter / 2 + 2
         # The first is written at its start, which stands there as a node.
         label: style.Look = {
             "label": text,
@@ -204,7 +204,7 @@ class _Path(_States):
     def _start(self, n: int, slot: Slot, first: Place) -> tuple[str, list[Point], str]:
         """The initial state, beside the first box; where its line begins."""
         name = f"{self.name}s{n}start"
-        text = self.sheet.called(slot.name, self.sheet.start_number(self.row))
+        text = self.layout.called(slot.name, self.layout.start_number(self.row))
         entries = [] if first.name.startswith(f"{self.name}gap") else self._entries(first, slot, n)
         if entries:
             y = entries[0][1][0][1]
@@ -212,7 +212,7 @@ class _Path(_States):
             y = self._height(first, slot, [])
         else:
             return name, [(0.0, 0.0)], ""  # the first step does not look at it
-        x = self.front(first) - self.way * (self.sheet.gutter - 4)
+        x = self.front(first) - self.way * (self.layout.gutter - 4)
         trained = slot.start is not None and isinstance(slot.start.tensor, nn.Parameter)
         self.drawing.write_name(name, text, x, y, style.PARAMETER_LINE if trained else style.INK)
         if slot.start is not None:
@@ -233,7 +233,7 @@ class _Path(_States):
 
     def _entries(self, place: Place, slot: Slot, n: int) -> list[tuple[str, list[Point]]]:
         """The nodes of a box that take a part of the state, each with the way in."""
-        carried = self.sheet.carried_into(place.box)
+        carried = self.layout.carried_into(place.box)
         takers = {self.drawing.id(op): op for _, op, s in carried if s is slot}
         edge = self.front(place)
         if place.inside is None:
@@ -248,15 +248,15 @@ class _Path(_States):
         """What a step takes from further back than the step before goes over the boxes between."""
         way = self.way
         for i, box in enumerate(self.row.boxes.values()):
-            for source, op, slot in self.sheet.carried_into(box):
+            for source, op, slot in self.layout.carried_into(box):
                 if slot is not None:
                     continue
-                maker = self.sheet.line.maker(source.tensor)
+                maker = self.layout.line.maker(source.tensor)
                 before = [gaps[k] for k in gaps if k <= i]
                 if maker is None and not before:
                     continue
-                head = self.sheet.places[box]
-                tail = self.sheet.places[maker] if maker is not None else before[-1]
+                head = self.layout.places[box]
+                tail = self.layout.places[maker] if maker is not None else before[-1]
                 leave = [(self.back(tail), tail.top - 7)]
                 arrive = [(self.front(head), head.top - 7)]
                 name = tail.name

@@ -81,7 +81,7 @@ class Row:
 
     @property
     def way(self) -> int:
-        """The direction in which the row runs on the sheet."""
+        """The direction in which the row runs in the picture."""
         return -1 if self.reverse else 1
 
 

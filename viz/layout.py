@@ -12,13 +12,13 @@ from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
 from . import style
+from .ends import find_inputs
 from .gates import find_gates
-from .inputs import find_inputs
 from .inside import Inside, Op, lay_out, port, shown
+from .labels import constant_text, counted, shape_text, short, sign, step_name, width
 from .loss import find_loss
 from .running import Run
 from .timeline import Box, Row, Slot, Source, recorded
-from .wording import constant_text, counted, shape_text, short, sign, step_name, width
 
 # Distances, in points.
 CHIP, CHIP_GAP = 18.0, 4.0  # a parameter's height, and what is left between two
@@ -63,7 +63,7 @@ class Place:
         return self.y + self.h / 2
 
 
-class Sheet:
+class Layout:
     """Everything that is drawn, measured and placed; y goes up."""
 
     def __init__(self, ran: Run, level: str, names: Mapping[str, str]) -> None:
@@ -179,6 +179,10 @@ class Sheet:
         name = self.ran.names.get(identity(tensor), tensor.name or plain)
         return name.rpartition(".")[2]
 
+    def path_of(self, tensor: Tensor) -> str:
+        """The dotted path to a parameter, or else its own name."""
+        return self.ran.names.get(identity(tensor), self.name_of(tensor))
+
     def home_of(self, row: Row) -> str:
         """Where in the module the parameters of a row live, when that is one place."""
         names = (self.ran.names.get(identity(t)) for t in self.chips_of(row))
@@ -290,8 +294,8 @@ class Sheet:
             more = 20.0 * max(0, len(box.row.slots) - 2)
             return Place(box, name, title, max(width(title, 12) + 26, 84.0), 48.0 + more)
         inside = self._open(box)
-        wide = max(inside.layout.width + 28, width(title, 10) + 24)
-        return Place(box, name, title, wide, inside.layout.height + 22, inside=inside)
+        wide = max(inside.layering.width + 28, width(title, 10) + 24)
+        return Place(box, name, title, wide, inside.layering.height + 22, inside=inside)
 
     def _open(self, box: Box) -> Inside:
         """Label the ops of a box and lay them out."""
@@ -422,9 +426,9 @@ class Sheet:
                     place.w = SLIM if place.slim else self.wide
                     place.x = self.column[place.box.step]
                 if place.inside is not None:
-                    layout = place.inside.layout
-                    place.inside.x = place.x - layout.width / 2
-                    place.inside.y = place.bottom + (high - 14 - layout.height) / 2
+                    layering = place.inside.layering
+                    place.inside.x = place.x - layering.width / 2
+                    place.inside.y = place.bottom + (high - 14 - layering.height) / 2
             y += half
         self.ceiling = y + AIR
 
@@ -487,11 +491,11 @@ class Sheet:
         row = self.chips[identity(tensor)][1][0][1].row
         name = self.name_of(tensor)
         if not self.home_of(row):  # then nothing above says whose it is
-            name = self.ran.names.get(identity(tensor), name)
+            name = self.path_of(tensor)
         return f"{short(name)}  {shape_text(tensor.shape, batch)}"
 
     def full_name(self, tensor: Tensor) -> str:
         """A parameter's name, with the path to it where two parameters have the same."""
         names = [self.name_of(other) for other, _ in self.chips.values()]
         name = self.name_of(tensor)
-        return name if len(set(names)) == len(names) else self.ran.names.get(identity(tensor), name)
+        return name if len(set(names)) == len(names) else self.path_of(tensor)

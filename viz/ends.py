@@ -12,7 +12,7 @@ from tinyseq.tensor import Tensor
 from .timeline import Box, Row, Source
 
 if TYPE_CHECKING:
-    from .sheet import Sheet
+    from .layout import Layout
 
 
 @dataclass
@@ -26,21 +26,21 @@ class Inputs:
     bottom: float = 0.0  # of where it is written
 
 
-def find_inputs(sheet: Sheet) -> list[Inputs]:
+def find_inputs(layout: Layout) -> list[Inputs]:
     """The sequences, that of the lowest row first. The first is x. What goes into a layer whose
     first state another layer made is the decoder's own output of the step before, y⟨t−1⟩; any
     other one is x′.
     """
     found: dict[Hashable, Inputs] = {}
-    shown = set(sheet.columns.shown)
-    for box in sheet.boxes():
-        for op, source in sheet.line.inputs(box):
-            if source.step in shown and sheet.is_input(source):
-                inputs = found.setdefault(_sequence(sheet, found, box, source), Inputs(box.row))
+    shown = set(layout.columns.shown)
+    for box in layout.boxes():
+        for op, source in layout.line.inputs(box):
+            if source.step in shown and layout.is_input(source):
+                inputs = found.setdefault(_sequence(layout, found, box, source), Inputs(box.row))
                 inputs.takers.setdefault(source.step, []).append((op, box, source))
     primes = 0
     for inputs in list(found.values())[1:]:
-        if _is_decoder(sheet, inputs.row):
+        if _is_decoder(layout, inputs.row):
             inputs.name, inputs.back = "y", 1
         else:
             primes += 1
@@ -48,10 +48,10 @@ def find_inputs(sheet: Sheet) -> list[Inputs]:
     return list(found.values())
 
 
-def _sequence(sheet: Sheet, found: dict[Hashable, Inputs], box: Box, source: Source) -> Hashable:
+def _sequence(layout: Layout, found: dict[Hashable, Inputs], box: Box, source: Source) -> Hashable:
     """What tells one sequence from another."""
     tensor = source.tensor
-    if identity(tensor) in sheet.line.of_one_step:  # of the lowest row that takes this step's
+    if identity(tensor) in layout.line.of_one_step:  # of the lowest row that takes this step's
         for key, inputs in found.items():
             taken = inputs.takers.get(source.step, ())  # type: ignore[arg-type]
             if any(other.tensor is tensor for _, _, other in taken):
@@ -62,13 +62,13 @@ def _sequence(sheet: Sheet, found: dict[Hashable, Inputs], box: Box, source: Sou
     return identity(tensor)
 
 
-def _is_decoder(sheet: Sheet, row: Row) -> bool:
+def _is_decoder(layout: Layout, row: Row) -> bool:
     """Does the row, or one right above it, begin with a state that another layer made?"""
     above = {
         box.row
-        for box in sheet.boxes()
-        for _, source in sheet.line.inputs(box)
-        if (maker := sheet.line.box.get(identity(source.tensor))) is not None and maker.row is row
+        for box in layout.boxes()
+        for _, source in layout.line.inputs(box)
+        if (maker := layout.line.box.get(identity(source.tensor))) is not None and maker.row is row
     }
     starts = [slot.start for r in (above | {row}) for slot in r.slots if slot.start is not None]
     return any(start.tensor.node is not None for start in starts)
