@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinyseq import nn
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
 from . import style
-from .ends import find_inputs
+from .contents import Contents
 from .gates import find_gates
 from .inside import Inside, Op, lay_out, port, shown
-from .labels import constant_text, counted, shape_text, short, sign, step_name, width
-from .loss import find_loss
+from .labels import constant_text, counted, sign, width
+from .paths import Point
 from .running import Run
-from .timeline import Box, Row, Slot, Source, recorded
+from .timeline import Box, Row, Source, recorded
 
 # Distances, in points.
 CHIP, CHIP_GAP = 18.0, 4.0  # a parameter's height, and what is left between two
@@ -63,228 +62,20 @@ class Place:
         return self.y + self.h / 2
 
 
-class Layout:
-    """Everything that is drawn, measured and placed; y goes up."""
+class Layout(Contents):
+    """The contents of a picture, measured and placed; y goes up."""
 
     def __init__(self, ran: Run, level: str, names: Mapping[str, str]) -> None:
-        self.ran = ran
-        self.line = ran.line
-        self.columns = ran.columns
-        self.opened = level == "op"
-        self.rolled = level == "layer"
-        self.names = names  # what to call x, y and the parts of the state instead
-        self.row_number = {row: i for i, row in enumerate(self.line.rows)}
-        self.starts = {
-            identity(slot.start.tensor): self.called(slot.name, self.start_number(row))
-            for row in self.line.rows
-            for slot in row.slots
-            if slot.start
-        }
-        self._below: dict[Box, int | None] = {}
-        self.loss = find_loss(self.line)
-        if self.loss is not None:  # it is drawn above the rows
-            self.line.rows.remove(self.loss.box.row)
-        self.inputs = find_inputs(self)
-        self.exits = self._find_exits()
-        self.chips = self._find_chips()
-        self.places = {box: self._measure(box) for box in self.boxes()}
+        super().__init__(ran, level, names)
+        self._lanes: dict[tuple[int, int], int] = {}  # for lines past other rows
+        self.places = {box: self._measure(box) for box in self.line.boxes()}
         self._arrange()
-
-    # -- what there is ---------------------------------------------------------------------------
-
-    def called(self, name: str, number: int | None, back: int = 0) -> str:
-        """A value of one step (or so many before) as it is written: h⟨3⟩, and of any step where
-        there is one box.
-        """
-        name = self.names.get(name, name)
-        if self.rolled:
-            return f"{name}⟨t−{back}⟩" if back else f"{name}⟨t⟩"
-        return name if number is None else step_name(name, number - back)
-
-    def left_out(self, n: int, row: Row) -> int:
-        """How many steps of a row are left out before the n-th column: it may end among them."""
-        columns, length = self.columns, self.line.steps_of.get(row.scope, 0)
-        if row.reverse or columns.steps != self.line.steps:  # the run has fewer, as an example
-            return columns.gaps[n]
-        end = columns.shown[n] if n < len(columns.shown) else columns.steps
-        return max(0, min(end, length) - (end - columns.gaps[n]))
-
-    def start_number(self, row: Row) -> int:
-        """The step, as it is written, before the first of a row."""
-        return self.columns.steps + 1 if row.reverse else 0
-
-    def is_input(self, source: Source) -> bool:
-        """Is it x of one step?"""
-        given = source.tensor.node is None and not isinstance(source.tensor, nn.Parameter)
-        return given and source.step is not None
-
-    def is_x(self, tensor: Tensor) -> bool:
-        return any(self.is_input(source) for source in self.line.sources[identity(tensor)])
-
-    def boxes(self) -> Iterator[Box]:
-        return (box for row in self.line.rows for box in row.boxes.values())
-
-    def _find_exits(self) -> set[tuple[Row, int, int]]:
-        """The ops, by row and position among so many, whose value leaves the box upwards in some
-        step: to another row, or as an output. There is a way out for them in every step, so that
-        all look alike.
-        """
-        ids = {identity(source.tensor) for _, found in self.line.outputs for source in found}
-        for box in self.boxes():
-            for _, source in self.line.inputs(box):
-                maker = self.line.maker(source.tensor)
-                if maker is not None and maker.row is not box.row:
-                    ids.add(identity(source.tensor))
-        ids |= {identity(source.tensor) for source in self.loss.sources} if self.loss else set()
-        return {
-            (box.row, len(box.ops), i)
-            for box in self.boxes()
-            for i, op in enumerate(box.ops)
-            if identity(op) in ids
-        }
-
-    def _find_chips(self) -> dict[int, tuple[Tensor, list[tuple[Tensor, Box]]]]:
-        """Parameters, and constants that belong to the module: each with the ops that use it."""
-        chips: dict[int, tuple[Tensor, list[tuple[Tensor, Box]]]] = {}
-        for box in self.boxes():
-            for op, source in self.line.inputs(box):
-                tensor = source.tensor
-                belongs = identity(tensor) in self.ran.names or tensor.requires_grad
-                is_value = self.is_input(source) or identity(tensor) in self.starts
-                if tensor.node is None and belongs and not is_value:
-                    chips.setdefault(identity(tensor), (tensor, []))[1].append((op, box))
-        return chips
-
-    def chips_of(self, row: Row) -> list[Tensor]:
-        """What is drawn beside a row: the parameters that it is the first to use."""
-        return [tensor for tensor, users in self.chips.values() if users[0][1].row is row]
-
-    def rails_of(self, row: Row) -> dict[int, int]:
-        """By which line below a row each parameter, by id, comes to its steps: those that other
-        steps use come by another one, as where an encoder and a decoder are in one loop.
-        """
-        found: dict[int, int] = {}
-        using: list[set[Box]] = []
-        for key, (_, users) in self.chips.items():
-            boxes = {box for _, box in users if box.row is row and not self.places[box].slim}
-            if boxes and boxes not in using and len(using) < RAILS:
-                using.append(boxes)
-            if boxes:
-                found[key] = using.index(boxes) if boxes in using else RAILS - 1
-        return found
-
-    def name_of(self, tensor: Tensor) -> str:
-        """A parameter's own name: the path to it stands above."""
-        plain = "parameter" if isinstance(tensor, nn.Parameter) else "leaf"
-        name = self.ran.names.get(identity(tensor), tensor.name or plain)
-        return name.rpartition(".")[2]
-
-    def path_of(self, tensor: Tensor) -> str:
-        """The dotted path to a parameter, or else its own name."""
-        return self.ran.names.get(identity(tensor), self.name_of(tensor))
-
-    def home_of(self, row: Row) -> str:
-        """Where in the module the parameters of a row live, when that is one place."""
-        names = (self.ran.names.get(identity(t)) for t in self.chips_of(row))
-        paths = {name.rpartition(".")[0] for name in names if name is not None}
-        return paths.pop() if len(paths) == 1 else ""
-
-    def _title(self, box: Box) -> str:
-        depth = len(box.row.scope) + (box.step is not None)
-        within = {recorded(op).scope[depth : depth + 1] for op in box.ops}
-        scope = box.row.scope + (within.pop() if len(within) == 1 else ())
-        module = self.ran.modules.get((scope[0], ".".join(scope[1:]))) if scope else None
-        if isinstance(module, nn.Recurrent):
-            if box.step is None:  # what the layer does itself, to all of its steps at once
-                return short(", ".join(sign(op, {}) for op in box.ops))
-            module = module.cell
-        if module is None:
-            named = [part for part in scope if part != "cell"]
-            return short(named[-1] if named else ", ".join(sign(op, {}) for op in box.ops))
-        if box.step is None and any(m is not module for _, m in module.named_modules()):
-            return short(", ".join(sign(op, {}) for op in box.ops))  # what a container does itself
-        whole = repr(module)
-        says_more = box.step is None and "\n" not in whole and not list(module.parameters())
-        return short(whole if says_more else type(module).__name__)
-
-    def given(self, sources: list[Source]) -> list[tuple[Source, int | None]]:
-        """Those of some values that are shown, and in which column."""
-        found = []
-        boxes: set[Box] = set()
-        # Where one column stands for all steps, what is made in others comes out of it, too.
-        stands = (stand for source in sources if (stand := self.stand_in(source)))
-        others = list({stand.key: stand for stand in stands}.values())
-        for source in [*sources, *others]:
-            maker = self.line.maker(source.tensor)
-            if maker is None or (source in others and maker in boxes):
-                continue
-            step = maker.step if source.step is None else source.step
-            if step is None:  # a layer on all steps at once, or on what is above one of them
-                step = self.step_below(maker)
-                if self.rolled and step not in self.column:
-                    step = None
-            if step is None or step in self.column:
-                found.append((source, step))
-                boxes.add(maker)
-        return found
-
-    def each(self, sources: list[Source]) -> bool:
-        """Is a value one of each step, and written with its number?"""
-        return len(sources) > 1 or self.columns.steps == 1
-
-    def step_below(self, box: Box) -> int | None:
-        """The one step that everything comes from that a layer between, and those below it, work
-        on; `None` where they work on several.
-        """
-        if box in self._below:
-            return self._below[box]
-        steps: set[int | None] = set()
-        seen, left = {box}, [box]
-        while left:
-            for _, source in self.line.inputs(left.pop()):
-                maker = self.line.box.get(identity(source.tensor))
-                if maker is None:
-                    continue
-                if source.step is not None or maker.step is not None:
-                    steps.add(maker.step if source.step is None else source.step)
-                elif maker not in seen:
-                    seen.add(maker)
-                    left.append(maker)
-        self._below[box] = steps.pop() if len(steps) == 1 else None
-        return self._below[box]
-
-    def stand_in(self, source: Source) -> Source | None:
-        """At level "layer", for a value of a step that is not shown: that of the step which is."""
-        scope = self.line.hidden(source.tensor) if self.rolled else None
-        if scope is None:
-            return None
-        was = self.line.box.get(identity(source.tensor))
-        for row in self.line.rows:
-            if row.scope == scope and row.recurrent and was in (None, *row.read.values()):
-                (box,) = row.boxes.values()
-                made = (i for slot in row.slots if (i := slot.made_in(box)) is not None)
-                return Source(box.ops[next(made, -1)], None)
-        return None
-
-    def step_shape(self, source: Source) -> str:
-        """The shape of a value, of one step where it holds all."""
-        shape = source.tensor.shape
-        axis = self.line.axes.get(identity(source.tensor), self.ran.time_axis)
-        if source.step is not None and len(shape) > axis:
-            shape = shape[:axis] + shape[axis + 1 :]
-        return shape_text(shape, self.ran.batch)
-
-    def input_shape(self, source: Source) -> str:
-        """The shape of x of one step, from the sequence it is part of or as it is."""
-        if identity(source.tensor) in self.line.of_one_step:
-            return shape_text(source.tensor.shape, self.ran.batch)
-        return self.step_shape(source)
 
     # -- how large, and where --------------------------------------------------------------------
 
     def _measure(self, box: Box) -> Place:
         name = f"r{self.row_number[box.row]}"
-        title = self._title(box)
+        title = self.title_of(box)
         if box.step is None:
             return Place(box, name, title, 0.0, BAND)
         name += f"t{self.columns.number[box.step]}"
@@ -300,7 +91,7 @@ class Layout:
     def _open(self, box: Box) -> Inside:
         """Label the ops of a box and lay them out."""
         slots = {i: slot for slot in box.row.slots if (i := slot.made_in(box)) is not None}
-        carried = self.carried_into(box)
+        carried = self.line.carried_into(box)
         ops: dict[int, Op] = {}
         edges: list[tuple[Any, Any]] = []
         for i, op in enumerate(box.ops):
@@ -318,7 +109,7 @@ class Layout:
                         pass
                     elif self.line.hidden(source.tensor) is not None:
                         edges.append((port(source), i))
-                    elif source.tensor.node is None and not self.is_input(source):
+                    elif source.tensor.node is None and not source.is_input:
                         folded[n] = self.starts.get(key) or constant_text(source.tensor, op)
                     else:
                         edges.append((port(source), i))
@@ -344,44 +135,6 @@ class Layout:
         ends = (set(slots), takes) if box.row.reverse else (takes, set(slots))
         return lay_out(ops, edges, *ends)
 
-    def number(self, box: Box) -> int:
-        """The step of a box as it is written."""
-        assert box.step is not None
-        return self.columns.number[box.step]
-
-    def carried_into(self, box: Box) -> list[tuple[Source, Tensor, Slot | None]]:
-        """What a step takes from the step before or, at first, from the initial state.
-
-        As (value, op, slot); no slot stands for what comes from further back in the same row.
-        """
-        row = box.row
-        before = row.read.get(box.step - row.way) if box.step is not None else None
-        is_first = next(iter(row.read.values()), None) is box
-        found: list[tuple[Source, Tensor, Slot | None]] = []
-        for op in box.ops:
-            for i, x in enumerate(recorded(op).inputs):
-                for source in self.line.sources[identity(x)]:
-                    maker = self.line.box.get(identity(source.tensor))
-                    if maker is box:
-                        continue
-                    if maker is not None and maker is before:
-                        position = maker.position[identity(source.tensor)]
-                        made = (s for s in row.slots if s.made_in(maker) == position)
-                        slot = next(made, None)
-                        found.append((source, op, slot))
-                    elif maker is not None and maker.row is row:
-                        found.append((source, op, None))
-                    elif is_first:
-                        starts = (s for s in row.slots if s.start and s.start.key == source.key)
-                        found += [(source, op, slot) for slot in starts]
-                    elif maker is None and (
-                        taken := row.takes.get((len(box.ops), box.position[identity(op)], i))
-                    ):
-                        found.append((source, op, taken))  # its maker was passed over
-                    elif self.line.skipped.get(identity(source.tensor)) == row.scope:
-                        found.append((source, op, None))
-        return found
-
     def _arrange(self) -> None:
         """Columns left to right, rows bottom to top."""
         columns = [place for place in self.places.values() if place.box.step is not None]
@@ -399,7 +152,7 @@ class Layout:
         texts = [self.chip_text(t) for row in self.line.rows for t in self.chips_of(row)]
         self.chip_width = max((width(text, 10) + 12 for text in texts), default=0.0)
         self.trunk = self.chip_width + 10
-        self.rails = {row: self.rails_of(row) for row in recurrent}
+        self.rails = {row: self._rails_of(row) for row in recurrent}
         more = {row: RAIL_GAP * max(rails.values(), default=0) for row, rails in self.rails.items()}
         self._place_columns(self.trunk + 8 + max(more.values()) + before)
         lower = [one for one in self.inputs if one.row is self.line.rows[0]] or self.inputs[:1]
@@ -432,12 +185,26 @@ class Layout:
             y += half
         self.ceiling = y + AIR
 
+    def _rails_of(self, row: Row) -> dict[int, int]:
+        """By which line below a row each parameter, by id, comes to its steps: those that other
+        steps use come by another one, as where an encoder and a decoder are in one loop.
+        """
+        found: dict[int, int] = {}
+        using: list[set[Box]] = []
+        for key, (_, users) in self.chips.items():
+            boxes = {box for _, box in users if box.row is row and not self.places[box].slim}
+            if boxes and boxes not in using and len(using) < RAILS:
+                using.append(boxes)
+            if boxes:
+                found[key] = using.index(boxes) if boxes in using else RAILS - 1
+        return found
+
     def _start_width(self) -> float:
         """How far an initial state, written with its shape, reaches out from its middle."""
         return max(
             (
                 width(self.called(slot.name, 0), 16) / 2
-                + width(shape_text(slot.start.tensor.shape, self.ran.batch), 8)
+                + width(self.shape_of(slot.start.tensor), 8)
                 for row in self.line.rows
                 for slot in row.slots
                 if slot.start is not None
@@ -486,16 +253,43 @@ class Layout:
             text += f", one in {run[1] - run[0]} drawn" if len(run) > 1 else ", one drawn"
         return f"… {text} …"
 
-    def chip_text(self, tensor: Tensor) -> str:
-        batch = None if isinstance(tensor, nn.Parameter) else self.ran.batch
-        row = self.chips[identity(tensor)][1][0][1].row
-        name = self.name_of(tensor)
-        if not self.home_of(row):  # then nothing above says whose it is
-            name = self.path_of(tensor)
-        return f"{short(name)}  {shape_text(tensor.shape, batch)}"
+    # -- the ends of lines -----------------------------------------------------------------------
 
-    def full_name(self, tensor: Tensor) -> str:
-        """A parameter's name, with the path to it where two parameters have the same."""
-        names = [self.name_of(other) for other, _ in self.chips.values()]
-        name = self.name_of(tensor)
-        return name if len(set(names)) == len(names) else self.path_of(tensor)
+    def node_of(self, op: Tensor) -> str:
+        """The node that stands for an op: itself when its box is opened, else the box."""
+        box = self.line.box[identity(op)]
+        place = self.places[box]
+        return place.name if place.inside is None else f"{place.name}_{box.position[identity(op)]}"
+
+    def middle(self, step: int | None) -> float:
+        """Of a column, or of all of them."""
+        return (self.left + self.right) / 2 if step is None else self.column[step]
+
+    def leave(self, op: Tensor) -> list[Point] | None:
+        """From an op to the upper edge of its box; `None` where any place on the edge will do."""
+        box = self.line.box[identity(op)]
+        place = self.places[box]
+        if box.step is None:
+            return None
+        if place.inside is None:
+            return [(place.x, place.top)]
+        i = box.position[identity(op)]
+        return [*place.inside.through(i, ("out", i)), (place.inside.at(("out", i))[0], place.top)]
+
+    def arrive(self, op: Tensor, box: Box, source: Source) -> list[Point] | None:
+        """From the lower edge of a box to an op in it."""
+        place = self.places[box]
+        if box.step is None:
+            return None
+        if place.inside is None:
+            return [(place.x, place.bottom)]
+        rest = place.inside.through(port(source), box.position[identity(op)])
+        return [(rest[0][0], place.bottom), *rest]
+
+    def lane(self, below: int, above: int) -> int:
+        """Beside a column, the first lane that no line past some of the same rows has taken."""
+        low, high = (below, above) if below < above else (above - 1, below + 1)
+        if (below, above) not in self._lanes:
+            taken = [n for (a, b), n in self._lanes.items() if min(a, b) < high and low < max(a, b)]
+            self._lanes[below, above] = next(n for n in itertools.count() if n not in taken)
+        return self._lanes[below, above]

@@ -128,9 +128,9 @@ def measure(layout: Layout, names: Callable[[Tensor], str]) -> Measured:
 def _collect(layout: Layout, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
     steps = layout.columns.shown
     inputs: dict[int, Source] = {}
-    for box in layout.boxes():
+    for box in layout.line.boxes():
         for _, source in layout.line.inputs(box):
-            if source.step is not None and layout.is_input(source):
+            if source.step is not None and source.is_input:
                 inputs.setdefault(source.step, source)
     if inputs:
         yield "x", Series(layout.names.get("x", "x"), _parts(layout, inputs, steps))
@@ -252,7 +252,7 @@ def _directly(
     way of later steps. For this the ops between are recorded once more, from the feet as leaves.
     """
     kept = {identity(layout.line.stands_for.get(identity(op), op))
-            for box in layout.boxes() if box.step is not None for op in box.ops}  # fmt: skip
+            for box in layout.line.boxes() if box.step is not None for op in box.ops}  # fmt: skip
     if not feet:
         return {}
     leaves = {identity(t): Tensor(arrays[identity(t)], requires_grad=True) for t in feet}
@@ -285,7 +285,7 @@ def _apart(
     """
     step = layout.columns.shown[len(layout.columns.shown) // 2]
     known: dict[int, Array] = {}
-    for box in layout.boxes():
+    for box in layout.line.boxes():
         for op in box.ops if box.step is not None else ():
             made = layout.line.stands_for.get(identity(op), op)
             array = arrays[identity(made)]

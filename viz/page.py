@@ -27,7 +27,7 @@ from tinyseq.tensor import Tensor
 from .checks import as_names
 from .columns import Columns
 from .dot import visible
-from .drawing import Drawing
+from .drawing import draw_layout
 from .expanded import expanded
 from .labels import counted
 from .layout import Layout
@@ -217,8 +217,8 @@ def _template(
     view: View, ran: Run, rows: Sequence[Row], names: Mapping[str, str], measured: Measured
 ) -> str:
     layout = _layout(ran, rows, view.columns, view.level, names)
-    drawing = Drawing(layout)
-    svg = marked_svg(Picture(drawing.write()), layout, drawing.columns, measured.series)
+    drawn = draw_layout(layout)
+    svg = marked_svg(Picture(drawn.text()), layout, drawn.columns, measured.series)
     middle = "" if view.middle is None else f' data-middle="{view.middle}"'
     return (
         f'<template data-level="{view.level}" data-first="{view.first}" data-last="{view.last}"'
