@@ -80,9 +80,9 @@ class Contents:
             step = maker.step if source.step is None else source.step
             if step is None:  # a layer on all steps at once, or on what is above one of them
                 step = self.line.step_below(maker)
-                if self.rolled and step not in self.columns.shown:
+                if self.rolled and step not in self.columns.number:
                     step = None
-            if step is None or step in self.columns.shown:
+            if step is None or step in self.columns.number:
                 found.append((source, step))
                 boxes.add(maker)
         return found

@@ -69,7 +69,8 @@ class Layout(Contents):
         super().__init__(ran, level, names)
         self._lanes: dict[tuple[int, int], int] = {}  # for lines past other rows
         self.places = {box: self._measure(box) for box in self.line.boxes()}
-        self._arrange()
+        self._place_columns()
+        self._place_rows()
 
     # -- how large, and where --------------------------------------------------------------------
 
@@ -135,55 +136,67 @@ class Layout(Contents):
         ends = (set(slots), takes) if box.row.reverse else (takes, set(slots))
         return lay_out(ops, edges, *ends)
 
-    def _arrange(self) -> None:
-        """Columns left to right, rows bottom to top."""
-        columns = [place for place in self.places.values() if place.box.step is not None]
+    def _place_columns(self) -> None:
+        """Left to right: parameters, the lines that hand them out, initial states, the steps."""
         recurrent = [row for row in self.line.rows if row.recurrent]
+        names = [
+            self.called(slot.name, n)
+            for row in recurrent
+            for slot in row.slots
+            for n in self.columns.number.values()
+        ]
+        longest = max((width(name, 14) for name in names), default=0.0)
         slots = max(len(row.slots) for row in recurrent)
-        longest = max(
-            (width(self.called(slot.name, n), 14) for row in recurrent for slot in row.slots
-             for n in self.columns.number.values()), default=0.0,
-        )  # fmt: skip
-        self.gutter = longest + (18 + 12.0 * slots if self.opened else 34)
+        self.gutter = longest + (18 + 12.0 * slots if self.opened else 34)  # between two columns
         before = max(self.gutter + max(longest, 30.0), self.gutter + self._start_width() - 4)
         if self.rolled:
             before = 2 * LOOP + 60 if any(row.reverse for row in recurrent) else 104
-        self.wide = max(place.w for place in columns)
+        self.wide = max(p.w for p in self.places.values() if p.box.step is not None)  # a column
         texts = [self.chip_text(t) for row in self.line.rows for t in self.chips_of(row)]
         self.chip_width = max((width(text, 10) + 12 for text in texts), default=0.0)
-        self.trunk = self.chip_width + 10
+        self.trunk = self.chip_width + 10  # from where parameters go to rows
         self.rails = {row: self._rails_of(row) for row in recurrent}
-        more = {row: RAIL_GAP * max(rails.values(), default=0) for row, rails in self.rails.items()}
-        self._place_columns(self.trunk + 8 + max(more.values()) + before)
+        self._place_steps(self.trunk + 8 + max(map(self._rails_height, recurrent)) + before)
+
+    def _place_rows(self) -> None:
+        """Bottom to top, the other sequences that a row reads right below it."""
         lower = [one for one in self.inputs if one.row is self.line.rows[0]] or self.inputs[:1]
         for n, one in enumerate(lower):
             one.bottom = -n * (VALUE + 14)
         y = VALUE
         for row in self.line.rows:
             for one in self.inputs:
-                if one.row is row and one not in lower:  # it is written right below the row
+                if one.row is row and one not in lower:
                     one.bottom = y + AIR
                     y += AIR + VALUE
             places = [self.places[box] for box in row.boxes.values()]
             chips = self.chips_of(row)
-            below = 2 * RAIL + 2 + more[row] if row.recurrent and chips else AIR
+            rails = row.recurrent and chips
             high = max(place.h for place in places)
             stack = len(chips) * (CHIP + CHIP_GAP) + (12 if self.home_of(row) else 0)
             half = max(high, stack) / 2
-            y += below + half
+            y += (2 * RAIL + 2 + self._rails_height(row) if rails else AIR) + half
             for place in places:
-                place.y, place.h = y, high
-                if place.box.step is None:
-                    place.w, place.x = self.right - self.left, (self.left + self.right) / 2
-                else:
-                    place.w = SLIM if place.slim else self.wide
-                    place.x = self.column[place.box.step]
-                if place.inside is not None:
-                    layering = place.inside.layering
-                    place.inside.x = place.x - layering.width / 2
-                    place.inside.y = place.bottom + (high - 14 - layering.height) / 2
+                self._put(place, y, high)
             y += half
-        self.ceiling = y + AIR
+        self.ceiling = y + AIR  # above the uppermost row
+
+    def _put(self, place: Place, y: float, high: float) -> None:
+        """A box in its column and in the row around y, and what is inside of it."""
+        place.y, place.h = y, high
+        if place.box.step is None:
+            place.w, place.x = self.right - self.left, (self.left + self.right) / 2
+        else:
+            place.w = SLIM if place.slim else self.wide
+            place.x = self.column[place.box.step]
+        if place.inside is not None:
+            layering = place.inside.layering
+            place.inside.x = place.x - layering.width / 2
+            place.inside.y = place.bottom + (high - 14 - layering.height) / 2
+
+    def _rails_height(self, row: Row) -> float:
+        """The room that the lines below a row take which are more than one."""
+        return RAIL_GAP * max(self.rails[row].values(), default=0)
 
     def _rails_of(self, row: Row) -> dict[int, int]:
         """By which line below a row each parameter, by id, comes to its steps: those that other
@@ -212,7 +225,7 @@ class Layout(Contents):
             default=0.0,
         )
 
-    def _place_columns(self, left: float) -> None:
+    def _place_steps(self, left: float) -> None:
         """Where the steps lie, and the boxes that stand for those between."""
         self.column: dict[int, float] = {}
         self.gap: dict[int, float] = {}  # the middle of the gap before the n-th column
