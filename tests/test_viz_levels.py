@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_viz import SVG, edges, label, nodes, places, rises
 from tinyseq.viz import render
 from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
-from tinyseq.viz.wording import width
+from tinyseq.viz.labels import width
 
 import tinyseq as ts
 from tinyseq import functional, graph, nn, ops, viz
@@ -347,7 +347,8 @@ def test_what_is_made_of_the_last_step_stays_in_its_column():
     at = places(drawn)
     assert {at[n][0] for n in ("r0t5", "y0", "loss")} == {at["r0t5"][0]}
     (course,) = courses(drawn, "r1--r2")
-    assert set(course) == {round(72 * at["r0t5"][0], 1)}
+    # the renderer gives the places of nodes in five digits
+    assert all(abs(x - 72 * at["r0t5"][0]) < 0.2 for x in course)
 
 
 def test_what_a_layer_does_with_lengths_is_not_called_like_its_cell():

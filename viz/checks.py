@@ -30,6 +30,14 @@ def as_input(x: Any) -> Tensor | np.ndarray:
     return array
 
 
+def as_sequence(x: Any) -> Any:
+    """Whole numbers (T,) as a batch of one, (T, 1); all else as it is."""
+    x = as_input(x)
+    if x.ndim == 1 and x.dtype.kind in "iu":
+        return x[:, None]
+    return x
+
+
 @contextmanager
 def running(module: Any, x: Any, made_up: bool = False) -> Iterator[None]:
     """Around a module that runs on x: where the two do not go together, the error names x."""

@@ -22,8 +22,8 @@ from tinyseq.saving import write_atomically
 from tinyseq.text import Vocabulary
 
 from .heatmaps import check_unit, is_signed, limit_of
-from .records import record
 from .symbols import visible
+from .values import record
 
 if TYPE_CHECKING:
     from .units import Unit

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,17 +15,13 @@ from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
 from . import style
+from .labels import counted
 from .timeline import Source, Timeline
-from .wording import counted, width
-
-if TYPE_CHECKING:
-    from .drawing import Drawing
 
 KINDS = ("gradient", "value")
 Carried = Source | Sequence[Source]  # what an arrow carries, or at each step, where it is rolled up
 DECADES = 8  # of the scale at most; what is smaller looks like its lower end
 WIDTHS = (0.5, 4.0)
-SWATCH = 30.0
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -119,29 +114,6 @@ class Flow:
         """A power of ten and its look, smallest first."""
         powers = range(self.low, self.high + 1)
         return [(f"10{str(p).translate(_RAISED)}", self._at(p)) for p in powers]
-
-
-def draw_legend(drawing: Drawing, flow: Flow) -> None:
-    """The scale, below the picture."""
-    title = {
-        "gradient": "‖∂L/∂v‖, the gradient that flowed back along the arrow of v",
-        "value": "‖v‖, the value that flowed along the arrow",
-    }[flow.kind]
-    if drawing.sheet.rolled:
-        title += ", mean over the steps"
-    known = {"gradient": "none was recorded", "value": "not a number"}[flow.kind]
-    for sort, means in (("dotted", "0"), ("grey", known)):
-        if sort in flow.drawn:
-            title += f"; {sort}: {means}"
-    x, y = 0.0, -22.0
-    for n, (text, look) in enumerate(flow.scale()):
-        drawing.node(
-            f"legend{n}", "legend", x + SWATCH / 2, y, SWATCH, float(look["penwidth"]), label="",
-            fillcolor=look["color"], color=look["color"], penwidth=0,
-        )  # fmt: skip
-        drawing.print(f"legend{n}text", text, x + SWATCH / 2, y - 11, 8)
-        x += SWATCH + 2
-    drawing.print("legend", title, x + 10 + width(title, 9) / 2, y - 4, 9)
 
 
 def _flowing(line: Timeline) -> Iterable[Tensor]:

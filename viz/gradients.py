@@ -11,9 +11,9 @@ import tinyseq as ts
 from tinyseq import graph, nn
 from tinyseq.tensor import FLOATS, Tensor
 
-from .checks import running
+from .checks import as_sequence, running
 from .plots import DASHES, LINES, new_plot
-from .records import as_module, as_sequence, in_the_order_of_x, tapped
+from .taps import as_module, in_the_order_of_x, tapped
 
 MARKED = 20  # of fewer steps every one has a point
 

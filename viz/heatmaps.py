@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from .checks import check_list
 from .plots import new_plot
-from .records import Record
 from .symbols import visible
+from .values import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

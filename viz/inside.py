@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from tinyseq.tensor import Tensor
 
 from . import style
-from .layered import RISE, Layout, layered
+from .labels import short, width
+from .layered import RISE, Layering, layered
 from .paths import Point
 from .timeline import Source, recorded
-from .wording import short, width
 
 Key = Hashable  # an op's position, ("in", source) or ("out", position)
 
@@ -32,28 +32,28 @@ class Inside:
     """The ops of a box by position; ports on its lower and upper edge; where all of it lies."""
 
     ops: dict[int, Op]
-    layout: Layout
+    layering: Layering
     size: dict[Key, tuple[float, float]]
-    x: float = 0.0  # of the layout's corner on the sheet
+    x: float = 0.0  # of the lower left corner in the picture
     y: float = 0.0
 
     def at(self, key: Key) -> Point:
-        x, y = self.layout.at[key]
+        x, y = self.layering.at[key]
         return self.x + x, self.y + y
 
     def through(self, tail: Key, head: Key) -> list[Point]:
         """From the upper edge of one op to the lower edge of another, past what lies between."""
         (x, y), (_, h) = self.at(tail), self.size[tail]
         start = (x, y + h / 2)
-        bends = [(self.x + a, self.y + b) for a, b in self.layout.bends[tail, head]]
-        arriving = sorted((e for e in self.layout.bends if e[1] == head), key=self._comes_from)
+        bends = [(self.x + a, self.y + b) for a, b in self.layering.bends[tail, head]]
+        arriving = sorted((e for e in self.layering.bends if e[1] == head), key=self._comes_from)
         (x, y), (w, h) = self.at(head), self.size[head]
         spread = min(9.0, w / (len(arriving) + 1))
         x += (arriving.index((tail, head)) - (len(arriving) - 1) / 2) * spread
         return [start, *bends, (x, y - h / 2)]
 
     def _comes_from(self, edge: tuple[Key, Key]) -> float:
-        return (self.layout.bends[edge] or [self.layout.at[edge[0]]])[-1][0]
+        return (self.layering.bends[edge] or [self.layering.at[edge[0]]])[-1][0]
 
     def sideways(self, key: int, side: int, edge: float, lane: int, out: bool) -> list[Point]:
         """From an op to the box's edge on a side (−1 left, 1 right), or for ``out=False`` the way
@@ -61,7 +61,7 @@ class Inside:
         op's layer.
         """
         (x, y), (w, h) = self.at(key), self.size[key]
-        layer = next(row for row in self.layout.layers if key in row)
+        layer = next(row for row in self.layering.layers if key in row)
         if layer[-1 if side > 0 else 0] == key:
             return [(x + side * w / 2, y), (edge, y)]
         half = max(self.size[k][1] for k in layer) / 2
@@ -86,8 +86,8 @@ def lay_out(
     size: dict[Key, tuple[float, float]] = dict.fromkeys(ports_in, (0.0, 0.0))
     size |= {i: op.size for i, op in ops.items()}
     size |= dict.fromkeys(ports_out, (0.0, 0.0))
-    layout = layered(size, edges, left, right, ports_in, ports_out)
-    return Inside(ops, layout, size)
+    layering = layered(size, edges, left, right, ports_in, ports_out)
+    return Inside(ops, layering, size)
 
 
 def shown(tensor: Tensor, sign: str, name: str, uses_parameter: bool) -> Op:

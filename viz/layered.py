@@ -21,7 +21,7 @@ RISE = 19.0  # between layers
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layering:
     """Where things are, in points; (0, 0) is the lower left corner."""
 
     at: dict[Key, Point]
@@ -38,7 +38,7 @@ def layered(
     right: Iterable[Key] = (),
     bottom: Iterable[Key] = (),
     top: Iterable[Key] = (),
-) -> Layout:
+) -> Layering:
     """Place nodes of these (width, height)s. ``left``, ``right``: nodes that should lie towards
     that side; ``bottom``, ``top``: nodes that get the first or the last layer to themselves.
     """
@@ -70,7 +70,7 @@ def layered(
     start = min((x[k] - sizes.get(k, (0, 0))[0] / 2 for k in x), default=0.0)
     end = max((x[k] + sizes.get(k, (0, 0))[0] / 2 for k in x), default=0.0)
     at = {key: (x[key] - start, y[key]) for key in x}
-    return Layout(
+    return Layering(
         at={key: at[key] for key in sizes},
         layers=[[key for key in layer if key in sizes] for layer in layers],
         bends={edge: [at[place] for place in places] for edge, places in passing.items()},

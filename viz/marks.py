@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Mapping
 
 from .dot import visible
+from .layout import Layout
 from .render import Picture
-from .sheet import Sheet
 from .timeline import Row, recorded
 
 _GROUP = re.compile(r'<g id="([^"]*)" class="(node|edge|cluster)( [^"]*)?">')
@@ -21,7 +21,7 @@ Marks = dict[str, str | int]
 
 
 def marked_svg(
-    picture: Picture, sheet: Sheet, columns: Mapping[str, int], keys: Collection[str]
+    picture: Picture, layout: Layout, columns: Mapping[str, int], keys: Collection[str]
 ) -> str:
     """The picture as SVG for a page. Every box and arrow that stands for something says so:
 
@@ -36,19 +36,19 @@ def marked_svg(
     svg = re.sub(
         r'<!--.*?-->\n?|<title>.*?</title>\n?|(?<=<a) xlink:title="[^"]*"', "", svg, flags=re.DOTALL
     )
-    rows = {i: row for row, i in sheet.row_number.items()}
+    rows = {i: row for row, i in layout.row_number.items()}
 
     def mark(found: re.Match[str]) -> str:
         name, kind = html.unescape(found[1]), found[3] or ""
         if found[2] == "edge":
             tail, head, *_ = name.split("--")
-            told = _arrow(tail, head, kind, sheet, rows)
+            told = _arrow(tail, head, kind, layout, rows)
             if "keys" in told and "column" not in told and name in columns:
                 told["column"] = columns[name]
             marks = {"tail": tail, "head": head, **told}
         else:
             box = _BOX.fullmatch(name)
-            marks = _box(box, sheet, rows) if box else {}
+            marks = _box(box, layout, rows) if box else {}
         if "keys" in marks:
             marks["keys"] = " ".join(key for key in str(marks["keys"]).split() if key in keys)
         data = "".join(f' data-{key}="{html.escape(str(value))}"' for key, value in marks.items())
@@ -62,7 +62,7 @@ def slot_key(row: int, slot: int, rows: dict[int, Row]) -> str:
     return f"r{row}_{rows[row].slots[slot].position}"
 
 
-def _box(found: re.Match[str], sheet: Sheet, rows: dict[int, Row]) -> Marks:
+def _box(found: re.Match[str], layout: Layout, rows: dict[int, Row]) -> Marks:
     name = found[0]
     if found["value"]:  # of one step: x3, y0t3, loss3
         return {"keys": name.removesuffix(found["at"]).removesuffix("t"), "column": found["at"]}
@@ -72,10 +72,10 @@ def _box(found: re.Match[str], sheet: Sheet, rows: dict[int, Row]) -> Marks:
     row = rows[i]
     box = next(iter(row.boxes.values()))
     where = "/".join(row.scope)
-    title = visible(sheet.places[box].title + (f", {where}" if where else ""))
+    title = visible(layout.places[box].title + (f", {where}" if where else ""))
     if found["op"]:
         column = int(found["step"])
-        step = next(step for step, n in sheet.columns.number.items() if n == column)
+        step = next(step for step, n in layout.columns.number.items() if n == column)
         op = recorded(row.boxes[step].ops[int(found["op"])]).op
         assert op is not None
         return {"keys": f"r{i}_{found['op']}", "column": column, "row": i, "title": op.name}
@@ -83,7 +83,7 @@ def _box(found: re.Match[str], sheet: Sheet, rows: dict[int, Row]) -> Marks:
         keys = " ".join(slot_key(i, n, rows) for n in range(len(row.slots)))
         return {"keys": keys, "column": found["step"], "row": i, "title": title}
     if found["gap"]:
-        columns = [0, *sheet.columns.number.values(), sheet.columns.steps + 1]
+        columns = [0, *layout.columns.number.values(), layout.columns.steps + 1]
         n = int(found["gap"])
         return {"after": columns[n], "before": columns[n + 1], "row": i}
     if found["side"] == "start":
@@ -91,23 +91,23 @@ def _box(found: re.Match[str], sheet: Sheet, rows: dict[int, Row]) -> Marks:
     if found["side"] == "end":
         return {
             "keys": slot_key(i, int(found["slot"]), rows),
-            "column": _last(row, sheet),
+            "column": _last(row, layout),
             "row": i,
         }
     return {"keys": name, "row": i, "title": title}
 
 
-def _last(row: Row, sheet: Sheet) -> int:
+def _last(row: Row, layout: Layout) -> int:
     """The step that a row comes to last, as written."""
-    return 1 if row.reverse else sheet.columns.steps
+    return 1 if row.reverse else layout.columns.steps
 
 
-def _arrow(tail: str, head: str, kind: str, sheet: Sheet, rows: dict[int, Row]) -> Marks:
+def _arrow(tail: str, head: str, kind: str, layout: Layout, rows: dict[int, Row]) -> Marks:
     """An arrow carries what its tail holds."""
     start, end = _BOX.fullmatch(tail), _BOX.fullmatch(head)
     if start is None or end is None:
         return {}
-    marks = _box(start, sheet, rows)
+    marks = _box(start, layout, rows)
     marks.pop("title", None)
     column = marks.get("column")
     if state := re.search(r"\bs(\d+)\b", kind):
@@ -117,10 +117,10 @@ def _arrow(tail: str, head: str, kind: str, sheet: Sheet, rows: dict[int, Row]) 
         marks = {"keys": slot_key(i, int(state[1]), rows), "row": i}
         if column is None:  # it comes out of the steps left out
             is_last = end["side"] is not None
-            column = _last(rows[i], sheet) if is_last else int(end["step"]) - rows[i].way
+            column = _last(rows[i], layout) if is_last else int(end["step"]) - rows[i].way
     elif start["step"] and not start["op"]:  # upwards, out of a closed cell
         i = int(start["row"])
-        exits = sorted(k for row, _, k in sheet.exits if row is rows[i])
+        exits = sorted(k for row, _, k in layout.exits if row is rows[i])
         marks["keys"] = f"r{i}_{exits[0]}" if exits else slot_key(i, 0, rows)
     if column is None and "gap" in tail:
         return {}

@@ -20,9 +20,9 @@ from tinyseq.tensor import FLOATS, Tensor
 
 from .dot import visible
 from .flow import replay
-from .sheet import Sheet
+from .labels import shape_text
+from .layout import Layout
 from .timeline import Row, Source
-from .wording import shape_text
 
 Array = npt.NDArray[Any]
 Measures = list[float | str | None]
@@ -87,15 +87,15 @@ class Measured:
     apart: list[str] = field(default_factory=list)  # layers on all steps that do not mix them
 
 
-def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
-    """Measure everything on a sheet whose columns are all the steps to tell of.
+def measure(layout: Layout, names: Callable[[Tensor], str]) -> Measured:
+    """Measure everything on a layout whose columns are all the steps to tell of.
 
     ``names``: what the code calls a value. Raises `GraphError` when a tensor was changed in place
     since the recording.
     """
-    series = dict(_collect(sheet, names))
-    roots = [tensor for tensor, _ in sheet.line.outputs]
-    stand = sheet.line.stands_for
+    series = dict(_collect(layout, names))
+    roots = [tensor for tensor, _ in layout.line.outputs]
+    stand = layout.line.stands_for
     for one in series.values():  # the product that a step was recorded to take a row of
         one.parts = [
             p and Part(stand.get(identity(p.tensor), p.tensor), p.axis, p.step) for p in one.parts
@@ -105,8 +105,8 @@ def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
     arrays = replay(order)
     entries = sum(len(one.parts) for one in series.values()) * len(STATISTICS)
     most = max(2, min(MOST_LOSSES, MOST_NUMBERS // entries, MOST_WALKED // len(order)))
-    found = Measured(series, _ends(sheet, most, order, arrays))
-    found.apart = _apart(sheet, series, order, arrays)
+    found = Measured(series, _ends(layout, most, order, arrays))
+    found.apart = _apart(layout, series, order, arrays)
     found.values = {key: _measures(one, arrays) for key, one in series.items()}
     xs = {identity(t): t for t in everything if t.requires_grad and t.dtype in FLOATS}
     for end in found.ends:
@@ -125,38 +125,40 @@ def measure(sheet: Sheet, names: Callable[[Tensor], str]) -> Measured:
 # -- what there is ---------------------------------------------------------------------------------
 
 
-def _collect(sheet: Sheet, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
-    steps = sheet.columns.shown
+def _collect(layout: Layout, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
+    steps = layout.columns.shown
     inputs: dict[int, Source] = {}
-    for box in sheet.boxes():
-        for _, source in sheet.line.inputs(box):
-            if source.step is not None and sheet.is_input(source):
+    for box in layout.line.boxes():
+        for _, source in layout.line.inputs(box):
+            if source.step is not None and source.is_input:
                 inputs.setdefault(source.step, source)
     if inputs:
-        yield "x", Series(sheet.names.get("x", "x"), _parts(sheet, inputs, steps))
-    for row in sheet.line.rows:
-        yield from _of_row(sheet, row, names)
-    for n, (tensor, sources) in enumerate(sheet.line.outputs):
-        by_step = {step: s for s, step in sheet.given(sources) if step is not None}
-        name = tensor.name or ("ŷ" if sheet.loss else "y" + chr(0x2032) * n)
-        if sheet.loss is not None:
-            by_step = {step: s for s, step in sheet.given(sheet.loss.sources) if step is not None}
-            yield "loss", Series(sheet.names.get("L", "L"), [Part(tensor)], whole=True)
+        yield "x", Series(layout.names.get("x", "x"), _parts(layout, inputs, steps))
+    for row in layout.line.rows:
+        yield from _of_row(layout, row, names)
+    for n, (tensor, sources) in enumerate(layout.line.outputs):
+        by_step = {step: s for s, step in layout.given(sources) if step is not None}
+        name = tensor.name or ("ŷ" if layout.loss else "y" + chr(0x2032) * n)
+        if layout.loss is not None:
+            by_step = {step: s for s, step in layout.given(layout.loss.sources) if step is not None}
+            yield "loss", Series(layout.names.get("L", "L"), [Part(tensor)], whole=True)
         if by_step:
-            yield f"y{n}", Series(visible(name), _parts(sheet, by_step, steps))
+            yield f"y{n}", Series(visible(name), _parts(layout, by_step, steps))
         else:
             yield f"y{n}", Series(visible(name), [Part(tensor)], whole=True)
-    for n, (tensor, _) in enumerate(sheet.chips.values()):
-        yield f"p{n}", Series(visible(sheet.full_name(tensor)), [Part(tensor)], whole=True)
+    for n, (tensor, _) in enumerate(layout.chips.values()):
+        yield f"p{n}", Series(visible(layout.full_name(tensor)), [Part(tensor)], whole=True)
 
 
-def _of_row(sheet: Sheet, row: Row, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
+def _of_row(
+    layout: Layout, row: Row, names: Callable[[Tensor], str]
+) -> Iterable[tuple[str, Series]]:
     """The ops of each step, by their place in it; of a layer on all steps what it makes."""
-    i, steps = sheet.row_number[row], sheet.columns.shown
+    i, steps = layout.row_number[row], layout.columns.shown
     if not row.recurrent:
         made = row.boxes[None].ops[-1]
-        timed = made.ndim > 1 and made.shape[0] == sheet.columns.steps
-        title = sheet.places[row.boxes[None]].title
+        timed = made.ndim > 1 and made.shape[0] == layout.columns.steps
+        title = layout.places[row.boxes[None]].title
         parts: list[Part | None] = [Part(made, 0, t) for t in steps] if timed else [Part(made)]
         yield f"r{i}", Series(visible(title), parts, whole=not timed)
         return
@@ -171,17 +173,17 @@ def _of_row(sheet: Sheet, row: Row, names: Callable[[Tensor], str]) -> Iterable[
         yield (
             f"r{i}_{k}",
             Series(
-                visible(sheet.names.get(name, name)),
+                visible(layout.names.get(name, name)),
                 [Part(made[k]) if k < len(made) else None for made in ops],
             ),
         )
     for j, slot in enumerate(row.slots):
         if slot.start is not None:
-            name = sheet.called(slot.name, sheet.start_number(row))
+            name = layout.called(slot.name, layout.start_number(row))
             yield f"r{i}s{j}start", Series(visible(name), [Part(slot.start.tensor)], whole=True)
 
 
-def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> list[Part | None]:
+def _parts(layout: Layout, by_step: dict[int, Source], steps: Sequence[int]) -> list[Part | None]:
     """The part of each step: of one tensor that holds them all, or a tensor of its own."""
     parts: list[Part | None] = []
     shared = len({identity(s.tensor) for s in by_step.values()}) == 1
@@ -191,10 +193,10 @@ def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> li
             parts.append(None)
             continue
         tensor, axis = source.tensor, None
-        if source.step is not None and (shared or tensor is sheet.ran.x):
-            axes = (sheet.line.axes.get(identity(tensor), sheet.ran.time_axis), 0, 1)
+        if source.step is not None and (shared or tensor is layout.ran.x):
+            axes = (layout.line.axes.get(identity(tensor), layout.ran.time_axis), 0, 1)
             fitting = (
-                a for a in axes if a < tensor.ndim and tensor.shape[a] == sheet.columns.steps
+                a for a in axes if a < tensor.ndim and tensor.shape[a] == layout.columns.steps
             )
             axis = next(fitting, None)
         parts.append(Part(tensor) if axis is None else Part(tensor, axis, source.step))
@@ -202,7 +204,7 @@ def _parts(sheet: Sheet, by_step: dict[int, Source], steps: Sequence[int]) -> li
 
 
 def _ends(
-    sheet: Sheet, most: int, order: Sequence[Tensor], arrays: Mapping[int, Array]
+    layout: Layout, most: int, order: Sequence[Tensor], arrays: Mapping[int, Array]
 ) -> list[End]:
     """The loss and, where it is a sum over steps, its parts; without a loss the output and its
     steps, as sums over their elements.
@@ -210,20 +212,20 @@ def _ends(
     The gradient of one step's part is that of the loss with respect to what the part alone is made
     from, carried on from there.
     """
-    made, sources = sheet.line.outputs[0]
+    made, sources = layout.line.outputs[0]
     one: tuple[Array, ...] = (np.ones(made.shape, made.dtype),)
-    if sheet.loss is not None:
-        name, sources, each = sheet.names.get("L", "L"), sheet.loss.sources, sheet.loss.summed
+    if layout.loss is not None:
+        name, sources, each = layout.names.get("L", "L"), layout.loss.sources, layout.loss.summed
         whole = End(visible(name), None, (made,), one)
     else:
-        name, each = sheet.names.get("y", made.name or "y"), len(sources) > 1
+        name, each = layout.names.get("y", made.name or "y"), len(sources) > 1
         whole = End(visible(f"Σ {name}⟨t⟩" if each else name), None, (made,), one)
     by_step: dict[int, list[Source]] = {}
-    for source, step in sheet.given(sources) if each else ():
+    for source, step in layout.given(sources) if each else ():
         if step is not None:
             by_step.setdefault(step, []).append(source)
     feet = list({identity(s.tensor): s.tensor for part in by_step.values() for s in part}.values())
-    onto = _directly(made, feet, sheet, order, arrays)
+    onto = _directly(made, feet, layout, order, arrays)
     ends = [whole]
     steps = sorted(by_step)
     for i in sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(len(steps), most))}):
@@ -233,7 +235,7 @@ def _ends(
             at = () if source.step is None else (source.step,)
             _, seed = seeds.setdefault(identity(source.tensor), (source.tensor, np.zeros_like(g)))
             seed[at] = g[at]
-        number = sheet.columns.number[steps[i]]
+        number = layout.columns.number[steps[i]]
         ys, gs = zip(*seeds.values(), strict=True)
         ends.append(End(visible(f"{name}⟨{number}⟩"), number, ys, gs))
     return ends
@@ -242,15 +244,15 @@ def _ends(
 def _directly(
     made: Tensor,
     feet: Sequence[Tensor],
-    sheet: Sheet,
+    layout: Layout,
     order: Sequence[Tensor],
     arrays: Mapping[int, Array],
 ) -> dict[int, Array]:
     """The gradient of the sum of ``made`` to each of ``feet``, with all of these held fixed: not by
     way of later steps. For this the ops between are recorded once more, from the feet as leaves.
     """
-    kept = {identity(sheet.line.stands_for.get(identity(op), op))
-            for box in sheet.boxes() if box.step is not None for op in box.ops}  # fmt: skip
+    kept = {identity(layout.line.stands_for.get(identity(op), op))
+            for box in layout.line.boxes() if box.step is not None for op in box.ops}  # fmt: skip
     if not feet:
         return {}
     leaves = {identity(t): Tensor(arrays[identity(t)], requires_grad=True) for t in feet}
@@ -273,7 +275,7 @@ def _directly(
 
 
 def _apart(
-    sheet: Sheet,
+    layout: Layout,
     series: Mapping[str, Series],
     order: Sequence[Tensor],
     arrays: Mapping[int, Array],
@@ -281,14 +283,14 @@ def _apart(
     """The layers on all steps at once that compute each step from that step alone, as a linear
     layer does and attention does not: a NaN put into one step comes out in no other.
     """
-    step = sheet.columns.shown[len(sheet.columns.shown) // 2]
+    step = layout.columns.shown[len(layout.columns.shown) // 2]
     known: dict[int, Array] = {}
-    for box in sheet.boxes():
+    for box in layout.line.boxes():
         for op in box.ops if box.step is not None else ():
-            made = sheet.line.stands_for.get(identity(op), op)
+            made = layout.line.stands_for.get(identity(op), op)
             array = arrays[identity(made)]
             known[identity(made)] = array * np.nan if box.step == step else array
-    x = dict(zip(sheet.columns.shown, series["x"].parts, strict=True)) if "x" in series else {}
+    x = dict(zip(layout.columns.shown, series["x"].parts, strict=True)) if "x" in series else {}
     if (given := x.get(step)) is not None and given.tensor.dtype in FLOATS:
         array = known[identity(given.tensor)] = arrays[identity(given.tensor)].copy()
         array[(slice(None),) * given.axis + (slice(None) if given.step is None else step,)] = np.nan

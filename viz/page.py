@@ -26,17 +26,17 @@ from tinyseq.tensor import Tensor
 
 from .checks import as_names
 from .columns import Columns
-from .computation import Params, recall
 from .dot import visible
-from .drawing import Drawing
+from .drawing import draw_layout
 from .expanded import expanded
+from .labels import counted
+from .layout import Layout
 from .marks import marked_svg, slot_key
 from .measures import Measured, measure
+from .recall import Params, recall
 from .render import NO_RENDERER, Picture, RenderError, find_renderer
 from .running import Run, run
-from .sheet import Sheet
 from .timeline import Row
-from .wording import counted
 
 MOST_STEPS = 100  # that the slider goes over
 ALL_UP_TO = 8  # steps side by side; of more, five around the slider's and the ends
@@ -89,10 +89,10 @@ def page(
     names = as_names(names)
     ran = _read(what, int(steps), x, state, params, columns)
     rows = list(ran.line.rows)
-    sheet = _sheet(ran, rows, ran.columns, "cell", names)
-    measured = measure(sheet, lambda t: ran.called.get(identity(t), (t, ""))[1])
+    layout = _layout(ran, rows, ran.columns, "cell", names)
+    measured = measure(layout, lambda t: ran.called.get(identity(t), (t, ""))[1])
     pictures = [_template(view, ran, rows, names, measured) for view in _views(ran.columns)]
-    data = _facts(sheet, measured)
+    data = _facts(layout, measured)
     if title is None:
         made_of = ", ".join(dict.fromkeys(row["title"] for row in data["rows"]))
         title = f"{made_of} over {counted(ran.columns.steps, 'step')}"
@@ -161,13 +161,13 @@ def _note(data: Mapping[str, Any]) -> str:
     )
 
 
-def _sheet(
+def _layout(
     ran: Run, rows: Sequence[Row], columns: Columns, level: str, names: Mapping[str, str]
-) -> Sheet:
+) -> Layout:
     """One picture of several of the same recording."""
     line = replace(ran.line, rows=list(rows))
     line.show(columns.shown)
-    return Sheet(replace(ran, line=line, columns=columns), level, names)
+    return Layout(replace(ran, line=line, columns=columns), level, names)
 
 
 # -- the pictures ----------------------------------------------------------------------------------
@@ -216,9 +216,9 @@ def _views(every: Columns) -> list[View]:
 def _template(
     view: View, ran: Run, rows: Sequence[Row], names: Mapping[str, str], measured: Measured
 ) -> str:
-    sheet = _sheet(ran, rows, view.columns, view.level, names)
-    drawing = Drawing(sheet)
-    svg = marked_svg(Picture(drawing.write()), sheet, drawing.columns, measured.series)
+    layout = _layout(ran, rows, view.columns, view.level, names)
+    drawn = draw_layout(layout)
+    svg = marked_svg(Picture(drawn.text()), layout, drawn.columns, measured.series)
     middle = "" if view.middle is None else f' data-middle="{view.middle}"'
     return (
         f'<template data-level="{view.level}" data-first="{view.first}" data-last="{view.last}"'
@@ -229,19 +229,19 @@ def _template(
 # -- the numbers -----------------------------------------------------------------------------------
 
 
-def _facts(sheet: Sheet, measured: Measured) -> dict[str, Any]:
+def _facts(layout: Layout, measured: Measured) -> dict[str, Any]:
     """What the page's script has to know besides the pictures."""
-    rows = {row: i for row, i in sheet.row_number.items() if row in sheet.line.rows}
+    rows = {row: i for row, i in layout.row_number.items() if row in layout.line.rows}
     numbered = {i: row for row, i in rows.items()}
     titles: dict[Row, str] = {}  # the last view need not show every row: a decoder may be shorter
-    for box, placed in sheet.places.items():
+    for box, placed in layout.places.items():
         titles.setdefault(box.row, placed.title)
-    number = sheet.columns.number
+    number = layout.columns.number
     return {
-        "first": number[sheet.columns.shown[0]],
-        "last": number[sheet.columns.shown[-1]],
-        "steps": sheet.columns.steps,
-        "loss": sheet.loss is not None,
+        "first": number[layout.columns.shown[0]],
+        "last": number[layout.columns.shown[-1]],
+        "steps": layout.columns.steps,
+        "loss": layout.loss is not None,
         "apart": measured.apart,
         "ends": [{"name": end.name, "step": end.step} for end in measured.ends],
         "rows": [
@@ -255,7 +255,7 @@ def _facts(sheet: Sheet, measured: Measured) -> dict[str, Any]:
         "series": {
             key: {
                 "name": one.name,
-                "shape": one.shape(sheet.ran.batch),
+                "shape": one.shape(layout.ran.batch),
                 "whole": one.whole,
                 "value": measured.values[key],
                 "gradient": [found.get(key) for found in measured.gradients],

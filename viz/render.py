@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from tinyseq.saving import write_atomically
-
-from .centred import centred
 
 FORMATS = ("dot", "gv", "svg", "png", "pdf")
 PNG_DPI = 144  # one and a half times a screen's: small print stays readable
@@ -100,7 +99,7 @@ def render(dot: str, kind: str) -> bytes:
     if kind == "png":
         dot = dot.replace("{", f"{{\n  graph [dpi={PNG_DPI}];", 1)
     rendered = renderer(dot.encode("utf-8"), kind)
-    return centred(rendered.decode("utf-8")).encode("utf-8") if kind == "svg" else rendered
+    return _centred(rendered.decode("utf-8")).encode("utf-8") if kind == "svg" else rendered
 
 
 def find_renderer() -> Callable[[bytes, str], bytes] | None:
@@ -153,3 +152,30 @@ def _pure_executable() -> str | None:
         if place.stem == "graphviz-pure" and place.is_file():
             return str(place)
     return shutil.which("graphviz-pure")
+
+
+# -- labels in the middle of their boxes -----------------------------------------------------------
+
+_NODE = re.compile(r'<g id="[^"]*" class="node[ "].*?</g>', re.DOTALL)
+_SHAPE = re.compile(r'<(?:path|polygon)\b[^>]*? (?:d|points)="([^"]*)"')
+_POINT = re.compile(r"(-?[\d.]+),-?[\d.]+")
+_LINE = re.compile(r'text-anchor="start" x="[^"]*"')
+
+
+def _centred(svg: str) -> str:
+    """The same SVG with each line of a box's label, one piece of text, anchored in its middle.
+
+    Graphviz sets each line of an HTML-like label where the line would begin in a font as wide as
+    its own. A browser's Helvetica is another font, and lets it end somewhere else. Anchored in the
+    middle of its box a line stands there in every font, as labels without HTML do.
+    """
+    return _NODE.sub(_centre, svg)
+
+
+def _centre(node: re.Match[str]) -> str:
+    shape = _SHAPE.search(node[0])
+    if shape is None:
+        return node[0]
+    xs = [float(x) for x in _POINT.findall(shape[1])]
+    middle = f'text-anchor="middle" x="{(min(xs) + max(xs)) / 2:.2f}"'
+    return _LINE.sub(middle, node[0])

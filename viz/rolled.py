@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING
 
 from tinyseq.graph import identity
 
 from .timeline import Box, Row, Slot, Source, Timeline
 
-if TYPE_CHECKING:
-    from .sheet import Sheet
 
-
-def into(sheet: Sheet, box: Box, source: Source) -> list[Source]:
+def into(line: Timeline, box: Box, source: Source) -> list[Source]:
     """What a layer takes, at all of its steps, from where ``source`` comes from."""
     boxes = (box.row.read or box.row.boxes).values()
-    return alike(sheet.line, source, (s for b in boxes for _, s in sheet.line.inputs(b)))
+    return alike(line, source, (s for b in boxes for _, s in line.inputs(b)))
 
 
 def alike(line: Timeline, source: Source, among: Iterable[Source]) -> list[Source]:

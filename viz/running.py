@@ -23,9 +23,9 @@ from .checks import as_input, running
 from .columns import Columns, shortened
 from .expanded import expanded
 from .flow import Flow
+from .labels import shape_text
 from .reading import count_steps, read
 from .timeline import Source, Timeline, flatten, recorded
-from .wording import shape_text
 
 
 @dataclass
@@ -60,6 +60,14 @@ def _named_like(function: Callable[..., Any]) -> nn.Module:
     return cell
 
 
+def layer_of(cell: nn.Module) -> nn.Recurrent:
+    """A layer of the cell, which keeps its own name: being looked at does not rename it."""
+    own_name = cell.__dict__.get("_scope_name")
+    layer = nn.Recurrent(cell, mode="unroll")
+    cell.__dict__["_scope_name"] = own_name
+    return layer
+
+
 _LAYERS = (nn.Recurrent, nn.Bidirectional, nn.Stacked, nn.Reversed)
 
 
@@ -73,10 +81,8 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Colu
     inside = [m for _, m in module.named_modules()]
     starts = hasattr(module, "initial_state") or state is not None
     is_cell = isinstance(module, nn.Cell | Function) or starts
-    own_name = module.__dict__.get("_scope_name")
     if is_cell and not any(isinstance(m, _LAYERS) for m in inside):
-        module = nn.Recurrent(module, mode="unroll")
-        module.cell.__dict__["_scope_name"] = own_name  # being drawn does not rename it
+        module = layer_of(module)
 
     tensors = dict(module.named_tensors())
     floats = [t.dtype for t in tensors.values() if t.dtype in FLOATS]

@@ -1,4 +1,4 @@
-"""A trained language model out of a checkpoint, for looking at."""
+"""A trained language model from the file that it was saved in, for looking at."""
 
 from __future__ import annotations
 

@@ -4,37 +4,37 @@ the one box of a rolled layer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyseq import nn
 from tinyseq.graph import identity
 
 from . import style
+from .labels import counted, width
+from .layout import GAP, LOOP, Layout, Place
 from .paths import Path, Point
+from .pen import Pen
 from .rolled import around
-from .sheet import GAP, LOOP, Place
-from .timeline import Row, Slot, Source
-from .wording import counted, width
+from .timeline import Box, Row, Slot, Source
 
-if TYPE_CHECKING:
-    from .drawing import Drawing
+# Initial states, by the box that takes one and its value: the node, and where its line comes in.
+Starts = dict[tuple[Box, tuple[int, int | None]], tuple[str, Point]]
 
 
-def draw_states(drawing: Drawing, row: Row) -> None:
-    """Everything that one row carries from step to step."""
-    painter = _Loop(drawing, row) if drawing.sheet.rolled else _Path(drawing, row)
-    painter.draw()
+def draw_states(pen: Pen, layout: Layout, row: Row) -> Starts:
+    """Everything that one row carries from step to step; returns the initial states written."""
+    states: _Rolled | _Unrolled = (_Rolled if layout.rolled else _Unrolled)(pen, layout, row)
+    states.draw()
+    return states.starts
 
 
 class _States:
     """What both have in common: where a box takes and gives a part of the state."""
 
-    def __init__(self, drawing: Drawing, row: Row) -> None:
-        self.drawing, self.row = drawing, row
-        self.sheet = drawing.sheet
+    def __init__(self, pen: Pen, layout: Layout, row: Row) -> None:
+        self.pen, self.layout, self.row = pen, layout, row
         self.way = row.way
-        self.name = f"r{self.sheet.row_number[row]}"
-        self.places = [self.sheet.places[box] for box in row.boxes.values()]
+        self.name = f"r{layout.row_number[row]}"
+        self.places = [layout.places[box] for box in row.boxes.values()]
+        self.starts: Starts = {}
 
     def look(self, n: int) -> style.Look:
         return {"color": style.STATES[n % len(style.STATES)], "penwidth": 1.5}
@@ -53,44 +53,43 @@ class _States:
     def shape(self, slot: Slot) -> str:
         boxes = self.row.boxes.values()
         made = (box.ops[i] for box in boxes if (i := slot.made_in(box)) is not None)
-        return next((self.drawing.shape_of(op) for op in made), "")
+        return next((self.layout.shape_of(op) for op in made), "")
 
 
-class _Loop(_States):
+class _Rolled(_States):
     """The state of a rolled layer leaves on one side and comes in again on the same."""
 
     def draw(self) -> None:
+        pen, layout, way = self.pen, self.layout, self.way
         (place,) = self.places
         edge = self.back(place)
         for n, slot in enumerate(self.row.slots):
             rise = 7.0 + 9.0 * n
-            out = edge + self.way * (LOOP * 0.6 + 8 * n)
+            out = edge + way * (LOOP * 0.6 + 8 * n)
             path = Path((edge, place.y + rise)).straight(
                 (out, place.y + rise), (out, place.y - rise), (edge, place.y - rise)
             )
-            name = self.sheet.called(slot.name, 0)
-            tip = f"{name} {self.shape(slot)}, {counted(self.sheet.columns.steps, 'step')}"
+            name = layout.called(slot.name, 0)
+            tip = f"{name} {self.shape(slot)}, {counted(layout.columns.steps, 'step')}"
             of = around(self.row, slot)
             kind = f"state s{n}"
-            self.drawing.edge(place.name, place.name, kind, path, tip, of, look=self.look(n))
-        out = edge + self.way * (LOOP * 0.6 + 8 * len(self.row.slots))
+            pen.edge(place.name, place.name, kind, path, tip, of, look=self.look(n))
+        out = edge + way * (LOOP * 0.6 + 8 * len(self.row.slots))
         for n, slot in enumerate(self.row.slots):
-            text, shape = self.sheet.called(slot.name, 0), self.shape(slot)
+            text, shape = layout.called(slot.name, 0), self.shape(slot)
             wide = width(text, 16)
             y = place.y + 9 + self.side(slot)
             colour = style.STATES[n % len(style.STATES)]
-            self.drawing.write_name(
-                f"{self.name}s{n}", text, out + self.way * (wide / 2 + 2), y, colour
-            )
-            x = out + self.way * (wide + 6 + width(shape, 8) / 2)
-            self.drawing.print(f"{self.name}s{n}shape", shape, x, y - 1, 8)
-        times = "× T" if self.way > 0 else "× T, from the end"
-        x = out + self.way * (width(times, 10) / 2 + 4)
+            pen.write_name(f"{self.name}s{n}", text, out + way * (wide / 2 + 2), y, colour)
+            x = out + way * (wide + 6 + width(shape, 8) / 2)
+            pen.print(f"{self.name}s{n}shape", shape, x, y - 1, 8)
+        times = "× T" if way > 0 else "× T, from the end"
+        x = out + way * (width(times, 10) / 2 + 4)
         below = 9 + 10 * (len(self.row.slots) - 1)
-        self.drawing.print(f"{self.name}times", times, x, place.y - below - 4, 10)
+        pen.print(f"{self.name}times", times, x, place.y - below - 4, 10)
 
 
-class _Path(_States):
+class _Unrolled(_States):
     """The state goes from box to box, and through a dashed one where steps are left out."""
 
     def draw(self) -> None:
@@ -102,95 +101,93 @@ class _Path(_States):
     def _draw_gaps(self) -> dict[int, Place]:
         """The boxes that stand for steps left out, by the place in the row of the box after it."""
         found: dict[int, Place] = {}
-        sheet, first = self.sheet, self.places[0]
-        for n, x in sheet.gap.items():
-            steps = sheet.left_out(n, self.row)
+        layout, first = self.layout, self.places[0]
+        for n, x in layout.gap.items():
+            steps = layout.left_out(n, self.row)
             if not steps:
                 continue
             place = Place(first.box, f"{self.name}gap{n}", "", GAP, first.h, x, first.y)
             found[n if self.way > 0 else len(self.places) - n] = place
             left_out = counted(steps, "step")
             high = min(first.h, 24.0 + 20 * len(self.row.slots))
-            self.drawing.node(
+            self.pen.node(
                 place.name, "gap", x, first.y, GAP, high, label=f"… {left_out} …", fontsize=10,
                 tooltip=f"{left_out} that are not shown", **style.GAP,
             )  # fmt: skip
         return found
 
     def _draw_slot(self, n: int, slot: Slot, gaps: dict[int, Place]) -> None:
-        name, look = f"{self.name}s{n}", self.look(n)
-        boxes = list(self.row.boxes.values())
-        kind = f"state s{n}"
+        """One part of the state, from its start through boxes and gaps to its end."""
+        layout, boxes = self.layout, list(self.row.boxes.values())
         tail, leave, text = self._start(n, slot, gaps.get(0, self.places[0]))
         of, slim = slot.start, False
         for i, place in enumerate([*self.places, None]):
             if i in gaps:
                 gap = gaps[i]
-                y = self._height(gap, slot, leave)
-                arrive = [(self.front(gap), y)]
-                self._draw_line(tail, gap.name, kind, leave, arrive, n, look, text, of)
+                y = self._height(gap, slot)
+                self._draw_line(n, tail, gap.name, leave, [(self.front(gap), y)], text, of)
                 of = self._carried(place, slot)
                 tail, leave = gap.name, [(self.back(gap), y)]
-                number = self._number_before(i)
-                text = self.sheet.called(slot.name, number) if place is not None else ""
+                text = layout.called(slot.name, self._number_before(i)) if place is not None else ""
             if place is None:
                 break
             for head, arrive in self._entries(place, slot, n):
                 slim = slim or place.slim
-                self._draw_line(tail, head, kind, leave, arrive, n, look, text, of, slim)
+                self._draw_line(n, tail, head, leave, arrive, text, of, slim)
                 text = ""  # once is enough
             made = slot.made_in(boxes[i])
             if made is None:  # it is handed on no further from here
                 return
-            of, slim = Source(boxes[i].ops[made], None), place.slim
-            tail, leave = self.drawing.id(boxes[i].ops[made]), self._exit(place, made, slot, n)
-            text = self.sheet.called(slot.name, self.sheet.number(boxes[i]))
+            op = boxes[i].ops[made]
+            of, slim = Source(op, None), place.slim
+            tail, leave = layout.node_of(op), self._exit(place, made, slot, n)
+            text = layout.called(slot.name, layout.number(boxes[i]))
         if slot.final:
-            last = 1 if self.way < 0 else self.sheet.columns.steps
+            end = f"{self.name}s{n}end"
             x, y = leave[-1]
-            text = self.sheet.called(slot.name, last)
+            text = layout.called(slot.name, 1 if self.way < 0 else layout.columns.steps)
             reach = 14 + width(text, 16) / 2
-            self.drawing.write_name(f"{name}end", text, x + self.way * (reach + 14), y)
+            self.pen.write_name(end, text, x + self.way * (reach + 14), y)
             path = Path(leave[0]).straight(*leave[1:], (x + self.way * 26, y))
             tip = f"{text} {self.shape(slot)}"
-            self.drawing.edge(tail, f"{name}end", kind, path, tip, of, look=look)
+            self.pen.edge(tail, end, f"state s{n}", path, tip, of, look=self.look(n))
 
     def _carried(self, place: Place | None, slot: Slot) -> Source | None:
         """What comes out of a gap into the box behind it."""
-        carried = self.sheet.carried_into(place.box) if place is not None else []
+        carried = self.layout.line.carried_into(place.box) if place is not None else []
         return next((source for source, _, s in carried if s is slot), None)
 
     def _number_before(self, i: int) -> int:
         """The step, as it is written, before the i-th box of the row."""
         boxes = list(self.row.boxes.values())
-        return self.sheet.number(boxes[i]) - self.way if i < len(boxes) else 0
+        return self.layout.number(boxes[i]) - self.way if i < len(boxes) else 0
 
-    def _height(self, gap: Place, slot: Slot, leave: list[Point]) -> float:
+    def _height(self, gap: Place, slot: Slot) -> float:
         """Where a gap takes and gives a part of the state."""
-        return gap.y + self.side(slot) * (1.0 if not self.sheet.opened else 0.9)
+        return gap.y + self.side(slot) * (1.0 if not self.layout.opened else 0.9)
 
     def _draw_line(
         self,
+        n: int,
         tail: str,
         head: str,
-        kind: str,
         leave: list[Point],
         arrive: list[Point],
-        n: int,
-        look: style.Look,
         text: str,
         of: Source | None,
         slim: bool = False,
     ) -> None:
+        """The n-th part of the state from one box to the next, with its name beside the line."""
+        gutter, opened = self.layout.gutter, self.layout.opened
         edge = arrive[0][0]
-        lane = edge - self.way * (self.sheet.gutter - 18 - 12 * n)
+        lane = edge - self.way * (gutter - 18 - 12 * n)
         if tail.endswith("start"):  # not back under the name that the line begins at
             lane = self.way * max(self.way * lane, self.way * leave[-1][0])
-        level = self.sheet.opened or abs(leave[-1][1] - arrive[0][1]) > 0.05
+        level = opened or abs(leave[-1][1] - arrive[0][1]) > 0.05
         corners = [(lane, leave[-1][1]), (lane, arrive[0][1])] if level else []
         path = Path(leave[0]).straight(*leave[1:], *corners, *arrive)
-        clear = 4 + width(text, 14) / 2 if self.way > 0 else self.sheet.gutter - 22
-        beside = clear if self.sheet.opened else self.sheet.gutter / 2 + 2
+        clear = 4 + width(text, 14) / 2 if self.way > 0 else gutter - 22
+        beside = clear if opened else gutter / 2 + 2
         # The first is written at its start, which stands there as a node.
         label: style.Look = {
             "label": text,
@@ -199,31 +196,33 @@ class _Path(_States):
         labelled = label if text and not tail.endswith("start") and not slim else {}
         slot = self.row.slots[n]
         tip = f"{text or slot.name} {self.shape(slot)}"
-        self.drawing.edge(tail, head, kind, path, tip, of, slim, look | labelled)
+        look = self.look(n) | labelled
+        self.pen.edge(tail, head, f"state s{n}", path, tip, of, slim, look)
 
     def _start(self, n: int, slot: Slot, first: Place) -> tuple[str, list[Point], str]:
         """The initial state, beside the first box; where its line begins."""
+        pen, layout = self.pen, self.layout
         name = f"{self.name}s{n}start"
-        text = self.sheet.called(slot.name, self.sheet.start_number(self.row))
+        text = layout.called(slot.name, layout.start_number(self.row))
         entries = [] if first.name.startswith(f"{self.name}gap") else self._entries(first, slot, n)
         if entries:
             y = entries[0][1][0][1]
         elif first.name.startswith(f"{self.name}gap"):
-            y = self._height(first, slot, [])
+            y = self._height(first, slot)
         else:
             return name, [(0.0, 0.0)], ""  # the first step does not look at it
-        x = self.front(first) - self.way * (self.sheet.gutter - 4)
+        x = self.front(first) - self.way * (layout.gutter - 4)
         trained = slot.start is not None and isinstance(slot.start.tensor, nn.Parameter)
-        self.drawing.write_name(name, text, x, y, style.PARAMETER_LINE if trained else style.INK)
+        pen.write_name(name, text, x, y, style.PARAMETER_LINE if trained else style.INK)
         if slot.start is not None:
             if entries:
                 low, side = (
                     (y, 0.0) if first.inside else (first.y + self.side(self.row.slots[0]), 6.0 * n)
                 )
-                self.drawing.starts[first.box, slot.start.key] = name, (x + side, low)
-            shape = self.drawing.shape_of(slot.start.tensor)
+                self.starts[first.box, slot.start.key] = name, (x + side, low)
+            shape = layout.shape_of(slot.start.tensor)
             reach = width(text, 16) / 2 + width(shape, 8) / 2
-            self.drawing.print(f"{name}shape", shape, x - self.way * reach, y - 1, 8)
+            pen.print(f"{name}shape", shape, x - self.way * reach, y - 1, 8)
         return name, [(x + self.way * (width(text, 16) / 2 + 3), y)], text
 
     def _exit(self, place: Place, made: int, slot: Slot, n: int) -> list[Point]:
@@ -233,8 +232,8 @@ class _Path(_States):
 
     def _entries(self, place: Place, slot: Slot, n: int) -> list[tuple[str, list[Point]]]:
         """The nodes of a box that take a part of the state, each with the way in."""
-        carried = self.sheet.carried_into(place.box)
-        takers = {self.drawing.id(op): op for _, op, s in carried if s is slot}
+        carried = self.layout.line.carried_into(place.box)
+        takers = {self.layout.node_of(op): op for _, op, s in carried if s is slot}
         edge = self.front(place)
         if place.inside is None:
             return [(head, [(edge, place.y + self.side(slot))]) for head in takers]
@@ -246,22 +245,22 @@ class _Path(_States):
 
     def _draw_far(self, gaps: dict[int, Place]) -> None:
         """What a step takes from further back than the step before goes over the boxes between."""
-        way = self.way
+        way, layout = self.way, self.layout
         for i, box in enumerate(self.row.boxes.values()):
-            for source, op, slot in self.sheet.carried_into(box):
+            for source, op, slot in layout.line.carried_into(box):
                 if slot is not None:
                     continue
-                maker = self.sheet.line.maker(source.tensor)
+                maker = layout.line.maker(source.tensor)
                 before = [gaps[k] for k in gaps if k <= i]
                 if maker is None and not before:
                     continue
-                head = self.sheet.places[box]
-                tail = self.sheet.places[maker] if maker is not None else before[-1]
+                head = layout.places[box]
+                tail = layout.places[maker] if maker is not None else before[-1]
                 leave = [(self.back(tail), tail.top - 7)]
                 arrive = [(self.front(head), head.top - 7)]
                 name = tail.name
                 if maker is not None:
-                    name = self.drawing.id(source.tensor)
+                    name = layout.node_of(source.tensor)
                     if tail.inside is not None:
                         j = maker.position[identity(source.tensor)]
                         leave = tail.inside.sideways(j, way, leave[0][0], 2, out=True)
@@ -273,7 +272,7 @@ class _Path(_States):
                 path = Path(leave[0]).straight(
                     *leave[1:], (a, b), (a, over), (c, over), (c, d), *arrive
                 )
-                self.drawing.edge(
-                    name, self.drawing.id(op), "state", path,
-                    self.drawing.shape_of(source.tensor), source,
+                self.pen.edge(
+                    name, layout.node_of(op), "state", path,
+                    layout.shape_of(source.tensor), source,
                 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Symbols of a text so that each can be seen, and does nothing but be seen."""
+"""Symbols of a text so that each can be seen: white space and control characters get a sign."""
 
 from __future__ import annotations
 

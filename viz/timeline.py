@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyseq import graph
 from tinyseq.graph import identity
+from tinyseq.nn import Parameter
 from tinyseq.tensor import Tensor
 
 Scope = tuple[str, ...]
@@ -27,6 +28,12 @@ class Source:
     @property
     def key(self) -> tuple[int, int | None]:
         return identity(self.tensor), self.step
+
+    @property
+    def is_input(self) -> bool:
+        """Is it x of one step?"""
+        given = self.tensor.node is None and not isinstance(self.tensor, Parameter)
+        return given and self.step is not None
 
 
 @dataclass(eq=False)
@@ -81,7 +88,7 @@ class Row:
 
     @property
     def way(self) -> int:
-        """The direction in which the row runs on the sheet."""
+        """The direction in which the row runs in the picture."""
         return -1 if self.reverse else 1
 
 
@@ -108,6 +115,7 @@ class Timeline:
     )  # where step 0 lies along it, if not at 0
     of_one_step: set[int] = field(default_factory=set)  # ids of leaves that are x of one step each
     stands_for: dict[int, Tensor] = field(default_factory=dict)  # what was recorded in its place
+    _below: dict[Box, int | None] = field(default_factory=dict)  # what `step_below` found
 
     def show(self, columns: Collection[int]) -> None:
         """Of the steps that were read, these get boxes."""
@@ -115,6 +123,10 @@ class Timeline:
             if row.read:
                 row.boxes = {t: box for t, box in row.read.items() if t in columns}
         self.rows = [row for row in self.rows if row.boxes]
+
+    def boxes(self) -> Iterator[Box]:
+        """All that are shown, row by row from below."""
+        return (box for row in self.rows for box in row.boxes.values())
 
     def maker(self, tensor: Tensor) -> Box | None:
         """The box that made it, if that is shown."""
@@ -137,6 +149,60 @@ class Timeline:
                         yield op, source
             for source in self.lookups.get(identity(op), ()):
                 yield op, source
+
+    def carried_into(self, box: Box) -> list[tuple[Source, Tensor, Slot | None]]:
+        """What a step takes from the step before or, at first, from the initial state.
+
+        As (value, op, slot); no slot stands for what comes from further back in the same row.
+        """
+        row = box.row
+        before = row.read.get(box.step - row.way) if box.step is not None else None
+        is_first = next(iter(row.read.values()), None) is box
+        found: list[tuple[Source, Tensor, Slot | None]] = []
+        for op in box.ops:
+            for i, x in enumerate(recorded(op).inputs):
+                for source in self.sources[identity(x)]:
+                    maker = self.box.get(identity(source.tensor))
+                    if maker is box:
+                        continue
+                    if maker is not None and maker is before:
+                        position = maker.position[identity(source.tensor)]
+                        made = (s for s in row.slots if s.made_in(maker) == position)
+                        slot = next(made, None)
+                        found.append((source, op, slot))
+                    elif maker is not None and maker.row is row:
+                        found.append((source, op, None))
+                    elif is_first:
+                        starts = (s for s in row.slots if s.start and s.start.key == source.key)
+                        found += [(source, op, slot) for slot in starts]
+                    elif maker is None and (
+                        taken := row.takes.get((len(box.ops), box.position[identity(op)], i))
+                    ):
+                        found.append((source, op, taken))  # its maker was passed over
+                    elif self.skipped.get(identity(source.tensor)) == row.scope:
+                        found.append((source, op, None))
+        return found
+
+    def step_below(self, box: Box) -> int | None:
+        """The one step that everything comes from that a layer between, and those below it, work
+        on; `None` where they work on several.
+        """
+        if box in self._below:
+            return self._below[box]
+        steps: set[int | None] = set()
+        seen, left = {box}, [box]
+        while left:
+            for _, source in self.inputs(left.pop()):
+                maker = self.box.get(identity(source.tensor))
+                if maker is None:
+                    continue
+                if source.step is not None or maker.step is not None:
+                    steps.add(maker.step if source.step is None else source.step)
+                elif maker not in seen:
+                    seen.add(maker)
+                    left.append(maker)
+        self._below[box] = steps.pop() if len(steps) == 1 else None
+        return self._below[box]
 
 
 def recorded(tensor: Tensor) -> graph.Node:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tinyseq import nn
 from tinyseq.text import Vocabulary
 
-from .records import record
+from .values import record
 
 TRACKS, CONTEXT = 32, 200  # a long text is read in parallel, each track read in before
 SHORTEST = 400  # symbols: with fewer, nothing could be told from chance

@@ -16,13 +16,13 @@ from tinyseq.tensor import Tensor
 
 from .checks import as_names
 from .columns import ENDS, Columns, choose, fewer, filled
-from .computation import Params, recall
-from .drawing import Drawing
+from .drawing import draw_layout
 from .flow import KINDS
+from .labels import counted
+from .layout import Layout
+from .recall import Params, recall
 from .render import Picture
 from .running import Run, run
-from .sheet import Sheet
-from .wording import counted
 
 MAX_BOXES = 300  # more than this nobody reads
 LEVELS = ("layer", "cell", "op")
@@ -122,10 +122,10 @@ def draw_unrolled(
     if flow and fitting == "layer" != level:  # then it is told of every step
         assert isinstance(tensors, list | tuple)  # a layer alone has no flow
         ran = recall(tensors, params, lambda n: choose(n, None, fitting), flow, scale, True)
-    drawing = Drawing(Sheet(ran, fitting, called), note)
+    drawn = draw_layout(Layout(ran, fitting, called), note)
     if note:
         warnings.warn(note, stacklevel=2)
-    return Picture(drawing.write(), note, drawing.data)
+    return Picture(drawn.text(), note, drawn.data)
 
 
 def _fit(ran: Run, level: str) -> tuple[str, str]:

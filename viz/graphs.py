@@ -16,8 +16,7 @@ from tinyseq.tensor import Tensor
 from . import style
 from .dot import Dot, Html, html_text
 from .expanded import expanded
-from .render import Picture
-from .wording import (
+from .labels import (
     check_recorded,
     constant_text,
     number_text,
@@ -25,6 +24,7 @@ from .wording import (
     short,
     sign,
 )
+from .render import Picture
 
 Scope = tuple[str, ...]
 

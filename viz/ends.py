@@ -1,0 +1,146 @@
+"""The two ends of a picture: the sequences that go in (x⟨t⟩, and y⟨t−1⟩, which a decoder is told),
+and the loss that comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field
+
+from tinyseq.graph import identity
+from tinyseq.tensor import Tensor
+
+from .timeline import Box, Row, Source, Timeline, recorded
+
+
+@dataclass
+class Inputs:
+    """One sequence, with everything that takes it, by step."""
+
+    row: Row  # the lowest that takes it
+    takers: dict[int, list[tuple[Tensor, Box, Source]]] = field(default_factory=dict)
+    name: str = "x"
+    back: int = 0  # how many steps before the step that takes it it is counted
+    bottom: float = 0.0  # of where it is written
+
+
+def find_inputs(line: Timeline, shown: Collection[int]) -> list[Inputs]:
+    """The sequences that the steps ``shown`` take, that of the lowest row first, which is x. What
+    goes into a layer whose first state another layer made is the decoder's own output of the step
+    before, y⟨t−1⟩; any other one is x′.
+    """
+    found: dict[Hashable, Inputs] = {}
+    for box in line.boxes():
+        for op, source in line.inputs(box):
+            if source.is_input and source.step is not None and source.step in shown:
+                inputs = found.setdefault(_sequence(line, found, box, source), Inputs(box.row))
+                inputs.takers.setdefault(source.step, []).append((op, box, source))
+    primes = 0
+    for inputs in list(found.values())[1:]:
+        if _is_decoder(line, inputs.row):
+            inputs.name, inputs.back = "y", 1
+        else:
+            primes += 1
+            inputs.name = "x" + chr(0x2032) * primes
+    return list(found.values())
+
+
+def _sequence(line: Timeline, found: dict[Hashable, Inputs], box: Box, source: Source) -> Hashable:
+    """What tells one sequence from another."""
+    tensor = source.tensor
+    if identity(tensor) in line.of_one_step:  # of the lowest row that takes this step's
+        for key, inputs in found.items():
+            taken = inputs.takers.get(source.step, ())  # type: ignore[arg-type]
+            if any(other.tensor is tensor for _, _, other in taken):
+                return key
+        return box.row
+    if tensor.dtype.kind in "iu":  # an embedding's index: two may look up the same tokens
+        return tensor.shape, tensor.numpy().tobytes()
+    return identity(tensor)
+
+
+def _is_decoder(line: Timeline, row: Row) -> bool:
+    """Does the row, or one right above it, begin with a state that another layer made?"""
+    above = {
+        box.row
+        for box in line.boxes()
+        for _, source in line.inputs(box)
+        if (maker := line.box.get(identity(source.tensor))) is not None and maker.row is row
+    }
+    starts = [slot.start for r in (above | {row}) for slot in r.slots if slot.start is not None]
+    return any(start.tensor.node is not None for start in starts)
+
+
+# What leaves the elements of different steps apart, and what adds them up.
+_EACH = (
+    "add", "sub", "mul", "div", "pow", "neg", "exp", "log", "sqrt", "tanh", "sigmoid", "softplus",
+    "relu", "abs", "maximum", "minimum", "where", "reshape", "getitem", "astype", "broadcast_to",
+)  # fmt: skip
+_WITHIN = ("sum", "mean", "max", "logsumexp")  # over other axes than time
+_TOTAL = ("sum", "mean", "softmax_loss")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The number that a recording ends in, and what it was made from."""
+
+    tensor: Tensor
+    box: Box
+    sources: list[Source]
+    summed: bool  # is it a sum over steps?
+
+
+def find_loss(line: Timeline) -> Loss | None:
+    """The one number at the end of a recording, made from all steps at once."""
+    if len(line.outputs) != 1:
+        return None
+    tensor = line.outputs[0][0]
+    box = line.maker(tensor)
+    if tensor.ndim or box is None or box.step is not None or box.row is not line.rows[-1]:
+        return None
+    if any(
+        line.box.get(identity(s.tensor)) is box
+        for row in line.rows
+        for b in row.boxes.values()
+        if b is not box
+        for _, s in line.inputs(b)
+    ):
+        return None  # it does more: other layers take what it makes
+    found = {s.key: s for _, s in line.inputs(box) if s.key[0] in line.box or line.hidden(s.tensor)}
+    summed = len(found) > 1 and _is_sum(tensor, box)
+    return Loss(tensor, box, list(found.values()), summed)
+
+
+def _is_sum(tensor: Tensor, box: Box) -> bool:
+    """Is the number a sum of numbers that each come from one step? Read from its ops, not tried."""
+    left = [(tensor, True)]  # (value, are the steps added up already on the way from here to L?)
+    seen: set[tuple[int, bool]] = set()
+    while left:
+        value, total = left.pop()
+        if identity(value) not in box.position or (identity(value), total) in seen:
+            if total and identity(value) in box.row.boxes:
+                return False
+            continue
+        seen.add((identity(value), total))
+        node = recorded(value)
+        name = node.op.name if node.op is not None else ""
+        made = [x for x in node.inputs if identity(x) in box.position or x.node is not None]
+        if not total:
+            axis = node.attrs.get("axis")
+            within = (
+                name in _WITHIN
+                and axis is not None
+                and 0 not in (axis if isinstance(axis, tuple) else (axis,))
+            )
+            if name not in _EACH and not within and name != "softmax_loss":
+                return False
+            left += [(x, False) for x in made]
+        elif name in _TOTAL:
+            left += [(x, False) for x in made]
+        elif name in ("add", "sub", "neg", "reshape", "astype") or (
+            name in ("mul", "div") and len(made) == 1
+        ):
+            left += [(x, True) for x in made]
+        else:
+            return False
+    return True
