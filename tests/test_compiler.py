@@ -443,23 +443,6 @@ def test_set_num_threads_wants_a_number(n):
         ts.set_num_threads(n)
 
 
-def test_an_error_in_one_thread_is_the_callers():
-    def task(i):
-        if i == 1:
-            raise KeyError("part 1")
-
-    before = threads.get_num_threads()
-    try:
-        ts.set_num_threads(2)
-        with pytest.raises(KeyError, match="part 1"):
-            threads.parallel(task, 2)
-        done = []
-        threads.parallel(done.append, 5)
-        assert sorted(done) == list(range(5))
-    finally:
-        ts.set_num_threads(before)
-
-
 # -- what is kept on disk -------------------------------------------------------------------------
 
 STEP = """
