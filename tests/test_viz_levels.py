@@ -353,7 +353,8 @@ def test_what_is_made_of_the_last_step_stays_in_its_column():
     at = places(drawn)
     assert {at[n][0] for n in ("r0t5", "y0", "loss")} == {at["r0t5"][0]}
     (course,) = courses(drawn, "r1--r2")
-    assert set(course) == {round(72 * at["r0t5"][0], 1)}
+    # Compared in the DOT text: a renderer may move the whole picture by a tenth of a point.
+    assert set(course) == {float(re.search(r'pos="([\d.]+),', nodes(drawn)["r0t5"])[1])}
 
 
 def test_what_a_layer_does_with_lengths_is_not_called_like_its_cell():
