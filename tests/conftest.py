@@ -5,6 +5,7 @@ every layer whose mode is None from its first step on; tests that are about unro
 carry the mark ``unrolled``, with the reason.
 """
 
+import contextlib
 import gc
 import os
 import signal
@@ -18,6 +19,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import tinyseq
+
+# Builds its list of fonts where there is none yet, and says so on stderr if that takes long: now,
+# and not in whichever test is the first to draw, or to run a program that does.
+with contextlib.suppress(ImportError):
+    import matplotlib.font_manager  # noqa: F401
 
 # A shell that runs this in the background has Ctrl-C ignored, also by the programs that tests start
 # and then interrupt: they would never end.

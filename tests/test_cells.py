@@ -8,28 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_nn import double, random, sigmoid
 
 import tinyseq as ts
 from tinyseq import nn
 from tinyseq.errors import ShapeError
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
-
-
-def random(*shape, seed=0, requires_grad=False):
-    rng = np.random.default_rng([seed, *shape])
-    return ts.tensor(rng.standard_normal(shape), requires_grad=requires_grad)
-
-
-def double(module, seed=1):
-    """float64, with nothing at 0 or 1: a bias or a peephole left out must not go unnoticed."""
-    rng = np.random.default_rng(seed)
-    module.double()
-    for p in module.parameters():
-        p._data += rng.uniform(-0.3, 0.3, p.shape)
-    return module
 
 
 def flat(state):

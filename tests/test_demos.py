@@ -1,19 +1,20 @@
 """Each demo runs for a few steps and leaves its files; what the demos share ends as it should."""
 
+import functools
 import importlib
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import common
 import numpy as np
 import pytest
+from any_machine import PATIENCE
 from matplotlib.figure import Figure
 
-from tinyseq import text
+from tinyseq import nn, text
 
 DEMOS = Path(common.__file__).parent
 
@@ -32,8 +33,9 @@ SMALLER: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("name", PRINTS_AND_MEASURES)
 def test_a_demo_runs_for_a_few_steps(name, tmp_path, capsys, monkeypatch):
-    # As many steps are not worth compiling anything for.
+    # So few steps are not worth compiling anything for, and a training step would compile layers.
     monkeypatch.setattr("tinyseq.nn.recurrent.COMPILED_FROM", 10**9)
+    monkeypatch.setattr(nn, "Recurrent", functools.partial(nn.Recurrent, mode="unroll"))
     demo = importlib.import_module(name)
     for constant, value in SMALLER.get(name, {}).items():
         monkeypatch.setattr(demo, constant, value)
@@ -160,9 +162,8 @@ def test_ctrl_c(tmp_path):
     with start("sleep", tmp_path / "run") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
-        time.sleep(0.1)
         process.send_signal(2)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert errors == "interrupted\n"
     assert not (tmp_path / "run").exists()
@@ -173,7 +174,7 @@ def test_it_goes_on_in_silence_when_its_reader_has_gone(tmp_path):
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
         process.stdout.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert (tmp_path / "run" / "numbers.json").exists()
@@ -186,7 +187,7 @@ def test_a_missing_package_is_named_with_the_extra(tmp_path):
     }
     result = subprocess.run(
         [sys.executable, "-c", "import common"],
-        capture_output=True, text=True, env=environment, timeout=60, check=False,
+        capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert result.returncode == 1
     assert result.stderr == "error: tqdm is not installed: pip install 'tinyseq[demo]'\n"

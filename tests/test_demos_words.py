@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import shakespeare_words as demo
+from any_machine import but_for_compiling
 
 import tinyseq as ts
 from tinyseq import text
@@ -107,7 +108,7 @@ def test_a_run_of_a_few_steps(tmp_path, capsys, monkeypatch, corpus):
     }
     assert len(numbers[0]["made_up"]) == 8
     printed = capsys.readouterr()
-    assert printed.err == ""
+    assert but_for_compiling(printed.err) == ""
     assert "sound like another" in printed.out
     assert "<UNK>" not in "".join(numbers[0]["made_up"])
 

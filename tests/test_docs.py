@@ -1,13 +1,16 @@
-"""Everything public says what it is."""
+"""Everything public says what it is, and files that a page names are there."""
 
 import inspect
+import re
 import types
+from pathlib import Path
 
 import pytest
 
 import tinyseq as ts
 from tinyseq import nn, optim, text, viz
 
+ROOT = Path(__file__).parent.parent
 PUBLIC = [
     (f"{module.__name__}.{name}", getattr(module, name))
     for module in (ts, nn, nn.init, nn.interop, nn.onnx, optim, text, viz, ts.functional)
@@ -33,3 +36,13 @@ def documented_above(thing, method_name):
     """A method that is written anew means what it means in the class it comes from."""
     above = (getattr(base, method_name, None) for base in thing.__mro__[1:-1])
     return any(method is not None and method.__doc__ for method in above)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_are_there(page):
+    written = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:toml|md))`", written)
+    named += re.findall(r"\]\(([^)#:]+)\)", written)
+    named = [name for name in named if not name.startswith("runs/")]  # which programs write
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []

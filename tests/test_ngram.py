@@ -5,12 +5,12 @@ import functools
 import math
 import re
 import sys
-import time
 import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from any_machine import work
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -294,13 +294,12 @@ def test_five_grams_of_a_million_characters_are_counted_in_a_moment():
     words = [rng.zipf(1.6, rng.integers(2, 9)) % 65 for _ in range(3000)]
     counted = np.concatenate([words[i] for i in rng.zipf(1.3, 300_000) % 3000])[:1_115_394]
     assert len(counted) == 1_115_394
+    model = text.NGram(5, 65)
+    assert work(model.fit, counted) < 2000  # lines, whatever the length: NumPy counts
     tracemalloc.start()
-    start = time.process_time()
-    model = text.NGram(5, 65).fit(counted)
-    seconds = time.process_time() - start
+    model.fit(counted)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 2
     assert peak < 200e6
     assert 1 < model.perplexity(counted) < 65
 

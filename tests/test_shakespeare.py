@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import importlib.util
 import io
+import itertools
 import json
 import math
 import os
@@ -25,6 +26,7 @@ import pytest
 import report
 import runs
 import safetensors.numpy
+from any_machine import PATIENCE, but_for_compiling
 
 import tinyseq as ts
 from tinyseq import saving
@@ -41,7 +43,6 @@ spec.loader.exec_module(demo)
 
 LINES = "ROMEO:\nBut, soft! what light through yonder window breaks?\n\nJULIET:\nAy me!\n\n"
 SMALL = ["--hidden", "12", "--seq-len", "8", "--batch-size", "6", "--mode", "unrolled"]
-PATIENCE = 300  # seconds until a program counts as hanging: the machine may be busy
 
 
 @pytest.fixture
@@ -49,6 +50,15 @@ def lines(tmp_path) -> str:
     path = tmp_path / "lines.txt"
     path.write_text(LINES * 30)
     return str(path)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> float:
+    """The clock goes on by so many seconds whenever it is read, and not by itself."""
+    tick = 0.01
+    readings = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: tick * next(readings))
+    return tick
 
 
 def run(*arguments: object) -> int:
@@ -92,7 +102,7 @@ def test_a_run_learns_and_leaves_its_files(lines, tmp_path, capsys):
     assert printed.err == ""  # no bar where there is no terminal
 
 
-def test_the_numbers_say_what_was_run_and_what_it_gave(lines, tmp_path, capsys):
+def test_the_numbers_say_what_was_run_and_what_it_gave(lines, clock, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--cell", "peephole", "--layers", 1, "--dropout", 0.1, "--validations", 2]
     assert train(lines, out, *options, "--steps", 4, "--seed", 3) == 0
@@ -118,7 +128,8 @@ def test_the_numbers_say_what_was_run_and_what_it_gave(lines, tmp_path, capsys):
     nats = numbers["validations"][-1][1]
     assert numbers["validation"]["nats"] == nats
     assert numbers["validation"]["bits"] == pytest.approx(nats / math.log(2))
-    assert 0 < 4 * 8 * 6 / numbers["seconds"] < numbers["chars_per_second"] * 1.01
+    assert numbers["chars_per_second"] == pytest.approx(8 * 6 / clock)
+    assert numbers["seconds"] > 4 * clock
     assert numbers["versions"]["numpy"] == np.__version__
 
     # The baseline of the same run: the same text counted, measured on the same characters.
@@ -160,12 +171,10 @@ def test_quiet_prints_the_result_only(lines, tmp_path, capsys):
     assert printed.err == ""
 
 
-def test_minutes_end_a_run(lines, tmp_path):
-    start = time.perf_counter()
+def test_minutes_end_a_run(lines, clock, tmp_path):
     assert train(lines, tmp_path / "out", "--minutes", 0.02, "--quiet") == 0
-    assert time.perf_counter() - start < 20
     progress = saving.load(tmp_path / "out" / "last.safetensors")["progress"]
-    assert progress["step"] > 1
+    assert 1 < progress["step"] <= 60 * 0.02 / clock
     assert progress["validations"][-1][0] == progress["step"]
 
 
@@ -394,7 +403,7 @@ def test_a_compiled_run_goes_on_from_exactly_there_in_another_process(
     assert "saved at step 1." in capsys.readouterr().out
     process = start("--resume", "--out", parts)
     _, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, but_for_compiling(errors)) == (0, "")
 
     a, b = (saving.load(out / "last.safetensors") for out in (whole, parts))
     for name in ("model", "optimiser", "state", "random"):

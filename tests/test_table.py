@@ -1,5 +1,6 @@
 """The results table: its runs, going on with them, and what it writes."""
 
+import functools
 import importlib.util
 import json
 import math
@@ -8,9 +9,12 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from any_machine import PATIENCE
 
 from tinyseq import saving
 
@@ -32,7 +36,10 @@ def demo():
         patch.setattr(module, "FURTHER", (module.Row("peephole", 6, 2, 2, 0.1, seeds=1),))
         patch.setattr(module, "SPEED_SECONDS", 0.01)
         patch.setattr(module.shakespeare, "layer_mode", lambda mode: "unroll")
-        patch.setenv("NUMBA_DISABLE_JIT", "1")  # for the runs, which are programs of their own
+        # The runs are programs of their own. Here kernels may be compiled already, and stay so.
+        environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+        start = functools.partial(subprocess.Popen, env=environment)
+        patch.setattr(module, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
         yield module
 
 
@@ -172,16 +179,16 @@ def test_no_text(demo, tmp_path, capsys):
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 def test_ctrl_c_ends_the_runs_too(demo, source, tmp_path):
     long = tmp_path / "long.txt"
-    long.write_text(LINES * 200)
+    long.write_text(LINES * 20_000)  # its first save but one is many steps away
     out = tmp_path / "out"
     command = [sys.executable, DEMOS / "table.py", "--text", long, "--out", out, "--jobs", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             while process.poll() is None and not list(out.glob("*/last.safetensors")):
-                pass
+                time.sleep(0.01)
             (run,) = out.glob("*/last.safetensors")
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=300)
+            _, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == 130

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 
 import numpy as np
 import pytest
+from any_machine import work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_viz import SVG, edges, label, nodes, places, rises
@@ -209,30 +209,36 @@ def test_bad_columns():
 
 
 def test_a_long_layer_costs_no_more_than_a_short_one():
-    began = time.process_time()
+    long, short = (work(viz.draw_unrolled, nn.LSTM(3, 4, 2), T) for T in (10_000, 100))
+    assert long < 1.1 * short
     drawn = viz.draw_unrolled(nn.LSTM(3, 4, 2), 10_000)
-    assert time.process_time() - began < 2
     assert label(nodes(drawn)["r1gap3"]) == "… 9 995 steps …"
     assert "y0t10000" in nodes(drawn)
 
 
 @pytest.mark.parametrize("mode", ["unroll", "compiled"])
 def test_a_long_recording_is_drawn_in_no_time(mode):
+    costs = []
+    for T in (500, 2000):
+        loss, _ = loss_of(Model(mode=mode), T)
+        costs.append(work(viz.draw_unrolled, loss))
+    assert costs[1] < 2000 * 1500  # lines
+    assert costs[1] < 4.4 * costs[0]
     loss, _ = loss_of(Model(mode=mode), 10_000)
-    began = time.process_time()
     drawn = viz.draw_unrolled(loss)
-    assert time.process_time() - began < 2
     assert {"r0t1", "r0gap3", "r0t9999", "r0t10000", "loss10000"} <= set(nodes(drawn))
 
 
 @pytest.mark.parametrize("level", ["layer", "op"])
 def test_a_long_recording_is_rolled_up_in_no_time(level):
-    y, _ = nn.LSTM(3, 4, mode="unroll")(ts.tensor(np.ones((10_000, 1, 3)), np.float32))
-    loss = (y**2).sum()
-    began = time.process_time()
-    drawn = viz.draw_unrolled(loss, level=level)
-    assert time.process_time() - began < 10  # 1 to 2 s; what grows with the square takes minutes
-    assert len(nodes(drawn)) < 200
+    costs = []
+    for T in (250, 1000):
+        y, _ = nn.LSTM(3, 4, mode="unroll")(ts.tensor(np.ones((T, 1, 3)), np.float32))
+        loss = (y**2).sum()
+        costs.append(work(viz.draw_unrolled, loss, level=level))
+    assert costs[1] < 1000 * 4000  # lines
+    assert costs[1] < 4.4 * costs[0]  # what grows with the square has 16 times the work
+    assert len(nodes(viz.draw_unrolled(loss, level=level))) < 200
 
 
 # -- computations ----------------------------------------------------------------------------------
@@ -333,9 +339,9 @@ def test_a_loop_without_steps_of_its_own_has_no_end_of_rows():
         x = x * ts.tensor(np.ones((2, 3), np.float32), requires_grad=True)
     for _ in range(500):
         x = ops.tanh(first(x))
-    begin = time.perf_counter()
-    drawn = viz.draw_unrolled(x.sum())
-    assert time.perf_counter() - begin < 5
+    loss = x.sum()
+    assert work(viz.draw_unrolled, loss) < 500 * 5000  # lines
+    drawn = viz.draw_unrolled(loss)
     assert len([n for n in nodes(drawn) if re.fullmatch(r"r\d+", n)]) <= 17
 
 
@@ -347,8 +353,8 @@ def test_what_is_made_of_the_last_step_stays_in_its_column():
     at = places(drawn)
     assert {at[n][0] for n in ("r0t5", "y0", "loss")} == {at["r0t5"][0]}
     (course,) = courses(drawn, "r1--r2")
-    # the renderer gives the places of nodes in five digits
-    assert all(abs(x - 72 * at["r0t5"][0]) < 0.2 for x in course)
+    # Compared in the DOT text: a renderer may move the whole picture by a tenth of a point.
+    assert set(course) == {float(re.search(r'pos="([\d.]+),', nodes(drawn)["r0t5"])[1])}
 
 
 def test_what_a_layer_does_with_lengths_is_not_called_like_its_cell():
