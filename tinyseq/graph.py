@@ -82,6 +82,7 @@ class _Recording(threading.local):
 
 
 recording = _Recording()
+changes = [0]  # of attributes of any module, so far: whoever relies on them looks here first
 
 
 class scope:

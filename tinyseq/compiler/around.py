@@ -12,13 +12,15 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tinyseq.compiler.reads import content
-from tinyseq.nn.module import Module
 from tinyseq.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinyseq.nn.module import Module
 
 _PLAIN = (int, float, complex, str, bytes, type(None))
 _CHANGING = (np.ndarray, list, dict, set)

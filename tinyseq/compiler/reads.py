@@ -12,13 +12,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tinyseq.errors import CompileError
-from tinyseq.nn.module import Module
 from tinyseq.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinyseq.nn.module import Module
 
 _MOST = 8  # programs of a cell whose attributes keep changing; each one is compiled
 _NUMBERS = (int, float, complex, str, bytes, bool, type(None), np.generic)
@@ -69,8 +71,6 @@ def content(value: Any) -> Any:
         if value.dtype.hasobject:
             return _Same(value)
         return value.shape, value.dtype, zlib.crc32(value.tobytes())
-    if isinstance(value, Module | np.random.Generator):
-        return _Same(value)
     if isinstance(value, list | tuple):
         return type(value), tuple(map(content, value))
     if isinstance(value, set):

@@ -7,9 +7,10 @@ attributes, the shapes behind the batch, the dtype, and which gradients are want
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,12 +26,14 @@ from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
-from tinyseq.nn.module import Module
-from tinyseq.nn.unroll import unroll
 from tinyseq.op import Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
+if TYPE_CHECKING:
+    from tinyseq.nn.module import Module
+
 State = tuple[Tensor, ...]
+Unroll = Callable[..., tuple[Tensor, State]]
 
 
 class _Known:
@@ -59,6 +62,7 @@ _known: WeakKeyDictionary[Module, dict[Any, _Known | CompileError]] = WeakKeyDic
 
 
 def scan(
+    unroll: Unroll,
     cell: Module,
     x: Tensor,
     state: State,
@@ -66,7 +70,11 @@ def scan(
     running: np.ndarray | None = None,
     noise: Any = None,
 ) -> tuple[Tensor, State]:
-    """As `nn.unroll`, at speed. Raises `CompileError` where a step cannot be compiled, and why."""
+    """As ``unroll``, at speed. Raises `CompileError` where a step cannot be compiled, and why.
+
+    ``unroll`` is that of `nn`, step by step: what is computed again for gradients of gradients, or
+    to be looked at.
+    """
     known = lookup(cell, x, state, running, noise)
     if x.shape[1] == 0:
         raise CompileError("there is no sequence in the batch.")
@@ -85,7 +93,7 @@ def scan(
     arrays |= {v: np.asarray(a, order="C") for v, a in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
     order = [*values, *program.noise]
-    call = _Call(run, cell, order, running, noise, len(state))
+    call = _Call(run, partial(unroll, cell), order, running, noise, len(state))
     flat = _scan(*inputs, *map(Tensor.wrap, given), call=call)
     y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.memory.outputs)
     return y, tuple(after)
@@ -108,13 +116,13 @@ class _Call:
     def __init__(
         self,
         run: Run,
-        cell: Module,
+        unroll: Unroll,
         order: list[Value],
         running: np.ndarray | None,
         noise: Any,
         states: int,
     ) -> None:
-        self.run, self.cell, self.order = run, cell, order
+        self.run, self.unroll, self.order = run, unroll, order
         self.running, self.noise, self.states = running, noise, states
         self.steps = run.memory.outputs[0][2][0]
         self.path = recording.scope
@@ -128,7 +136,7 @@ class _Call:
         x, *state = inputs[: 1 + self.states]
         reverse = bool(self.run.memory.reverse)
         with within(self.path), recorded(True):
-            return unroll(self.cell, x, tuple(state), reverse, self.running, noise=self.noise)
+            return self.unroll(x, tuple(state), reverse, self.running, noise=self.noise)
 
     def some(self, inputs: Sequence[Tensor], steps: Collection[int]) -> tuple[Tensor, State]:
         """As `unrolled`, with zeros in place of what each run of other steps makes."""
@@ -144,10 +152,9 @@ class _Call:
                 if known:
                     running = None if self.running is None else self.running[rows]
                     noise = _rows(self.noise, rows)
-                    part, state = unroll(
-                        self.cell, x[rows], state, reverse, running,
-                        noise=noise, first=ts[0],
-                    )  # fmt: skip
+                    part, state = self.unroll(
+                        x[rows], state, reverse, running, noise=noise, first=ts[0]
+                    )
                 else:
                     part = Tensor.wrap(np.zeros((len(ts), *shape), state[0].dtype))
                     if len(steps) > 1:  # one step stands for all: then the last state comes of it
