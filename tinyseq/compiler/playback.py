@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq.compiler.bound import Bound, Calls
 from tinyseq.compiler.pool import pool
+from tinyseq.compiler.runtime import Room, Run
 from tinyseq.compiler.scan import joined_into
 from tinyseq.compiler.take import Call, Reference, Take, flat_arrays
 from tinyseq.kernels import load
@@ -32,6 +32,7 @@ _UFUNCS = {
     "less_equal": np.less_equal, "greater": np.greater, "greater_equal": np.greater_equal,
     "equal": np.equal, "not_equal": np.not_equal,
 }  # fmt: skip
+Calls = list[Callable[[], Any]]
 _ALWAYS = math.inf
 _UNSAID = math.nan  # until when an array is read: as long as nobody says so, always
 _WASTE = 1.25  # how much larger a place may be than the array that is put there
@@ -50,7 +51,7 @@ class Playback:
         self._arrays: list[np.ndarray | None] = [v.array for v in take.values]
         self._last = _last_uses(take, ends)
         self._memory = _Memory()
-        self._bound: dict[int, Bound] = {}  # by the number of what a compiled layer gives
+        self._runs: dict[int, Run] = {}  # of compiled layers, by the number of what each gives
         self._within = _parts_of_joined(take)
         self.calls: Calls = []
         self.arguments = [np.array(a) for a in given]
@@ -91,22 +92,17 @@ class Playback:
         """What does a call again; each has been done when the next one is asked for."""
         arrays = [self._array(n) for n in call.inputs]
         attrs = {name: self._filled(value) for name, value in call.attrs.items()}
+        steps: Calls = []
         made: list[Any]
-        if call.op == "backward":
-            steps, made = self._backward(call)
-        elif not isinstance(call.op, Op):
-            steps, made = self._function(i, call, arrays)
-        elif "call" in call.attrs:  # a compiled layer
-            still = attrs["call"]
-            sizes = (still.steps, still.batch, still.reverse, still.parts)
-            values = dict(zip(still.order, arrays, strict=True))
-            bound = Bound(still.compiled, values, sizes, self._memory.scratch)
-            self._memory.free_scratch()
-            self._bound[call.outputs[0]] = bound
-            steps, made = bound.forward, [bound.flat]
-        else:
+        if "call" in call.attrs:  # of a compiled layer: a run makes its calls itself
+            run, made = self._layer(call, arrays)
+            yield from run.calls
+            run.calls = []
+        elif isinstance(call.op, Op):
             step, result = self._op(i, call, arrays, attrs)
             steps, made = [] if step is None else [step], [result]
+        else:
+            steps, made = self._function(i, call, arrays)
         for step in steps:
             step()
             yield step
@@ -177,15 +173,20 @@ class Playback:
         once = iter([True])
         return [lambda: None if next(once, False) else again()], outs
 
-    def _backward(self, call: Call) -> tuple[Calls, list[np.ndarray | None]]:
-        g, y = call.inputs
-        bound = self._bound[y]
-        steps, gradients = bound.backward(self._array(g), self._memory.kept)
+    def _layer(self, call: Call, arrays: list[np.ndarray]) -> tuple[Run, list[np.ndarray | None]]:
+        still, made = call.attrs["call"], list[np.ndarray | None]()
+        if call.op == "backward":
+            run = self._runs[call.inputs[1]]
+            gradients = run.backward(arrays[0])
+            wanted = zip(still.order, call.outputs, strict=True)
+            made += [gradients[v] if n >= 0 else None for v, n in wanted]
+        else:
+            values = dict(zip(still.order, arrays, strict=True))
+            run = Run(still.compiled, values, still.reverse, still.parts, self._memory, keep=True)
+            self._runs[call.outputs[0]] = run
+            made.append(run.forward())
         self._memory.free_scratch()
-        return steps, [
-            gradients[v] if n >= 0 else None
-            for v, n in zip(call.attrs["call"].order, call.outputs, strict=True)
-        ]
+        return run, made
 
     def _array(self, n: int) -> np.ndarray:
         array = self._arrays[n]
@@ -201,7 +202,7 @@ class Playback:
         return attribute
 
 
-class _Memory:
+class _Memory(Room):
     """Where the arrays of a step lie: a place is given again when its array was read for the last
     time.
     """
@@ -221,9 +222,11 @@ class _Memory:
         self._until[id(array.base)] = (until, array.base)
         return array
 
-    def kept(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    def steps(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         """Memory for an array that is read until `extend` says so."""
         return self.place(shape, dtype, _UNSAID)
+
+    whole = steps
 
     def scratch(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         """Memory for the call at hand alone."""

@@ -88,9 +88,9 @@ def scan(
     compiled = known.for_gradients(wanted, bool(wanted))
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
-    arrays = {v: np.asarray(t._data, order="C") for v, t in zip(values, inputs, strict=True)}
     given = [*_arrays(noise), *([] if running is None else [running])]
-    arrays |= {v: np.asarray(a, order="C") for v, a in zip(program.noise, given, strict=True)}
+    arrays = {v: t._data for v, t in zip(values, inputs, strict=True)}
+    arrays |= zip(program.noise, given, strict=True)
     run = Run(compiled, arrays, reverse)
     order = [*values, *program.noise]
     call = _Call(run, partial(unroll, cell), order, running, noise, len(state))
@@ -104,9 +104,7 @@ class Still(NamedTuple):
 
     compiled: Compiled
     order: tuple[Value, ...]  # of its inputs
-    steps: int
-    batch: int
-    reverse: int
+    reverse: bool
     parts: int
 
 
@@ -129,7 +127,7 @@ class _Call:
 
     def still(self) -> Still:
         m = self.run.memory
-        return Still(self.run.compiled, tuple(self.order), m.T, m.B, m.reverse, m.parts)
+        return Still(self.run.compiled, tuple(self.order), bool(m.reverse), m.parts)
 
     def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The same y and last state, step by step."""
@@ -186,8 +184,8 @@ def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tenso
         wanted = [x for x in inputs if x.requires_grad]
         found = iter(grad(again, wanted, g, create_graph=recording.enabled))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
-    gradients = call.run.backward(g._data)
-    out = tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
+    made = {v: a.copy() if v.kind == "state" else a for v, a in call.run.backward(g._data).items()}
+    out = tuple(Tensor.wrap(made[v]) if v in made else None for v in call.order)
     if recording.take is not None:
         recording.take.backward(g, y, call.still(), out)
     return out
