@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyseq.backprop import of_leaves
-from tinyseq.compiler.around import unchanged, watched
 from tinyseq.compiler.playback import Playback
 from tinyseq.compiler.pool import pool
-from tinyseq.compiler.reads import fingerprint
+from tinyseq.compiler.reads import changed, watch
 from tinyseq.compiler.take import Take, compare, taking
 from tinyseq.errors import CompileError
 from tinyseq.graph import changes
@@ -128,18 +126,18 @@ class Player:
         alive = ((t(), v.array) for v in outside for t in v.tensors)
         self._outside = [(t, a, t.requires_grad) for t, a in alive if t is not None]
         self._modules = list(take.modules.values())
-        self._around = watched(partial(self.step.source, self.step.plain), self._modules)
-        self._seen = self._look()
+        reads = watch([self.step.source, self.step.plain], self._modules)
+        layers = [c.attrs["call"] for c in take.calls if "call" in c.attrs]
+        for known in {id(layer.known): layer.known for layer in layers}.values():
+            reads += known.reads
+        self._reads = [read for read in reads if not read.counted]
+        self._counted = [read for read in reads if read.counted]
         self._changes = changes[0]
         self._threads = get_num_threads()
         own = (g for m in self._modules for g in vars(m).values())
         draws = any(c.drawn is not None for c in take.calls)
         given = [g for g in own if isinstance(g, np.random.Generator)]
         self._generators = list({id(g): g for g in (generator(), *given)}.values()) if draws else []
-
-    def _look(self) -> list[Any]:
-        parts = (part for m in self._modules for part in fingerprint(m))
-        return [part for part in parts if not part.name.startswith("_")]
 
     def holds(self, source: Any, params: Sequence[Tensor]) -> bool:
         """Whether what was recorded rests on what is still so: the function, the parameters, and
@@ -154,10 +152,10 @@ class Player:
         for tensor, array, wanted in self._outside:
             if tensor._data is not array or tensor.hooks or tensor.requires_grad is not wanted:
                 return False
-        if self._threads != get_num_threads() or not unchanged(self._around):
+        if self._threads != get_num_threads() or changed(self._reads) is not None:
             return False
         if self._changes != changes[0]:  # of some module: perhaps it was changed back
-            if self._look() != self._seen:
+            if changed(self._counted) is not None:
                 return False
             self._changes = changes[0]
         return True

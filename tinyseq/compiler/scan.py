@@ -20,7 +20,7 @@ from tinyseq.backprop import grad
 from tinyseq.compiler.emit import emit
 from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Program, Value
-from tinyseq.compiler.reads import changing, fingerprint, kept
+from tinyseq.compiler.reads import Read, changed, kept, watch
 from tinyseq.compiler.runtime import Compiled, Run
 from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace
@@ -36,11 +36,14 @@ State = tuple[Tensor, ...]
 Unroll = Callable[..., tuple[Tensor, State]]
 
 
-class _Known:
+_MOST = 8  # programs of a cell whose attributes keep changing; each one is compiled
+
+
+class Known:
     """What was traced of a cell as it was: its program, and what was compiled of it."""
 
-    def __init__(self, program: Program, tensors: dict[str, Tensor]) -> None:
-        self.program = program
+    def __init__(self, reads: list[Read], program: Program, tensors: dict[str, Tensor]) -> None:
+        self.reads, self.program = reads, program
         self.tensors = [tensors[v.key] for v in program.parameters]
         self.compiled: dict[Any, Compiled | CompileError] = {}
 
@@ -58,7 +61,11 @@ class _Known:
         return found
 
 
-_known: WeakKeyDictionary[Module, dict[Any, _Known | CompileError]] = WeakKeyDictionary()
+_Entry = tuple[list[Read], Known | CompileError]
+#: By cell and kind of input: what was traced of it, the last used first, or why it could not be
+_known: WeakKeyDictionary[Module, dict[Any, list[tuple[list[Read], Known | CompileError]]]] = (
+    WeakKeyDictionary()
+)
 
 
 def scan(
@@ -93,7 +100,7 @@ def scan(
     arrays |= zip(program.noise, given, strict=True)
     run = Run(compiled, arrays, reverse)
     order = [*values, *program.noise]
-    call = _Call(run, partial(unroll, cell), order, running, noise, len(state))
+    call = _Call(known, run, partial(unroll, cell), order, running, noise, len(state))
     flat = _scan(*inputs, *map(Tensor.wrap, given), call=call)
     y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.memory.outputs)
     return y, tuple(after)
@@ -102,6 +109,7 @@ def scan(
 class Still(NamedTuple):
     """One use of a compiled program, in a training step that will be done again."""
 
+    known: Known
     compiled: Compiled
     order: tuple[Value, ...]  # of its inputs
     reverse: bool
@@ -113,6 +121,7 @@ class _Call:
 
     def __init__(
         self,
+        known: Known,
         run: Run,
         unroll: Unroll,
         order: list[Value],
@@ -120,14 +129,14 @@ class _Call:
         noise: Any,
         states: int,
     ) -> None:
-        self.run, self.unroll, self.order = run, unroll, order
+        self.known, self.run, self.unroll, self.order = known, run, unroll, order
         self.running, self.noise, self.states = running, noise, states
         self.steps = run.memory.outputs[0][2][0]
         self.path = recording.scope
 
     def still(self) -> Still:
         m = self.run.memory
-        return Still(self.run.compiled, tuple(self.order), bool(m.reverse), m.parts)
+        return Still(self.known, self.run.compiled, tuple(self.order), bool(m.reverse), m.parts)
 
     def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The same y and last state, step by step."""
@@ -315,33 +324,57 @@ def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:
 # -- what is known of a cell -----------------------------------------------------------------------
 
 
-def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any) -> _Known:
+def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any) -> Known:
     """The traced program for inputs of this kind, traced now if it is new."""
     if not isinstance(state, tuple | list) or not all(isinstance(s, Tensor) for s in state):
         raise CompileError("the state is not a tuple of tensors.")
-    kinds = (
+    kind = (
+        type(cell),
         x.shape[2:],
         x.dtype,
         tuple((s.shape[1:], s.dtype) for s in state),
         running is None,
         _shapes(noise),
     )
-    key = (kinds, *fingerprint(cell))
-    mine = _known.setdefault(cell, {})
-    known = mine.get(key)
-    if known is None:
-        name = type(cell).__name__
-        try:
-            changing(key, mine)
-            with kept(cell):
-                known = _Known(*_traced(cell, x, state, running, noise))
-        except CompileError as error:
-            known = CompileError(f"{name} cannot be compiled: {error}")
-            known.__cause__ = error.__cause__
-        mine[key] = known
+    mine = _known.setdefault(cell, {}).setdefault(kind, [])
+    found = next((entry for entry in mine if changed(entry[0]) is None), None)
+    if found is None:
+        found = _new(mine, cell, x, state, running, noise)
+    elif found is not mine[0]:
+        mine[:] = [found, *(entry for entry in mine if entry is not found)]
+    known = found[1]
     if isinstance(known, CompileError):
         raise known.with_traceback(None)
     return known
+
+
+def _new(
+    mine: list[_Entry],
+    cell: Module,
+    x: Tensor,
+    state: State,
+    running: np.ndarray | None,
+    noise: Any,
+) -> _Entry:
+    """A cell traced as it is now, kept among those that are known."""
+    known: Known | CompileError
+    reads = watch((), [cell], baked=True)
+    try:
+        if len(mine) >= _MOST:
+            raise CompileError(
+                f"{changed(mine[0][0])} was another one in each of {len(mine)} calls, and every "
+                "time the step would be compiled anew. Make it a Tensor that is an attribute of "
+                "the cell, and change its contents: self.rate = ts.tensor(0.5); "
+                "self.rate.data = …"
+            )
+        with kept(cell, reads):
+            known = Known(reads, *_traced(cell, x, state, running, noise))
+    except CompileError as error:
+        known = CompileError(f"{type(cell).__name__} cannot be compiled: {error}")
+        known.__cause__ = error.__cause__
+    if len(mine) < _MOST:
+        mine.insert(0, (reads, known))
+    return reads, known
 
 
 def _traced(

@@ -142,8 +142,9 @@ class _Kind:
         player, step = self.player, self.step
         if player is not None and player.ready and self._may_play():
             try:
-                same = self.update.optimizer is step.optimizer
-                if same and player.holds(step.loss, step.optimizer.params):
+                optimizer = step.optimizer
+                same = self.update.optimizer is optimizer
+                if same and player.holds(step.loss, optimizer.params):
                     return player.play(arrays), self.update
             except Exception:  # as it is written, it says what is wrong, or does something else
                 pass

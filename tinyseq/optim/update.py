@@ -29,13 +29,13 @@ class Update:
         self.optimizer, self.again = optimizer, again
         self.gradients = [None if g is None else Tensor.wrap(g) for g in gradients]
         self._mine = [i for i, g in enumerate(gradients) if g is not None]
-        self._owned: list[Any] = []  # the optimiser's arrays, that the table was made of
+        self._owned: list[Any] = []  # the parameters and buffers that the table was made of
         self._table: Any = None
 
     def __call__(self, max_norm: float | None) -> float | None:
         """Do it; the norm of the gradients before clipping, if they are to be clipped."""
-        o, table = self.optimizer, self._looked_up()
-        steps = {int(n) for n in o.steps[self._mine]} if table is not None else set()
+        o, table = self.optimizer, self._looked_up() if self.again else None
+        steps = set(o.steps[self._mine].tolist()) if table is not None else set()
         if len(steps) != 1 or (o.weight_decay and not isinstance(o, AdamW)):
             return self._one_by_one(max_norm)
         norm = None
@@ -53,17 +53,17 @@ class Update:
 
     def _looked_up(self) -> Any:
         """The table, of the arrays that the optimiser has now; `None` where there is none."""
-        if not self.again or load.kernels is None or type(self.optimizer) not in (Adam, AdamW):
-            return None
-        o = self.optimizer
-        owned = [*(p._data for p in o.params), *chain(*o.buffers.values())]
-        if not (len(owned) == len(self._owned) and all(map(operator.is_, owned, self._owned))):
-            self._owned, self._table = owned, self._made()
+        owned = chain(self.optimizer.params, *self.optimizer.buffers.values())
+        if not self._owned or not all(map(operator.is_, owned, self._owned)):
+            self._owned = [*self.optimizer.params, *chain(*self.optimizer.buffers.values())]
+            self._table = self._made()
         return self._table
 
     def _made(self) -> Any:
         """Parameters, gradients, means and squares for a kernel over all."""
         o = self.optimizer
+        if load.kernels is None or type(o) not in (Adam, AdamW):
+            return None
         gradients = [g._data for g in self.gradients if g is not None]
         params = [o.params[i]._data for i in self._mine]
         buffers = [[o.buffers[name][i] for i in self._mine] for name in o.buffer_names]
