@@ -22,21 +22,13 @@ from tinyseq.compiler.take import Call, Reference, Take, flat_arrays
 from tinyseq.kernels import load
 from tinyseq.kernels.memory import bytes_for, over
 from tinyseq.op import Op
-from tinyseq.primitives import add_at, repeated_axes, worth_a_kernel
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.primitives import add_at
+from tinyseq.tensor import Tensor
 
-_UFUNCS = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide,
-    "neg": np.negative, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "tanh": np.tanh,
-    "abs": np.abs, "maximum": np.maximum, "minimum": np.minimum, "less": np.less,
-    "less_equal": np.less_equal, "greater": np.greater, "greater_equal": np.greater_equal,
-    "equal": np.equal, "not_equal": np.not_equal,
-}  # fmt: skip
 Calls = list[Callable[[], Any]]
 _ALWAYS = math.inf
 _UNSAID = math.nan  # until when an array is read: as long as nobody says so, always
 _WASTE = 1.25  # how much larger a place may be than the array that is put there
-_SEVERAL = 4096  # numbers from which a kernel of ours is faster than NumPy's
 
 
 class Playback:
@@ -309,32 +301,15 @@ def _into(
 ) -> Callable[[], Any] | None:
     """What writes the result of an op into ``out``; `None` where nobody wrote that yet."""
     name = op.name
-    if name == "add" and _is_bias(arrays[0], arrays[1], out):
-        rows = (arrays[0].reshape(-1, out.shape[-1]), arrays[1], out.reshape(-1, out.shape[-1]))
-        return partial(load.kernels.updates.add_to_rows, *rows)
-    if name in _UFUNCS:
-        return partial(_UFUNCS[name], *arrays, out=out)
-    if name == "matmul":
-        return _product_into(arrays[0], arrays[1], out)
-    if name == "sum":
-        return partial(np.add.reduce, arrays[0], out=out, **attrs)
-    if name == "sum_to":
-        return _sum_to_into(arrays[0], attrs["shape"], out)
-    if name == "concat":
-        return partial(np.concatenate, arrays, attrs["axis"], out=out)
-    if name == "astype":
-        return partial(np.copyto, out, arrays[0], casting="unsafe")
     if name == "getitem":
         index = attrs["index"]
         rows_of = index.__class__ is np.ndarray and index.dtype != bool
         return partial(_rows_into, arrays[0], index, out) if rows_of else None
     if name == "scatter_add":
         return partial(_scatter_into, out, arrays, attrs["indices"])
-    if name == "joined":
-        return partial(joined_into, out, arrays, attrs["places"])
     if name == "softmax_loss_slope":
         return _slope_into(arrays[0], arrays[1], attrs["classes"], out)
-    return None
+    return op.writing(out, arrays, attrs)
 
 
 def _copy_alike(out: np.ndarray, made: np.ndarray) -> None:
@@ -342,38 +317,6 @@ def _copy_alike(out: np.ndarray, made: np.ndarray) -> None:
     if np.shape(made) != out.shape:
         raise ValueError("other sizes than the last time")
     np.copyto(out, made)
-
-
-def _plain(*arrays: np.ndarray) -> bool:
-    """Whether a kernel can take these: floats of one dtype, in rows, and enough of them."""
-    a = arrays[0]
-    if load.kernels is None or a.dtype not in FLOATS or a.size < _SEVERAL:
-        return False
-    return all(b.dtype == a.dtype and b.flags.c_contiguous for b in arrays)
-
-
-def _is_bias(x: np.ndarray, row: np.ndarray, out: np.ndarray) -> bool:
-    alike = x.shape == out.shape and row.shape == x.shape[-1:]
-    return alike and _plain(x, row, out)
-
-
-def _product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Callable[[], Any] | None:
-    if a.ndim > 2 and b.ndim == 2:
-        rows = a.reshape(-1, a.shape[-1])
-        if not np.may_share_memory(rows, a):
-            return None
-        a, out = rows, out.reshape(-1, b.shape[1])
-    if a.ndim == b.ndim == 2 and worth_a_kernel(a, b):
-        return partial(load.kernels.gemm.product, a, b, out)
-    return partial(np.matmul, a, b, out=out)
-
-
-def _sum_to_into(x: np.ndarray, shape: tuple[int, ...], out: np.ndarray) -> Callable[[], Any]:
-    if x.ndim > 1 and shape == x.shape[-1:] and _plain(x, out):
-        return partial(load.kernels.updates.sum_of_rows, x.reshape(-1, *shape), out)
-    axes = repeated_axes(x.shape, shape)
-    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    return partial(np.add.reduce, x, axes, out=out.reshape(kept), keepdims=True)
 
 
 def _rows_into(x: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:

@@ -228,14 +228,6 @@ def _joined_vjp(
     )
 
 
-@primitive(_joined_vjp, reads="")
-def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
-    """Several parts added into a flat array of zeros: the adjoint of `_piece`."""
-    out = pool.take((size,), xs[0].dtype)
-    joined_into(out, xs, places)
-    return out
-
-
 def joined_into(
     out: np.ndarray,
     xs: Sequence[np.ndarray],
@@ -258,6 +250,16 @@ def joined_into(
             out[both:b] = part[both - a :]
         filled = max(filled, b)
     out[filled:] = 0
+
+
+@primitive(
+    _joined_vjp, reads="", into=lambda out, *xs, places, size: partial(joined_into, out, xs, places)
+)
+def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
+    """Several parts added into a flat array of zeros: the adjoint of `_piece`."""
+    out = pool.take((size,), xs[0].dtype)
+    joined_into(out, xs, places)
+    return out
 
 
 # -- for those who read recordings -----------------------------------------------------------------
