@@ -146,7 +146,7 @@ def test_memory_is_seven_numbers_a_unit_of_an_lstm(monkeypatch):
         x = ts.tensor(np.ones((T, B, D), np.float32), requires_grad=requires_grad)
         y, _ = layer(x)
         y.sum().backward()
-        (known,) = scan._known[layer.layers[0].cell].values()
+        (((_, known),),) = scan._known[layer.layers[0].cell].values()
         memories = [m for compiled in known.compiled.values() for m in compiled.memories]
         return sum(m.nbytes() for m in memories) + runtime.pool.nbytes()
 

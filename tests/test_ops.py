@@ -11,6 +11,7 @@ from strategies import COMPOSED, OPS, values
 import tinyseq as ts
 from tinyseq import numpy_functions
 from tinyseq.errors import DtypeError, GraphError, ShapeError
+from tinyseq.graph import recording
 from tinyseq.op import REGISTRY
 
 try:
@@ -83,6 +84,24 @@ def test_a_rule_records_registered_ops_only(name, data):
     gs = ts.grad(y.sum(), xs, create_graph=True)
     for t in ts.graph.topological(*gs):
         assert t.node is None or REGISTRY[t.node.op.name] is t.node.op
+
+
+@pytest.mark.parametrize("name", sorted(name for name in OPS if REGISTRY[name].into is not None))
+@given(data=st.data())
+def test_the_form_in_place_writes_the_same(name, data):
+    case, calls = data.draw(OPS[name]), []
+    recording.tape = lambda *call: calls.append(call)
+    try:
+        case.fn(*[ts.tensor(a) for a in case.arrays])
+    finally:
+        recording.tape = None
+    for op, inputs, attrs, y in calls:
+        out = np.full(y.shape, 7, y.dtype)
+        write = op.writing(out, [x.numpy() for x in inputs], attrs)
+        for _ in range(2 if write is not None else 0):
+            write()
+            np.testing.assert_allclose(out, y.numpy(), rtol=1e-14)
+    assert any(op.name == name for op, *_ in calls)
 
 
 # -- what the properties do not reach -----------------------------------------------------------

@@ -82,6 +82,7 @@ class _Recording(threading.local):
 
 
 recording = _Recording()
+changes = [0]  # of public attributes of any Module, so far: whoever relies on them looks here first
 
 
 class scope:

@@ -6,7 +6,8 @@ all the engine does on the way forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ class Use(NamedTuple):
 
 
 Joint = Callable[[Tensor, list[Use]], Tensor]
+Write = Callable[[], Any]
 
 F16 = np.dtype(np.float16)
 F32, F64 = FLOATS
@@ -48,6 +50,7 @@ class Op:
         joint: dict[int, Joint],
         emit: str | None,
         hint: str,
+        into: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name
         self.forward = forward
@@ -57,6 +60,7 @@ class Op:
         self.reads_inputs = {int(i) for i in reads if i.isdigit()}
         self.joint = joint  # inputs whose cotangent is computed from all their uses together
         self.emit = emit  # None: cannot sit in a compiled loop
+        self.into = into  # None: makes an array of its own each time
         self.hint = hint
         self.__doc__ = forward.__doc__
 
@@ -92,6 +96,18 @@ class Op:
         if recording.tape is not None:
             recording.tape(self, inputs, attrs, y)
         return y
+
+    def writing(
+        self, out: np.ndarray, arrays: Sequence[np.ndarray], attrs: dict[str, Any]
+    ) -> Write | None:
+        """What writes the result for these arrays into ``out``, of its shape and dtype, each time
+        that it is called; `None` where there is no such thing.
+
+        ``into`` is a NumPy ufunc, or gives it: ``into(out, *arrays, **attrs)``.
+        """
+        if isinstance(self.into, np.ufunc):
+            return partial(self.into, *arrays, out=out)
+        return None if self.into is None else self.into(out, *arrays, **attrs)
 
     def _look(self, out: np.ndarray, arrays: list[np.ndarray]) -> None:
         """Raise if there is a NaN or an Inf here that was in no input."""
@@ -148,12 +164,13 @@ def primitive(
     joint: dict[int, Joint] | None = None,
     emit: str | None = None,
     hint: str = "",
+    into: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declare the decorated NumPy function as an op of that name."""
 
     def declare(forward: Callable[..., Any]) -> Op:
         name = forward.__name__.strip("_")
-        op = REGISTRY[name] = Op(name, forward, vjp, reads, joint or {}, emit, hint)
+        op = REGISTRY[name] = Op(name, forward, vjp, reads, joint or {}, emit, hint, into)
         return op
 
     return declare

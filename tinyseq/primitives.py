@@ -1,9 +1,10 @@
-"""Every primitive operation, its three faces side by side.
+"""Every primitive operation, its faces side by side.
 
 An op is declared once: what it computes (NumPy, ``forward``), its vector-Jacobian product (``vjp``,
 written in Tensor ops, so that a gradient can itself be recorded and differentiated again), and,
 where it may sit in a compiled loop, the scalar expression an emitter prints (``emit``): a call of
 a function in `kernels.activations`, or Python in parentheses, as it becomes part of another one.
+``into`` is its form in place, where it has one: see `op.Op.writing`.
 
 ``reads`` says which contents the rule looks at, so that the recording keeps those alone: ``"y"``
 the result, ``"x"`` all inputs, a digit that input, ``""`` only shapes.
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 import builtins
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,11 @@ import numpy as np
 from tinyseq.errors import DtypeError
 from tinyseq.graph import located, recording
 from tinyseq.kernels import load
-from tinyseq.op import F32, Use, primitive
+from tinyseq.op import F32, Use, Write, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
 _ERF_SLOPE = 2 / math.sqrt(math.pi)
+_SEVERAL = 4096  # numbers from which a kernel of ours is faster than NumPy's
 _BROADCAST = "Axes are matched from the right and must be equal or 1: reshape one of the operands."
 
 
@@ -56,6 +59,11 @@ def _quick(*arrays: np.ndarray) -> bool:
     return builtins.all(a.dtype is dtype and a.flags.c_contiguous for a in arrays)
 
 
+def _several(*arrays: np.ndarray) -> bool:
+    """As `_quick`, where there are enough numbers for a kernel to be faster than NumPy."""
+    return arrays[0].size >= _SEVERAL and _quick(*arrays)
+
+
 def _number(x: np.ndarray) -> np.ndarray:
     """Booleans as 0 and 1, where NumPy knows no booleans or computes in int8."""
     return x.astype(np.int64) if x.dtype == bool else x
@@ -64,37 +72,37 @@ def _number(x: np.ndarray) -> np.ndarray:
 # -- element by element, one input ------------------------------------------------------------
 
 
-@primitive(lambda g, y, x: (-g,), reads="", emit="(-{0})")
+@primitive(lambda g, y, x: (-g,), reads="", emit="(-{0})", into=np.negative)
 def neg(x: np.ndarray) -> Any:
     """y = −x, element by element."""
     return np.negative(x)
 
 
-@primitive(lambda g, y, x: (g * y,), reads="y", emit="exp({0})")
+@primitive(lambda g, y, x: (g * y,), reads="y", emit="exp({0})", into=np.exp)
 def exp(x: np.ndarray) -> Any:
     """y = eˣ, element by element."""
     return np.exp(x)
 
 
-@primitive(lambda g, y, x: (g / x,), reads="x", emit="log({0})")
+@primitive(lambda g, y, x: (g / x,), reads="x", emit="log({0})", into=np.log)
 def log(x: np.ndarray) -> Any:
     """y = ln x, element by element."""
     return np.log(x)
 
 
-@primitive(lambda g, y, x: (g * (y + 1),), reads="y", emit="expm1({0})")
+@primitive(lambda g, y, x: (g * (y + 1),), reads="y", emit="expm1({0})", into=np.expm1)
 def expm1(x: np.ndarray) -> Any:
     """y = eˣ − 1, element by element, exact where x is small."""
     return np.expm1(x)
 
 
-@primitive(lambda g, y, x: (g / (x + 1),), reads="x", emit="log1p({0})")
+@primitive(lambda g, y, x: (g / (x + 1),), reads="x", emit="log1p({0})", into=np.log1p)
 def log1p(x: np.ndarray) -> Any:
     """y = ln(1 + x), element by element, exact where x is small."""
     return np.log1p(x)
 
 
-@primitive(lambda g, y, x: (g * 0.5 / y,), reads="y", emit="sqrt({0})")
+@primitive(lambda g, y, x: (g * 0.5 / y,), reads="y", emit="sqrt({0})", into=np.sqrt)
 def sqrt(x: np.ndarray) -> Any:
     """y = √x, element by element."""
     return np.sqrt(x)
@@ -104,13 +112,13 @@ def _sin_vjp(g: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor]:
     return (g * cos(x),)
 
 
-@primitive(_sin_vjp, reads="x", emit="sin({0})")
+@primitive(_sin_vjp, reads="x", emit="sin({0})", into=np.sin)
 def sin(x: np.ndarray) -> Any:
     """y = sin x, element by element; x in radians."""
     return np.sin(x)
 
 
-@primitive(lambda g, y, x: (-g * sin(x),), reads="x", emit="cos({0})")
+@primitive(lambda g, y, x: (-g * sin(x),), reads="x", emit="cos({0})", into=np.cos)
 def cos(x: np.ndarray) -> Any:
     """y = cos x, element by element; x in radians."""
     return np.cos(x)
@@ -130,13 +138,13 @@ def sign(x: np.ndarray) -> Any:
     return np.sign(_number(x))
 
 
-@primitive(lambda g, y, x: (g * sign(x),), reads="x", emit="abs({0})")
+@primitive(lambda g, y, x: (g * sign(x),), reads="x", emit="abs({0})", into=np.absolute)
 def abs(x: np.ndarray) -> Any:
     """y = |x|, element by element; its gradient at 0 is taken to be 0."""
     return np.abs(x)
 
 
-@primitive(lambda g, y, x: (g - g * (y * y),), reads="y", emit="tanh({0})")
+@primitive(lambda g, y, x: (g - g * (y * y),), reads="y", emit="tanh({0})", into=np.tanh)
 def tanh(x: np.ndarray) -> Any:
     """y = tanh x, element by element."""
     return np.tanh(x)
@@ -179,13 +187,22 @@ def softplus(x: np.ndarray) -> Any:
 # -- element by element, two inputs and more ----------------------------------------------------
 
 
-@primitive(lambda g, y, a, b: (g, g), reads="", emit="({0} + {1})", hint=_BROADCAST)
+def _add_into(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> Write:
+    if b.shape == a.shape[-1:] and a.shape == out.shape and _several(a, b, out):  # a bias
+        rows, sums = (x.reshape(-1, out.shape[-1]) for x in (a, out))
+        return partial(load.kernels.updates.add_to_rows, rows, b, sums)
+    return partial(np.add, a, b, out=out)
+
+
+@primitive(lambda g, y, a, b: (g, g), reads="", emit="({0} + {1})", hint=_BROADCAST, into=_add_into)
 def add(a: np.ndarray, b: np.ndarray) -> Any:
     """y = a + b, element by element, broadcast. Raises `ShapeError`."""
     return np.add(a, b)
 
 
-@primitive(lambda g, y, a, b: (g, -g), reads="", emit="({0} - {1})", hint=_BROADCAST)
+@primitive(
+    lambda g, y, a, b: (g, -g), reads="", emit="({0} - {1})", hint=_BROADCAST, into=np.subtract
+)
 def sub(a: np.ndarray, b: np.ndarray) -> Any:
     """y = a − b, element by element, broadcast. Raises `ShapeError`."""
     return np.subtract(a, b)
@@ -196,6 +213,7 @@ def sub(a: np.ndarray, b: np.ndarray) -> Any:
     reads="x",
     emit="({0} * {1})",
     hint=_BROADCAST,
+    into=np.multiply,
 )
 def mul(a: np.ndarray, b: np.ndarray) -> Any:
     """y = a · b, element by element, broadcast. Raises `ShapeError`."""
@@ -207,6 +225,7 @@ def mul(a: np.ndarray, b: np.ndarray) -> Any:
     reads="1y",
     emit="({0} / {1})",
     hint=_BROADCAST,
+    into=np.divide,
 )
 def div(a: np.ndarray, b: np.ndarray) -> Any:
     """y = a / b, element by element, broadcast. Raises `ShapeError`."""
@@ -240,7 +259,7 @@ def _extremum_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, T
     return where(a == y, g * tie, 0.0), where(b == y, g * tie, 0.0)
 
 
-@primitive(_extremum_vjp, emit="maximum({0}, {1})", hint=_BROADCAST)
+@primitive(_extremum_vjp, emit="maximum({0}, {1})", hint=_BROADCAST, into=np.maximum)
 def maximum(a: np.ndarray, b: np.ndarray) -> Any:
     """y = the larger of a and b, element by element, broadcast. Raises `ShapeError`.
 
@@ -249,7 +268,7 @@ def maximum(a: np.ndarray, b: np.ndarray) -> Any:
     return np.maximum(a, b)
 
 
-@primitive(_extremum_vjp, emit="minimum({0}, {1})", hint=_BROADCAST)
+@primitive(_extremum_vjp, emit="minimum({0}, {1})", hint=_BROADCAST, into=np.minimum)
 def minimum(a: np.ndarray, b: np.ndarray) -> Any:
     """y = the smaller of a and b, element by element, broadcast. Raises `ShapeError`.
 
@@ -276,37 +295,37 @@ def where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> Any:
     return np.where(condition, a, b)
 
 
-@primitive(emit="({0} < {1})", hint=_BROADCAST)
+@primitive(emit="({0} < {1})", hint=_BROADCAST, into=np.less)
 def less(a: np.ndarray, b: np.ndarray) -> Any:
     """a < b, element by element, broadcast: booleans, not differentiable."""
     return np.less(a, b)
 
 
-@primitive(emit="({0} <= {1})", hint=_BROADCAST)
+@primitive(emit="({0} <= {1})", hint=_BROADCAST, into=np.less_equal)
 def less_equal(a: np.ndarray, b: np.ndarray) -> Any:
     """a ≤ b, element by element, broadcast: booleans, not differentiable."""
     return np.less_equal(a, b)
 
 
-@primitive(emit="({0} > {1})", hint=_BROADCAST)
+@primitive(emit="({0} > {1})", hint=_BROADCAST, into=np.greater)
 def greater(a: np.ndarray, b: np.ndarray) -> Any:
     """a > b, element by element, broadcast: booleans, not differentiable."""
     return np.greater(a, b)
 
 
-@primitive(emit="({0} >= {1})", hint=_BROADCAST)
+@primitive(emit="({0} >= {1})", hint=_BROADCAST, into=np.greater_equal)
 def greater_equal(a: np.ndarray, b: np.ndarray) -> Any:
     """a ≥ b, element by element, broadcast: booleans, not differentiable."""
     return np.greater_equal(a, b)
 
 
-@primitive(emit="({0} == {1})", hint=_BROADCAST)
+@primitive(emit="({0} == {1})", hint=_BROADCAST, into=np.equal)
 def equal(a: np.ndarray, b: np.ndarray) -> Any:
     """a = b, element by element, broadcast: booleans, not differentiable."""
     return np.equal(a, b)
 
 
-@primitive(emit="({0} != {1})", hint=_BROADCAST)
+@primitive(emit="({0} != {1})", hint=_BROADCAST, into=np.not_equal)
 def not_equal(a: np.ndarray, b: np.ndarray) -> Any:
     """a ≠ b, element by element, broadcast: booleans, not differentiable."""
     return np.not_equal(a, b)
@@ -316,7 +335,11 @@ def _astype_vjp(g: Tensor, y: Tensor, x: Tensor, dtype: np.dtype[Any]) -> tuple[
     return (astype(g, dtype=x.dtype),)
 
 
-@primitive(_astype_vjp, reads="")
+def _astype_into(out: np.ndarray, x: np.ndarray, dtype: np.dtype[Any]) -> Write:
+    return partial(np.copyto, out, x, casting="unsafe")
+
+
+@primitive(_astype_vjp, reads="", into=_astype_into)
 def astype(x: np.ndarray, dtype: np.dtype[Any]) -> Any:
     """The same values in another dtype."""
     return x.astype(dtype)
@@ -366,6 +389,17 @@ def _add_up(terms: list[Tensor]) -> Tensor:
     return total
 
 
+def _matmul_into(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> Write | None:
+    if a.ndim > 2 and b.ndim == 2:
+        rows = a.reshape(-1, a.shape[-1])
+        if not np.may_share_memory(rows, a):
+            return None
+        a, out = rows, out.reshape(-1, b.shape[1])
+    if a.ndim == b.ndim == 2 and _worth_a_kernel(a, b):
+        return partial(load.kernels.gemm.product, a, b, out)
+    return partial(np.matmul, a, b, out=out)
+
+
 @primitive(
     _matmul_vjp,
     reads="x",
@@ -373,6 +407,7 @@ def _add_up(terms: list[Tensor]) -> Tensor:
     emit="({0} @ {1})",
     hint="The last axis of the left operand must be as long as the second-last of the right one: "
     "row vectors go on the left, x @ w with x (..., D) and w (D, H).",
+    into=_matmul_into,
 )
 def matmul(a: np.ndarray, b: np.ndarray) -> Any:
     """y[..., i, j] = Σₖ a[..., i, k] · b[..., k, j]."""
@@ -384,12 +419,12 @@ def matmul(a: np.ndarray, b: np.ndarray) -> Any:
 
 
 def _matrix_product(a: np.ndarray, b: np.ndarray) -> Any:
-    if a.ndim == b.ndim == 2 and worth_a_kernel(a, b):
+    if a.ndim == b.ndim == 2 and _worth_a_kernel(a, b):
         return load.kernels.gemm.product(a, b)
     return np.matmul(a, b)
 
 
-def worth_a_kernel(a: np.ndarray, b: np.ndarray) -> bool:
+def _worth_a_kernel(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two matrices are multiplied by the kernels. Below, a BLAS is as fast; above, it would
     start threads of its own beside theirs.
     """
@@ -412,13 +447,21 @@ def broadcast_to(x: np.ndarray, shape: tuple[int, ...]) -> Any:
     return np.broadcast_to(x, shape)
 
 
-@primitive(lambda g, y, x, shape: (broadcast_to(g, shape=x.shape),), reads="")
+def _sum_to_into(out: np.ndarray, x: np.ndarray, shape: tuple[int, ...]) -> Write:
+    if x.ndim > 1 and shape == x.shape[-1:] and _several(x, out):
+        return partial(load.kernels.updates.sum_of_rows, x.reshape(-1, *shape), out)
+    axes = _repeated_axes(x.shape, shape)
+    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    return partial(np.add.reduce, x, axes, out=out.reshape(kept), keepdims=True)
+
+
+@primitive(lambda g, y, x, shape: (broadcast_to(g, shape=x.shape),), reads="", into=_sum_to_into)
 def sum_to(x: np.ndarray, shape: tuple[int, ...]) -> Any:
     """x summed over the axes along which `broadcast_to` would have repeated: its adjoint."""
-    return x.sum(axis=repeated_axes(x.shape, shape), keepdims=True).reshape(shape)
+    return x.sum(axis=_repeated_axes(x.shape, shape), keepdims=True).reshape(shape)
 
 
-def repeated_axes(whole: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _repeated_axes(whole: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The axes of ``whole`` along which `broadcast_to` repeats what has this shape."""
     lead = len(whole) - len(shape)
     kept = [i + lead for i, n in enumerate(shape) if n == 1 and whole[i + lead] != 1]
@@ -462,7 +505,16 @@ def _concat_vjp(g: Tensor, y: Tensor, *xs: Tensor, axis: int) -> tuple[Tensor, .
     )
 
 
-@primitive(_concat_vjp, reads="", hint="All sizes but the one along the axis must be equal.")
+def _concat_into(out: np.ndarray, *xs: np.ndarray, axis: int) -> Write:
+    return partial(np.concatenate, xs, axis, out=out)
+
+
+@primitive(
+    _concat_vjp,
+    reads="",
+    hint="All sizes but the one along the axis must be equal.",
+    into=_concat_into,
+)
 def concat(*xs: np.ndarray, axis: int) -> Any:
     """The tensors one after the other along an axis."""
     return np.concatenate(xs, axis)
@@ -551,7 +603,13 @@ def _spread(g: Tensor, like: Tensor, axis: tuple[int, ...], keepdims: bool) -> T
     return broadcast_to(g, shape=like.shape)
 
 
-@primitive(lambda g, y, x, axis, keepdims: (_spread(g, x, axis, keepdims),), reads="")
+def _sum_into(out: np.ndarray, x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Write:
+    return partial(np.add.reduce, x, axis, out=out, keepdims=keepdims)
+
+
+@primitive(
+    lambda g, y, x, axis, keepdims: (_spread(g, x, axis, keepdims),), reads="", into=_sum_into
+)
 def sum(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
     """y = Σ x over the axes."""
     return np.sum(x, axis=axis, keepdims=keepdims)

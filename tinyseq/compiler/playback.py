@@ -15,27 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq.compiler.bound import Bound, Calls
 from tinyseq.compiler.pool import pool
+from tinyseq.compiler.runtime import Room, Run
 from tinyseq.compiler.scan import joined_into
 from tinyseq.compiler.take import Call, Reference, Take, flat_arrays
 from tinyseq.kernels import load
 from tinyseq.kernels.memory import bytes_for, over
 from tinyseq.op import Op
-from tinyseq.primitives import add_at, repeated_axes, worth_a_kernel
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.primitives import add_at
+from tinyseq.tensor import Tensor
 
-_UFUNCS = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide,
-    "neg": np.negative, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "tanh": np.tanh,
-    "abs": np.abs, "maximum": np.maximum, "minimum": np.minimum, "less": np.less,
-    "less_equal": np.less_equal, "greater": np.greater, "greater_equal": np.greater_equal,
-    "equal": np.equal, "not_equal": np.not_equal,
-}  # fmt: skip
+Calls = list[Callable[[], Any]]
 _ALWAYS = math.inf
 _UNSAID = math.nan  # until when an array is read: as long as nobody says so, always
 _WASTE = 1.25  # how much larger a place may be than the array that is put there
-_SEVERAL = 4096  # numbers from which a kernel of ours is faster than NumPy's
 
 
 class Playback:
@@ -50,7 +43,7 @@ class Playback:
         self._arrays: list[np.ndarray | None] = [v.array for v in take.values]
         self._last = _last_uses(take, ends)
         self._memory = _Memory()
-        self._bound: dict[int, Bound] = {}  # by the number of what a compiled layer gives
+        self._runs: dict[int, Run] = {}  # of compiled layers, by the number of what each gives
         self._within = _parts_of_joined(take)
         self.calls: Calls = []
         self.arguments = [np.array(a) for a in given]
@@ -91,22 +84,17 @@ class Playback:
         """What does a call again; each has been done when the next one is asked for."""
         arrays = [self._array(n) for n in call.inputs]
         attrs = {name: self._filled(value) for name, value in call.attrs.items()}
+        steps: Calls = []
         made: list[Any]
-        if call.op == "backward":
-            steps, made = self._backward(call)
-        elif not isinstance(call.op, Op):
-            steps, made = self._function(i, call, arrays)
-        elif "call" in call.attrs:  # a compiled layer
-            still = attrs["call"]
-            sizes = (still.steps, still.batch, still.reverse, still.parts)
-            values = dict(zip(still.order, arrays, strict=True))
-            bound = Bound(still.compiled, values, sizes, self._memory.scratch)
-            self._memory.free_scratch()
-            self._bound[call.outputs[0]] = bound
-            steps, made = bound.forward, [bound.flat]
-        else:
+        if "call" in call.attrs:  # of a compiled layer: a run makes its calls itself
+            run, made = self._layer(call, arrays)
+            yield from run.calls
+            run.calls = []
+        elif isinstance(call.op, Op):
             step, result = self._op(i, call, arrays, attrs)
             steps, made = [] if step is None else [step], [result]
+        else:
+            steps, made = self._function(i, call, arrays)
         for step in steps:
             step()
             yield step
@@ -177,15 +165,20 @@ class Playback:
         once = iter([True])
         return [lambda: None if next(once, False) else again()], outs
 
-    def _backward(self, call: Call) -> tuple[Calls, list[np.ndarray | None]]:
-        g, y = call.inputs
-        bound = self._bound[y]
-        steps, gradients = bound.backward(self._array(g), self._memory.kept)
+    def _layer(self, call: Call, arrays: list[np.ndarray]) -> tuple[Run, list[np.ndarray | None]]:
+        still, made = call.attrs["call"], list[np.ndarray | None]()
+        if call.op == "backward":
+            run = self._runs[call.inputs[1]]
+            gradients = run.backward(arrays[0])
+            wanted = zip(still.order, call.outputs, strict=True)
+            made += [gradients[v] if n >= 0 else None for v, n in wanted]
+        else:
+            values = dict(zip(still.order, arrays, strict=True))
+            run = Run(still.compiled, values, still.reverse, still.parts, self._memory, keep=True)
+            self._runs[call.outputs[0]] = run
+            made.append(run.forward())
         self._memory.free_scratch()
-        return steps, [
-            gradients[v] if n >= 0 else None
-            for v, n in zip(call.attrs["call"].order, call.outputs, strict=True)
-        ]
+        return run, made
 
     def _array(self, n: int) -> np.ndarray:
         array = self._arrays[n]
@@ -201,7 +194,7 @@ class Playback:
         return attribute
 
 
-class _Memory:
+class _Memory(Room):
     """Where the arrays of a step lie: a place is given again when its array was read for the last
     time.
     """
@@ -221,9 +214,11 @@ class _Memory:
         self._until[id(array.base)] = (until, array.base)
         return array
 
-    def kept(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    def steps(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         """Memory for an array that is read until `extend` says so."""
         return self.place(shape, dtype, _UNSAID)
+
+    whole = steps
 
     def scratch(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         """Memory for the call at hand alone."""
@@ -306,32 +301,15 @@ def _into(
 ) -> Callable[[], Any] | None:
     """What writes the result of an op into ``out``; `None` where nobody wrote that yet."""
     name = op.name
-    if name == "add" and _is_bias(arrays[0], arrays[1], out):
-        rows = (arrays[0].reshape(-1, out.shape[-1]), arrays[1], out.reshape(-1, out.shape[-1]))
-        return partial(load.kernels.updates.add_to_rows, *rows)
-    if name in _UFUNCS:
-        return partial(_UFUNCS[name], *arrays, out=out)
-    if name == "matmul":
-        return _product_into(arrays[0], arrays[1], out)
-    if name == "sum":
-        return partial(np.add.reduce, arrays[0], out=out, **attrs)
-    if name == "sum_to":
-        return _sum_to_into(arrays[0], attrs["shape"], out)
-    if name == "concat":
-        return partial(np.concatenate, arrays, attrs["axis"], out=out)
-    if name == "astype":
-        return partial(np.copyto, out, arrays[0], casting="unsafe")
     if name == "getitem":
         index = attrs["index"]
         rows_of = index.__class__ is np.ndarray and index.dtype != bool
         return partial(_rows_into, arrays[0], index, out) if rows_of else None
     if name == "scatter_add":
         return partial(_scatter_into, out, arrays, attrs["indices"])
-    if name == "joined":
-        return partial(joined_into, out, arrays, attrs["places"])
     if name == "softmax_loss_slope":
         return _slope_into(arrays[0], arrays[1], attrs["classes"], out)
-    return None
+    return op.writing(out, arrays, attrs)
 
 
 def _copy_alike(out: np.ndarray, made: np.ndarray) -> None:
@@ -339,38 +317,6 @@ def _copy_alike(out: np.ndarray, made: np.ndarray) -> None:
     if np.shape(made) != out.shape:
         raise ValueError("other sizes than the last time")
     np.copyto(out, made)
-
-
-def _plain(*arrays: np.ndarray) -> bool:
-    """Whether a kernel can take these: floats of one dtype, in rows, and enough of them."""
-    a = arrays[0]
-    if load.kernels is None or a.dtype not in FLOATS or a.size < _SEVERAL:
-        return False
-    return all(b.dtype == a.dtype and b.flags.c_contiguous for b in arrays)
-
-
-def _is_bias(x: np.ndarray, row: np.ndarray, out: np.ndarray) -> bool:
-    alike = x.shape == out.shape and row.shape == x.shape[-1:]
-    return alike and _plain(x, row, out)
-
-
-def _product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Callable[[], Any] | None:
-    if a.ndim > 2 and b.ndim == 2:
-        rows = a.reshape(-1, a.shape[-1])
-        if not np.may_share_memory(rows, a):
-            return None
-        a, out = rows, out.reshape(-1, b.shape[1])
-    if a.ndim == b.ndim == 2 and worth_a_kernel(a, b):
-        return partial(load.kernels.gemm.product, a, b, out)
-    return partial(np.matmul, a, b, out=out)
-
-
-def _sum_to_into(x: np.ndarray, shape: tuple[int, ...], out: np.ndarray) -> Callable[[], Any]:
-    if x.ndim > 1 and shape == x.shape[-1:] and _plain(x, out):
-        return partial(load.kernels.updates.sum_of_rows, x.reshape(-1, *shape), out)
-    axes = repeated_axes(x.shape, shape)
-    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    return partial(np.add.reduce, x, axes, out=out.reshape(kept), keepdims=True)
 
 
 def _rows_into(x: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyseq.backprop import of_leaves
-from tinyseq.compiler.around import unchanged, watched
 from tinyseq.compiler.playback import Playback
 from tinyseq.compiler.pool import pool
-from tinyseq.compiler.reads import fingerprint
+from tinyseq.compiler.reads import changed, watch
 from tinyseq.compiler.take import Take, compare, taking
-from tinyseq.compiler.update import Update
 from tinyseq.errors import CompileError
+from tinyseq.graph import changes
 from tinyseq.kernels.threads import get_num_threads
-from tinyseq.nn.module import changes
-from tinyseq.optim import Optimizer
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
@@ -31,29 +26,26 @@ _NEAR = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-8}
 
 class Step(NamedTuple):
     """What a step is made of: its function, which gives the loss and more Tensors in one flat list,
-    and the optimiser, whose parameters get gradients.
+    and the parameters that get gradients.
     """
 
     function: Callable[[Sequence[Tensor]], list[Tensor]]
     source: Any  # the user's own function in it
-    optimizer: Optimizer
+    params: Sequence[Tensor]
     plain: Any = ()  # values among the arguments, objects perhaps
 
 
 class Done(NamedTuple):
-    """What a step made: its outputs, the loss first, a gradient for each parameter, or `None`, and
-    what clips them and updates the parameters.
-    """
+    """What a step made: its outputs, the loss first, and a gradient (or `None`) each parameter."""
 
     outputs: list[np.ndarray]
     gradients: list[np.ndarray | None]
-    update: Update
 
 
 def written(step: Step, tensors: Sequence[Tensor], take: Take | None = None) -> Done:
     """The step as it is written; what it makes are copies."""
     outputs = step.function(tensors)
-    gradients = of_leaves(outputs[0], step.optimizer.params)
+    gradients = of_leaves(outputs[0], step.params)
     if take is not None:
         ends = [*outputs, *(g for g in gradients if g is not None)]
         take.ends = [take.number(t._data) for t in ends]
@@ -65,7 +57,7 @@ def written(step: Step, tensors: Sequence[Tensor], take: Take | None = None) -> 
         fresh = g._data.base is None and g._data.flags.carray
         fresh = fresh and all(g._data is not a for a in own)
         own.append(g._data if fresh else g._data.copy())
-    return Done([t._data.copy() for t in outputs], own, Update(step.optimizer, own))
+    return Done([t._data.copy() for t in outputs], own)
 
 
 class Player:
@@ -122,7 +114,7 @@ class Player:
         results = iter(playback.results)
         outputs = [next(results) for _ in range(n)]
         gradients = [next(results) if there else None for there in has]
-        found = Done(outputs, gradients, Update(self.step.optimizer, gradients, True))
+        found = Done(outputs, gradients)
         _check(expected, _samples(found))
         self._done, self._playback = found, playback
         return found
@@ -134,37 +126,36 @@ class Player:
         alive = ((t(), v.array) for v in outside for t in v.tensors)
         self._outside = [(t, a, t.requires_grad) for t, a in alive if t is not None]
         self._modules = list(take.modules.values())
-        self._around = watched(partial(self.step.source, self.step.plain), self._modules)
-        self._seen = self._look()
+        reads = watch([self.step.source, self.step.plain], self._modules)
+        layers = [c.attrs["call"] for c in take.calls if "call" in c.attrs]
+        for known in {id(layer.known): layer.known for layer in layers}.values():
+            reads += known.reads
+        self._reads = [read for read in reads if not read.counted]
+        self._counted = [read for read in reads if read.counted]
         self._changes = changes[0]
         self._threads = get_num_threads()
         own = (g for m in self._modules for g in vars(m).values())
         draws = any(c.drawn is not None for c in take.calls)
         given = [g for g in own if isinstance(g, np.random.Generator)]
         self._generators = list({id(g): g for g in (generator(), *given)}.values()) if draws else []
-        self._owned = _arrays_of(self.step.optimizer)
 
-    def _look(self) -> list[Any]:
-        parts = (part for m in self._modules for part in fingerprint(m))
-        return [part for part in parts if not part.name.startswith("_")]
-
-    def holds(self, source: Any, optimizer: Optimizer) -> bool:
-        """Whether what was recorded rests on what is still so: the function, the optimiser, and all
-        that both read.
+    def holds(self, source: Any, params: Sequence[Tensor]) -> bool:
+        """Whether what was recorded rests on what is still so: the function, the parameters, and
+        all that it reads.
         """
         if self._first is None and not self.ready:
             return True
-        if source is not self.step.source or optimizer is not self.step.optimizer:
+        if source is not self.step.source or len(params) != len(self.step.params):
             return False
-        if not all(map(operator.is_, self._owned, _arrays_of(optimizer))):
+        if not all(map(operator.is_, params, self.step.params)):
             return False
         for tensor, array, wanted in self._outside:
             if tensor._data is not array or tensor.hooks or tensor.requires_grad is not wanted:
                 return False
-        if self._threads != get_num_threads() or not unchanged(self._around):
+        if self._threads != get_num_threads() or changed(self._reads) is not None:
             return False
         if self._changes != changes[0]:  # of some module: perhaps it was changed back
-            if self._look() != self._seen:
+            if changed(self._counted) is not None:
                 return False
             self._changes = changes[0]
         return True
@@ -174,11 +165,6 @@ def _samples(done: Done) -> list[np.ndarray]:
     """Some numbers of each array: enough to tell whether two steps did the same."""
     arrays = [a.reshape(-1) for a in (*done.outputs, *done.gradients) if a is not None]
     return [a[:: max(1, a.size // _SAMPLE)].copy() for a in arrays]
-
-
-def _arrays_of(optimizer: Optimizer) -> list[Any]:
-    """An optimiser's parameters and buffers, and how many there are."""
-    return [len(optimizer.params), *optimizer.params, *chain(*optimizer.buffers.values())]
 
 
 def _check(written: list[np.ndarray], played: list[np.ndarray]) -> None:

@@ -10,8 +10,9 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -192,117 +193,170 @@ class Memory:
         }[a.role], v.dtype
 
 
+class Room:
+    """Where a run takes arrays from, by shape and dtype: ``scratch`` for the call at hand alone,
+    ``steps`` for the gradient of an input, ``whole`` for one that may become a ``.grad``.
+    """
+
+    def scratch(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return pool.take(shape, dtype)
+
+    steps = scratch
+    whole: Any = staticmethod(np.empty)
+
+
 class Run:
-    """One sequence through a compiled program: forward now, backward perhaps later."""
+    """One sequence through a compiled program: forward now, backward perhaps later.
+
+    Either is a few calls on arrays that stay where they are. Each is made at once; with ``keep`` it
+    is also added to ``calls``, for a training step that makes them again, on other contents.
+    """
 
     def __init__(
-        self, compiled: Compiled, inputs: Mapping[Value, np.ndarray], reverse: bool
+        self,
+        compiled: Compiled,
+        inputs: Mapping[Value, np.ndarray],
+        reverse: bool,
+        parts: int | None = None,
+        room: Room = Room(),  # noqa: B008  # it has no state
+        keep: bool = False,
     ) -> None:
-        self.compiled = compiled
-        self.values: dict[Value, np.ndarray] = {**inputs, **compiled.constants}
+        self.compiled, self.room, self.keep = compiled, room, keep
+        self.calls: list[Callable[[], Any]] = []
+        self.values = {
+            v: a if a.flags.c_contiguous else self._in_rows(a) for v, a in inputs.items()
+        }
+        self.values.update(compiled.constants)
         T, B = self.values[compiled.program.x].shape[:2]
-        enough = T * B * compiled.work > _WORTH_SHARING
-        parts = max(1, min(get_num_threads(), B)) if enough else 1
+        if parts is None:
+            enough = T * B * compiled.work > _WORTH_SHARING
+            parts = max(1, min(get_num_threads(), B)) if enough else 1
         self.memory = compiled.memory(T, B, int(reverse), parts)
 
     def forward(self) -> np.ndarray:
         """All outputs in one flat array: see `Memory.outputs`."""
-        memory = self.memory
-        arguments = self.prepare()
-        self.call(self.compiled.source.forward, arguments)
-        self.release(self.compiled.source.forward, arguments)
+        memory, program = self.memory, self.compiled.program
+        self._call(self.compiled.source.forward, self.prepare())
         flat = memory.flat()
         for i, (start, stop) in memory.tails.items():
-            states = memory.buffers[self.compiled.program.before[i].name, "state"]
-            flat[start:stop] = states[0 if memory.reverse else memory.T].reshape(-1)
+            states = memory.buffers[program.before[i].name, "state"]
+            last = states[0 if memory.reverse else memory.T].reshape(-1)
+            self._do(np.copyto, flat[start:stop], last)
         return flat
 
     def prepare(self) -> list[Any]:
         """The arguments of the forward function, with the initial state in place."""
         memory, program = self.memory, self.compiled.program
         for e in self.compiled.plan.constant:
-            self.constant(e)
+            self._equation(e)
         first = memory.T if memory.reverse else 0
         for v in program.before:
-            memory.buffers[v.name, "state"][first] = self.values[v].reshape(memory.B, -1)
-        return self.arguments(self.compiled.source.forward)
+            start = memory.buffers[v.name, "state"][first]
+            self._do(np.copyto, start, self.values[v].reshape(memory.B, -1))
+        return self._arguments(self.compiled.source.forward)
 
     def backward(self, g: np.ndarray) -> dict[Value, np.ndarray]:
-        """The gradient of each wanted input, from that of the flat outputs."""
+        """The gradient of each wanted input, from that of the flat outputs. Those of the initial
+        state are in memory of the run.
+        """
         memory, program = self.memory, self.compiled.program
-        plan, source = self.compiled.plan, self.compiled.source
-        if source.backward is None:  # nothing of what is wanted was used
+        function = self.compiled.source.backward
+        if function is None:  # nothing of what is wanted was used
             return {}
+        g = self._in_rows(g)
         start, stop, _ = memory.outputs[0]
         self.values[program.seeds[0]] = g[start:stop].reshape(memory.T, memory.B, -1)
         for i, seed in enumerate(program.seeds[1:]):
-            carried, tail = memory.buffers[seed.name, "carried"], memory.tails.get(i)
-            carried[0] = 0 if tail is None else g[slice(*tail)].reshape(memory.B, -1)
-        arguments = self.arguments(source.backward)
-        self.call(source.backward, arguments)
+            carried, tail = memory.buffers[seed.name, "carried"][0], memory.tails.get(i)
+            if tail is None:
+                self._do(carried.fill, 0)
+            else:
+                self._do(np.copyto, carried, g[slice(*tail)].reshape(memory.B, -1))
+        arguments = self._arguments(function)
+        self._call(function, arguments)
         of_x: dict[str, np.ndarray] = {}
-        for a, made in zip(source.backward.arguments, arguments, strict=True):
+        for a, made in zip(function.arguments, arguments, strict=True):
             if a.role in ("sums", "weight"):
-                whole = made.base if len(made) == 1 else _sum(made)
-                same = whole.shape == a.value.shape  # a view would be copied to become a `.grad`
-                self.values[a.value] = whole if same else whole.reshape(a.value.shape)
+                self._add_up(a, made)
             elif a.anew:
                 of_x[a.name] = made
-        self.release(source.backward, arguments)
-        for e in plan.final:
-            self.constant(e)
+        for e in self.compiled.plan.final:
+            self._equation(e)
         gradients = {}
-        for v in plan.wanted:
+        for v in self.compiled.plan.wanted:
             made = program.gradients.get(v)
             if v.kind == "state":
                 seed = program.seeds[1 + program.before.index(v)]
-                carried = memory.buffers[seed.name, "carried"]
-                gradients[v] = carried[memory.T % 2].reshape(self.values[v].shape).copy()
+                carried = memory.buffers[seed.name, "carried"][memory.T % 2]
+                gradients[v] = carried.reshape(self.values[v].shape)
             elif made is not None and made.row:
                 gradients[v] = of_x[x_gradient(made)].reshape(self.values[v].shape)
             elif made is not None:
                 gradients[v] = self.values[made]
         return gradients
 
-    def arguments(self, function: Function) -> list[Any]:
+    def _do(self, function: Callable[..., Any], *arguments: Any) -> None:
+        function(*arguments)
+        if self.keep:
+            self.calls.append(partial(function, *arguments))
+
+    def _in_rows(self, array: np.ndarray) -> np.ndarray:
+        """The array, or a copy of it in rows."""
+        if array.flags.c_contiguous:
+            return array
+        rows = aligned(array.shape, array.dtype)
+        self._do(np.copyto, rows, array)
+        return rows
+
+    def _arguments(self, function: Function) -> list[Any]:
         """What an emitted function takes: memory, and what is this run's own."""
-        memory, values = self.memory, self.values
-        out = memory.arguments[function.name]
-        for n, kind_of in memory.borrowed[function.name]:
-            out[n] = pool.take(*kind_of)
+        memory, values, room = self.memory, self.values, self.room
+        out = list(memory.arguments[function.name])
+        for n, (shape, dtype) in memory.borrowed[function.name]:
+            out[n] = room.scratch(shape, dtype)
         for n, a in enumerate(function.arguments):
             if a.role == "panels":
-                gemm.pack(values[a.value], out[n])
+                self._do(gemm.pack_shared, values[a.value], out[n])
             elif a.role == "flat":
-                out[n] = np.asarray(values[a.value], order="C")
+                out[n] = self._in_rows(values[a.value])
             elif a.role in ("sums", "weight"):
-                whole = a.value.shape if a.role == "weight" else (a.value.width,)
-                if memory.parts == 1:  # the sum itself, in an array of its own
-                    out[n] = np.empty(whole, memory.dtype)[None]
+                shape = a.value.shape if a.role == "weight" else (a.value.width,)
+                if memory.parts == 1:  # the sum itself
+                    values[a.value] = room.whole(shape, memory.dtype)
+                    out[n] = values[a.value][None]
                 else:
-                    out[n] = pool.take((memory.parts, *whole), memory.dtype)
+                    out[n] = room.scratch((memory.parts, *shape), memory.dtype)
                 if a.role == "sums":
-                    out[n][...] = 0
+                    self._do(out[n].fill, 0)
             elif a.anew and a.name == a.value.name and a.value.kind != "made":
                 out[n] = values[a.value].reshape(memory.T, memory.B, -1)
             elif a.anew:
-                out[n] = pool.take((memory.T, memory.B, a.value.width), memory.dtype)
+                out[n] = room.steps((memory.T, memory.B, a.value.width), memory.dtype)
         return out
 
-    def release(self, function: Function, arguments: list[Any]) -> None:
-        """Let go of what the arguments hold for this call alone: no longer than it is wanted."""
-        for n, a in enumerate(function.arguments):
-            if a.anew:
-                arguments[n] = None
-        for n, _ in self.memory.borrowed[function.name]:
-            arguments[n] = None
+    def _add_up(self, a: Argument, parts: np.ndarray) -> None:
+        """A sum of its parts, as the value. It is no view where it need not be: a ``.grad`` would
+        have to be a copy of that.
+        """
+        if len(parts) > 1:
+            whole = self.values[a.value] = self.room.whole(parts.shape[1:], parts.dtype)
+            self._do(gemm.add_shared, parts[0], parts[1], whole)
+            for part in parts[2:]:
+                self._do(gemm.add_shared, whole, part, whole)
+        if self.values[a.value].shape != a.value.shape:
+            self.values[a.value] = self.values[a.value].reshape(a.value.shape)
 
-    def constant(self, e: Equation) -> None:
+    def _equation(self, e: Equation) -> None:
+        """An equation of parameters alone, or of sums."""
         arrays = [self.values[x] for x in e.inputs]
         out = np.asarray(e.op.forward(*arrays, **e.attrs))
-        self.values[e.output] = out if out.dtype == e.output.dtype else out.astype(e.output.dtype)
+        out = out if out.dtype == e.output.dtype else out.astype(e.output.dtype)
+        self.values[e.output] = out
+        if self.keep and not any(np.may_share_memory(out, a) for a in arrays):
+            again = partial(e.op.forward, *arrays, **e.attrs)
+            self.calls.append(lambda: np.copyto(out, again(), casting="unsafe"))
 
-    def call(self, function: Function, arrays: list[Any]) -> None:
+    def _call(self, function: Function, arrays: list[Any]) -> None:
         """Run an emitted function, its rows shared out over the threads."""
         run, memory = self.compiled.functions[function.name], self.memory
         sizes, cuts = (memory.T, memory.reverse, memory.chunk), memory.cuts
@@ -311,16 +365,9 @@ class Run:
                 run(ALONE, 0, 0, 0, *sizes, *arrays)  # compiles, or loads: no rows to run yet
             self.compiled.there.add(function.name)
         if memory.parts == 1:
-            run(ALONE, 0, 0, memory.B, *sizes, *arrays)
+            self._do(run, ALONE, 0, 0, memory.B, *sizes, *arrays)
         else:
-            shared(lambda i, team: run(team, i, *cuts[i], *sizes, *arrays), memory.parts)
-
-
-def _sum(parts: np.ndarray) -> np.ndarray:
-    total: np.ndarray = np.add(parts[0], parts[1])
-    for part in parts[2:]:
-        total += part
-    return total
+            self._do(shared, lambda i, team: run(team, i, *cuts[i], *sizes, *arrays), memory.parts)
 
 
 # -- source and functions -------------------------------------------------------------------------

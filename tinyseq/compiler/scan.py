@@ -7,9 +7,10 @@ attributes, the shapes behind the batch, the dtype, and which gradients are want
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,25 +20,30 @@ from tinyseq.backprop import grad
 from tinyseq.compiler.emit import emit
 from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Program, Value
-from tinyseq.compiler.reads import changing, fingerprint, kept
+from tinyseq.compiler.reads import Read, changed, kept, watch
 from tinyseq.compiler.runtime import Compiled, Run
 from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
-from tinyseq.nn.module import Module
-from tinyseq.nn.unroll import unroll
 from tinyseq.op import Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
+if TYPE_CHECKING:
+    from tinyseq.nn.module import Module
+
 State = tuple[Tensor, ...]
+Unroll = Callable[..., tuple[Tensor, State]]
 
 
-class _Known:
+_MOST = 8  # programs of a cell whose attributes keep changing; each one is compiled
+
+
+class Known:
     """What was traced of a cell as it was: its program, and what was compiled of it."""
 
-    def __init__(self, program: Program, tensors: dict[str, Tensor]) -> None:
-        self.program = program
+    def __init__(self, reads: list[Read], program: Program, tensors: dict[str, Tensor]) -> None:
+        self.reads, self.program = reads, program
         self.tensors = [tensors[v.key] for v in program.parameters]
         self.compiled: dict[Any, Compiled | CompileError] = {}
 
@@ -55,10 +61,15 @@ class _Known:
         return found
 
 
-_known: WeakKeyDictionary[Module, dict[Any, _Known | CompileError]] = WeakKeyDictionary()
+_Entry = tuple[list[Read], Known | CompileError]
+#: By cell and kind of input: what was traced of it, the last used first, or why it could not be
+_known: WeakKeyDictionary[Module, dict[Any, list[tuple[list[Read], Known | CompileError]]]] = (
+    WeakKeyDictionary()
+)
 
 
 def scan(
+    unroll: Unroll,
     cell: Module,
     x: Tensor,
     state: State,
@@ -66,7 +77,11 @@ def scan(
     running: np.ndarray | None = None,
     noise: Any = None,
 ) -> tuple[Tensor, State]:
-    """As `nn.unroll`, at speed. Raises `CompileError` where a step cannot be compiled, and why."""
+    """As ``unroll``, at speed. Raises `CompileError` where a step cannot be compiled, and why.
+
+    ``unroll`` is that of `nn`, step by step: what is computed again for gradients of gradients, or
+    to be looked at.
+    """
     known = lookup(cell, x, state, running, noise)
     if x.shape[1] == 0:
         raise CompileError("there is no sequence in the batch.")
@@ -80,12 +95,12 @@ def scan(
     compiled = known.for_gradients(wanted, bool(wanted))
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
-    arrays = {v: np.asarray(t._data, order="C") for v, t in zip(values, inputs, strict=True)}
     given = [*_arrays(noise), *([] if running is None else [running])]
-    arrays |= {v: np.asarray(a, order="C") for v, a in zip(program.noise, given, strict=True)}
+    arrays = {v: t._data for v, t in zip(values, inputs, strict=True)}
+    arrays |= zip(program.noise, given, strict=True)
     run = Run(compiled, arrays, reverse)
     order = [*values, *program.noise]
-    call = _Call(run, cell, order, running, noise, len(state))
+    call = _Call(known, run, partial(unroll, cell), order, running, noise, len(state))
     flat = _scan(*inputs, *map(Tensor.wrap, given), call=call)
     y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.memory.outputs)
     return y, tuple(after)
@@ -94,11 +109,10 @@ def scan(
 class Still(NamedTuple):
     """One use of a compiled program, in a training step that will be done again."""
 
+    known: Known
     compiled: Compiled
     order: tuple[Value, ...]  # of its inputs
-    steps: int
-    batch: int
-    reverse: int
+    reverse: bool
     parts: int
 
 
@@ -107,28 +121,29 @@ class _Call:
 
     def __init__(
         self,
+        known: Known,
         run: Run,
-        cell: Module,
+        unroll: Unroll,
         order: list[Value],
         running: np.ndarray | None,
         noise: Any,
         states: int,
     ) -> None:
-        self.run, self.cell, self.order = run, cell, order
+        self.known, self.run, self.unroll, self.order = known, run, unroll, order
         self.running, self.noise, self.states = running, noise, states
         self.steps = run.memory.outputs[0][2][0]
         self.path = recording.scope
 
     def still(self) -> Still:
         m = self.run.memory
-        return Still(self.run.compiled, tuple(self.order), m.T, m.B, m.reverse, m.parts)
+        return Still(self.known, self.run.compiled, tuple(self.order), bool(m.reverse), m.parts)
 
     def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The same y and last state, step by step."""
         x, *state = inputs[: 1 + self.states]
         reverse = bool(self.run.memory.reverse)
         with within(self.path), recorded(True):
-            return unroll(self.cell, x, tuple(state), reverse, self.running, noise=self.noise)
+            return self.unroll(x, tuple(state), reverse, self.running, noise=self.noise)
 
     def some(self, inputs: Sequence[Tensor], steps: Collection[int]) -> tuple[Tensor, State]:
         """As `unrolled`, with zeros in place of what each run of other steps makes."""
@@ -144,10 +159,9 @@ class _Call:
                 if known:
                     running = None if self.running is None else self.running[rows]
                     noise = _rows(self.noise, rows)
-                    part, state = unroll(
-                        self.cell, x[rows], state, reverse, running,
-                        noise=noise, first=ts[0],
-                    )  # fmt: skip
+                    part, state = self.unroll(
+                        x[rows], state, reverse, running, noise=noise, first=ts[0]
+                    )
                 else:
                     part = Tensor.wrap(np.zeros((len(ts), *shape), state[0].dtype))
                     if len(steps) > 1:  # one step stands for all: then the last state comes of it
@@ -179,8 +193,8 @@ def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tenso
         wanted = [x for x in inputs if x.requires_grad]
         found = iter(grad(again, wanted, g, create_graph=recording.enabled))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
-    gradients = call.run.backward(g._data)
-    out = tuple(Tensor.wrap(gradients[v]) if v in gradients else None for v in call.order)
+    made = {v: a.copy() if v.kind == "state" else a for v, a in call.run.backward(g._data).items()}
+    out = tuple(Tensor.wrap(made[v]) if v in made else None for v in call.order)
     if recording.take is not None:
         recording.take.backward(g, y, call.still(), out)
     return out
@@ -214,14 +228,6 @@ def _joined_vjp(
     )
 
 
-@primitive(_joined_vjp, reads="")
-def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
-    """Several parts added into a flat array of zeros: the adjoint of `_piece`."""
-    out = pool.take((size,), xs[0].dtype)
-    joined_into(out, xs, places)
-    return out
-
-
 def joined_into(
     out: np.ndarray,
     xs: Sequence[np.ndarray],
@@ -244,6 +250,16 @@ def joined_into(
             out[both:b] = part[both - a :]
         filled = max(filled, b)
     out[filled:] = 0
+
+
+@primitive(
+    _joined_vjp, reads="", into=lambda out, *xs, places, size: partial(joined_into, out, xs, places)
+)
+def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
+    """Several parts added into a flat array of zeros: the adjoint of `_piece`."""
+    out = pool.take((size,), xs[0].dtype)
+    joined_into(out, xs, places)
+    return out
 
 
 # -- for those who read recordings -----------------------------------------------------------------
@@ -310,33 +326,57 @@ def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:
 # -- what is known of a cell -----------------------------------------------------------------------
 
 
-def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any) -> _Known:
+def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any) -> Known:
     """The traced program for inputs of this kind, traced now if it is new."""
     if not isinstance(state, tuple | list) or not all(isinstance(s, Tensor) for s in state):
         raise CompileError("the state is not a tuple of tensors.")
-    kinds = (
+    kind = (
+        type(cell),
         x.shape[2:],
         x.dtype,
         tuple((s.shape[1:], s.dtype) for s in state),
         running is None,
         _shapes(noise),
     )
-    key = (kinds, *fingerprint(cell))
-    mine = _known.setdefault(cell, {})
-    known = mine.get(key)
-    if known is None:
-        name = type(cell).__name__
-        try:
-            changing(key, mine)
-            with kept(cell):
-                known = _Known(*_traced(cell, x, state, running, noise))
-        except CompileError as error:
-            known = CompileError(f"{name} cannot be compiled: {error}")
-            known.__cause__ = error.__cause__
-        mine[key] = known
+    mine = _known.setdefault(cell, {}).setdefault(kind, [])
+    found = next((entry for entry in mine if changed(entry[0]) is None), None)
+    if found is None:
+        found = _new(mine, cell, x, state, running, noise)
+    elif found is not mine[0]:
+        mine[:] = [found, *(entry for entry in mine if entry is not found)]
+    known = found[1]
     if isinstance(known, CompileError):
         raise known.with_traceback(None)
     return known
+
+
+def _new(
+    mine: list[_Entry],
+    cell: Module,
+    x: Tensor,
+    state: State,
+    running: np.ndarray | None,
+    noise: Any,
+) -> _Entry:
+    """A cell traced as it is now, kept among those that are known."""
+    known: Known | CompileError
+    reads = watch((), [cell], baked=True)
+    try:
+        if len(mine) >= _MOST:
+            raise CompileError(
+                f"{changed(mine[0][0])} was another one in each of {len(mine)} calls, and every "
+                "time the step would be compiled anew. Make it a Tensor that is an attribute of "
+                "the cell, and change its contents: self.rate = ts.tensor(0.5); "
+                "self.rate.data = …"
+            )
+        with kept(cell, reads):
+            known = Known(reads, *_traced(cell, x, state, running, noise))
+    except CompileError as error:
+        known = CompileError(f"{type(cell).__name__} cannot be compiled: {error}")
+        known.__cause__ = error.__cause__
+    if len(mine) < _MOST:
+        mine.insert(0, (reads, known))
+    return reads, known
 
 
 def _traced(

@@ -13,16 +13,18 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tinyseq.compiler.trace import line_of
 from tinyseq.errors import CompileError, describe
 from tinyseq.graph import recording
-from tinyseq.nn.module import Module
 from tinyseq.op import Op
 from tinyseq.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinyseq.nn.module import Module
 
 
 class Reference(NamedTuple):

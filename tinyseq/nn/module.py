@@ -15,8 +15,6 @@ import numpy.typing as npt
 from tinyseq import errors, graph
 from tinyseq.tensor import FLOATS, Tensor
 
-changes = [0]  # of attributes of any module, so far: whoever relies on them looks here first
-
 
 class Parameter(Tensor):
     """A leaf Tensor that requires a gradient and that a `Module` counts among its parameters."""
@@ -78,7 +76,7 @@ class Module:
             graph.unrepeated(f"{type(self).__name__}.{name} = …")
         super().__setattr__(name, value)
         if not name.startswith("_"):
-            changes[0] += 1
+            graph.changes[0] += 1
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(

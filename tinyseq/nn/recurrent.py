@@ -88,7 +88,7 @@ class Recurrent(Module):
             from tinyseq.compiler.scan import scan
 
             try:
-                return scan(self.cell, x, state, self.reverse, running, noise)
+                return scan(unroll, self.cell, x, state, self.reverse, running, noise)
             except errors.CompileError as error:
                 reason = error
         if reason is not None and self.mode == "compiled":

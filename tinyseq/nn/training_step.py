@@ -11,6 +11,7 @@ import numpy as np
 from tinyseq import errors, graph, optim, random
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
+from tinyseq.optim.update import Update
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ class TrainingStep:
         key = tuple([_key(a, arrays) for a in arguments])
         with self._lock:
             kind = self._kinds.get(key) or self._new(key, arguments)
-            done = kind.run(arrays)
-            self.norm = done.update(self.max_norm)
+            done, update = kind.run(arrays)
+            self.norm = update(self.max_norm)
             return kind.result(done.outputs)
 
     def _new(self, key: Any, arguments: tuple[Any, ...]) -> _Kind:
@@ -132,16 +133,19 @@ class _Kind:
         self.arguments = _emptied(arguments)
         self.rest: Any = None  # the structure of what comes with the loss
         self.player: Any = None
+        self.update: Any = None  # for the arrays of the player
         self.recordings = 0
         self.vain = 0  # of those the last ones, that were hardly ever played back
         self.reason: CompileError | None = None  # why it is not played back
 
-    def run(self, arrays: list[np.ndarray]) -> Done:
+    def run(self, arrays: list[np.ndarray]) -> tuple[Done, Update]:
         player, step = self.player, self.step
         if player is not None and player.ready and self._may_play():
             try:
-                if player.holds(step.loss, step.optimizer):
-                    return player.play(arrays)  # type: ignore[no-any-return]
+                optimizer = step.optimizer
+                same = self.update.optimizer is optimizer
+                if same and player.holds(step.loss, optimizer.params):
+                    return player.play(arrays), self.update
             except Exception:  # as it is written, it says what is wrong, or does something else
                 pass
         return self._written(arrays)
@@ -150,14 +154,15 @@ class _Kind:
         now = graph.recording
         return self.step.mode != "eager" and now.enabled and not now.anomaly
 
-    def _written(self, arrays: list[np.ndarray]) -> Done:
+    def _written(self, arrays: list[np.ndarray]) -> tuple[Done, Update]:
         from tinyseq.compiler.player import Player, Step, written
 
-        step = Step(self._function, self.step.loss, self.step.optimizer, self.arguments)
+        optimizer = self.step.optimizer
+        step = Step(self._function, self.step.loss, list(optimizer.params), self.arguments)
         if self.reason is None and self._may_play():
             load.load_kernels()
             known = self.player
-            if known is None or known.ready or not known.holds(step.source, step.optimizer):
+            if known is None or known.ready or not known.holds(step.source, step.params):
                 self.player = Player(step, () if known is None else known.ever)
                 self.recordings += 1
                 self.vain = 1 if known is not None and known.plays > _MOST else self.vain + 1
@@ -165,7 +170,9 @@ class _Kind:
             try:
                 if self.vain > _MOST:
                     raise CompileError("What the step reads from around it keeps changing.")
-                return self.player.record(arrays)  # type: ignore[no-any-return]
+                done = self.player.record(arrays)
+                self.update = Update(optimizer, done.gradients, again=self.player.ready)
+                return done, self.update
             except CompileError as error:
                 self.player = None
                 random.set_state(before)  # it is done once more
@@ -173,7 +180,8 @@ class _Kind:
                     raise
                 self.reason = error
                 errors.warn_unrolled(error, "The training step runs as it is written.")
-        return written(step, [Tensor(a) for a in arrays])
+        done = written(step, [Tensor(a) for a in arrays])
+        return done, Update(optimizer, done.gradients)
 
     def _function(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The loss and the Tensors that come with it."""

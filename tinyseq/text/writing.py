@@ -242,11 +242,10 @@ class Writing:
         tables |= {e.output: gemm.product(weight, arrays[e.inputs[1]]) for e in self.loop.products}
         for v, table in tables.items():  # what a step looks up there for each text
             arrays[v] = np.zeros((1, B, table.shape[1]), weight.dtype)
-        self.run = Run(self.loop, arrays, reverse=True)  # the state goes to 1 …
-        self.number = 1  # … where a first symbol of this number looks for it
         enough = B * self.loop.work * _SYMBOLS > _WORTH_SHARING
         parts = min(get_num_threads(), B) if enough else 1
-        self.run.memory = self.loop.memory(1, B, 1, parts)
+        self.run = Run(self.loop, arrays, reverse=True, parts=parts)  # the state goes to 1 …
+        self.number = 1  # … where a first symbol of this number looks for it
         bound = self.run.prepare()
         self.bound = [*bound, *(tables[v] for v in self.loop.tables)]
         self.choice = (
