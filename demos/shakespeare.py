@@ -57,6 +57,7 @@ import numpy as np
 import tinyseq as ts
 from tinyseq import functional, nn, optim, saving, text
 from tinyseq.kernels import load
+from tinyseq.nn import modes
 from tinyseq.text.corpus import TINY_SHA256
 
 try:
@@ -86,7 +87,6 @@ CELLS = {  # and what each is called
     "peephole": "peephole LSTM",
     "layernorm": "layer-normed LSTM",
 }
-MODES = ("auto", "unrolled", "compiled")
 DEFAULT_OUT = Path("runs/shakespeare")
 DEFAULT_MINUTES = 4.5
 
@@ -106,6 +106,10 @@ class Settings:
     seed: int = 0
     mode: str = "auto"
     validations: int = 5  # evenly spread, besides the one before training
+
+    def __post_init__(self) -> None:
+        if self.mode == "unrolled":  # as older checkpoints spell it
+            object.__setattr__(self, "mode", "unroll")
 
     @property
     def network(self) -> str:
@@ -430,7 +434,7 @@ def apart_from_the_bar() -> Iterator[TextIO]:
 
 
 def new_model(
-    settings: Settings, vocabulary: text.Vocabulary, mode: str | None = None
+    settings: Settings, vocabulary: text.Vocabulary, mode: str = "auto"
 ) -> text.LanguageModel:
     return text.LanguageModel(
         len(vocabulary), settings.hidden, settings.layers, settings.cell,
@@ -444,9 +448,7 @@ def layer_mode(mode: str) -> str:
     Left to themselves layers would be compiled after some steps, and a run that is cut in two would
     not be the same to the bit.
     """
-    if mode not in MODES:
-        raise ValueError(f"the mode {mode!r} is none of {', '.join(MODES)}")
-    if mode == "unrolled":
+    if modes.mode_of(mode) == "unroll":
         return "unroll"
     load.load_kernels()  # the kernels of all else, too, from the first step on
     return "compiled" if mode == "compiled" or load.kernels is not None else "unroll"
@@ -733,7 +735,7 @@ def training_parser() -> argparse.ArgumentParser:
     add("--seed", type=whole(0), help=f"of all random numbers [{default.seed}]")
     add(
         "--mode",
-        choices=MODES,
+        choices=modes.MODES,
         help="of the recurrent layers; auto: compiled, unless numba is broken or switched off "
         f"[{default.mode}]",
     )

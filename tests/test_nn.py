@@ -86,7 +86,7 @@ def test_a_cell_is_its_equations(name, B, D, H, seed):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("mode", [None, "unroll"])
+@pytest.mark.parametrize("mode", ["auto", "unroll"])
 @pytest.mark.parametrize("name", CELLS)
 def test_gradients_through_five_unrolled_steps(name, mode, order):
     cell = double(CELLS[name](2, 3))
@@ -484,6 +484,14 @@ ERRORS = [
     (lambda: nn.Embedding(5, 2)(np.array([5])), IndexError, r"index 5 is outside of 0 … 4 \(V=5\)"),
     (lambda: nn.Embedding(5, 2)(X), DtypeError, r"whole numbers, not float32"),
 ]
+
+
+@pytest.mark.parametrize("given", [{}, {"mode": None}, {"mode": "auto"}])
+def test_the_mode_is_auto_unless_told_otherwise(given):
+    layer = nn.LSTM(3, 4, 2, bidirectional=True, **given)
+    assert {m.mode for _, m in layer.named_modules() if isinstance(m, nn.Recurrent)} == {"auto"}
+    adam = ts.optim.Adam(layer.parameters())
+    assert nn.TrainingStep(lambda: None, adam, **given).mode == "auto"
 
 
 @pytest.mark.parametrize(("call", "kind", "message"), ERRORS)

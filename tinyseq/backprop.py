@@ -244,7 +244,7 @@ def _hooked(hook: Hook, t: Tensor, g: Tensor) -> Tensor:
     if graph.recording.take is not None:
         raise errors.CompileError(
             f"a hook on {_called(t)} would be called once and never again. Remove it, or let the "
-            'step run as it is written: mode="eager".'
+            'step run as it is written: mode="unroll".'
         )
     changed = hook(g)
     if changed is None:

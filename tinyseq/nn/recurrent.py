@@ -24,6 +24,7 @@ from tinyseq.nn.cells import (
     State,
 )
 from tinyseq.nn.layers import Dropout
+from tinyseq.nn.modes import mode_of
 from tinyseq.nn.module import Module
 from tinyseq.nn.unroll import noise_of, start_of, unroll
 from tinyseq.tensor import Tensor
@@ -45,21 +46,19 @@ class Recurrent(Module):
 
     ``mode``: ``"unroll"`` goes step by step through the recorded graph; ``"compiled"`` runs the
     whole sequence as one op, a numba loop made from the recording of one step, and raises
-    `CompileError`, with the reason, for a cell that has none. ``None``: unrolled for the first
-    steps, and compiled from the call on in which the layer has run ``COMPILED_FROM`` steps of a
-    sequence in all, where that can be done (and unrolled where not, saying once why); a call with a
-    single step always runs unrolled, and so does every call inside `detect_anomaly`, which names
-    the step. Values and gradients, also of gradients, are the same in all modes, but for rounding.
+    `CompileError`, with the reason, for a cell that has none. ``"auto"``, or `None`, compiles once
+    T·B, summed over calls, reaches ``COMPILED_FROM``, and unrolls a cell that cannot be compiled,
+    saying once why; a call with a single step always runs unrolled, and so does every call inside
+    `detect_anomaly`, which names the step. Values and gradients, also of gradients, are the same in
+    all modes, but for rounding.
     Gradients flow to x, the parameters and the initial state. Raises `ShapeError` for an x that is
     not (T, B, D), an empty sequence, or lengths that do not fit.
     """
 
-    def __init__(self, cell: Module, reverse: bool = False, mode: str | None = None) -> None:
-        if mode not in (None, "unroll", "compiled"):
-            raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', 'compiled', or None.")
+    def __init__(self, cell: Module, reverse: bool = False, mode: str | None = "auto") -> None:
         self.cell = cell
         self.reverse = reverse
-        self.mode = mode
+        self.mode = mode_of(mode)
         self._steps = 0  # of sequences, run so far
 
     @property
@@ -94,7 +93,7 @@ class Recurrent(Module):
         if reason is not None and self.mode == "compiled":
             self.cell(x[0], state)  # if the step itself fails, its own error tells more
             raise reason
-        hoist = self.mode is None and x.shape[0] > 1
+        hoist = self.mode == "auto" and x.shape[0] > 1
         out = unroll(self.cell, x, state, self.reverse, running, hoist, noise)
         if reason is not None:
             errors.warn_unrolled(reason)
@@ -142,7 +141,7 @@ class Recurrent(Module):
         if graph.recording.anomaly:  # which names the step and the op
             return False
         few = self._steps < COMPILED_FROM and take is None  # a training step will come again
-        if self.mode is None and (few or x.shape[0] == 1):
+        if self.mode != "compiled" and (few or x.shape[0] == 1):
             return False  # a single step has no loop to gain from
         load.load_kernels()
         return self.mode == "compiled" or load.kernels is not None
@@ -400,7 +399,7 @@ def RNN(
     bidirectional: bool = False,
     dropout: float = 0.0,
     batch_first: bool = False,
-    mode: str | None = None,
+    mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` `RNNCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
@@ -423,7 +422,7 @@ def GRU(
     bidirectional: bool = False,
     dropout: float = 0.0,
     batch_first: bool = False,
-    mode: str | None = None,
+    mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` `GRUCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
@@ -453,7 +452,7 @@ def LSTM(
     bidirectional: bool = False,
     dropout: float = 0.0,
     batch_first: bool = False,
-    mode: str | None = None,
+    mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` `LSTMCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,

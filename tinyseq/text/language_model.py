@@ -65,7 +65,7 @@ class LanguageModel(nn.Module):
         *,
         embedding_size: int | None = None,
         dropout: float = 0.0,
-        mode: str | None = None,
+        mode: str | None = "auto",
     ) -> None:
         if cell not in CELLS:
             raise ValueError(f"cell={cell!r} is unknown. Use one of {', '.join(map(repr, CELLS))}.")
