@@ -72,8 +72,6 @@ def grad(y, xs, grad_outputs=None, create_graph=False, retain_graph=None):  # ty
     given = _given(y, grad_outputs, len(ys))
     wanted = [xs] if isinstance(xs, Tensor) else list(xs)
     for x in wanted:
-        if x.elsewhere:
-            raise errors.GraphError(f"grad: {x.elsewhere}")
         if not x.requires_grad:
             raise errors.GraphError(
                 f"grad: {_called(x)} does not require a gradient, so nothing was recorded for it. "

@@ -105,8 +105,6 @@ class Tensor:
 
     __slots__ = ("__weakref__", "_data", "_watch", "grad", "hooks", "name", "node", "requires_grad")
 
-    elsewhere: str = ""  # why no gradient can be had towards this tensor, if so
-
     _data: np.ndarray
     _watch: _Watch | None
     grad: Tensor | None
@@ -343,8 +341,6 @@ class Tensor:
         a tensor without a gradient, in the backward pass `ShapeError` for a gradient of another
         shape.
         """
-        if self.elsewhere:
-            raise GraphError(f"register_hook: {self.elsewhere}")
         if not self.requires_grad:
             raise GraphError(
                 "register_hook: this tensor does not require a gradient, so no hook would ever be "

@@ -93,8 +93,7 @@ class Recurrent(Module):
         if reason is not None and self.mode == "compiled":
             self.cell(x[0], state)  # if the step itself fails, its own error tells more
             raise reason
-        hoist = self.mode == "auto" and x.shape[0] > 1
-        out = unroll(self.cell, x, state, self.reverse, running, hoist, noise)
+        out = unroll(self.cell, x, state, self.reverse, running, noise)
         if reason is not None:
             errors.warn_unrolled(reason)
         return out
