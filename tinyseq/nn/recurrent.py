@@ -29,6 +29,8 @@ from tinyseq.nn.module import Module
 from tinyseq.nn.unroll import noise_of, start_of, unroll
 from tinyseq.tensor import Tensor
 
+__all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "Reversed", "Stacked"]
+
 if TYPE_CHECKING:  # numba is imported with the compiler, when a layer is first compiled
     from tinyseq.compiler.program import Program
 
@@ -36,7 +38,28 @@ if TYPE_CHECKING:  # numba is imported with the compiler, when a layer is first 
 COMPILED_FROM = 2000  # steps of a sequence that a layer runs unrolled, before it is compiled
 
 
-class Recurrent(Module):
+class _Around(Module):
+    """What is around one cell or layer, and has its sizes and its first state."""
+
+    cell: Module
+
+    def _inside(self) -> Any:
+        return self.cell
+
+    @property
+    def input_size(self) -> int:
+        return int(self._inside().input_size)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self._inside().hidden_size)
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
+        """The state a sequence starts from when none is given, as what is inside defines it."""
+        return start_of(self._inside(), batch_size, dtype)
+
+
+class Recurrent(_Around):
     """A cell run over a whole sequence: x (T, B, D) → y (T, B, H), and the last state.
 
     ``cell``: any Module with ``cell(x, state) -> state``, a tuple of tensors with the output first.
@@ -60,18 +83,6 @@ class Recurrent(Module):
         self.reverse = reverse
         self.mode = mode_of(mode)
         self._steps = 0  # of sequences, run so far
-
-    @property
-    def input_size(self) -> int:
-        return int(self.cell.input_size)  # type: ignore[attr-defined]
-
-    @property
-    def hidden_size(self) -> int:
-        return int(self.cell.hidden_size)  # type: ignore[attr-defined]
-
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
-        """The state a sequence starts from when none is given, as the cell defines it."""
-        return start_of(self.cell, batch_size, dtype)
 
     def forward(
         self, x: Tensor, state: State | None = None, lengths: npt.ArrayLike | None = None
@@ -320,7 +331,7 @@ def _as_layer(module: Module, reverse: bool = False) -> Module:
     return Recurrent(module, reverse)
 
 
-class Reversed(Module):
+class Reversed(_Around):
     """A layer run from the other end: x and y are turned around, each sequence within its
     length.
     """
@@ -328,17 +339,8 @@ class Reversed(Module):
     def __init__(self, layer: Module) -> None:
         self.layer = layer
 
-    @property
-    def input_size(self) -> int:
-        return int(self.layer.input_size)  # type: ignore[attr-defined]
-
-    @property
-    def hidden_size(self) -> int:
-        return int(self.layer.hidden_size)  # type: ignore[attr-defined]
-
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
-        """The layer's own."""
-        return self.layer.initial_state(batch_size, dtype)  # type: ignore[attr-defined]
+    def _inside(self) -> Any:
+        return self.layer
 
     def forward(
         self, x: Tensor, state: Any = None, lengths: npt.ArrayLike | None = None

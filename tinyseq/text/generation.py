@@ -19,6 +19,8 @@ from tinyseq.text.language_model import DIVERGED, START, LanguageModel
 from tinyseq.text.sampling import Choice, choice, pick
 from tinyseq.text.vocabulary import Vocabulary
 
+__all__ = ["beam_search", "generate", "generate_batch", "sample"]
+
 COMPILED_FROM = 1000  # symbols that a model writes unrolled, before its step is compiled
 _TOGETHER = 16  # symbols that are written unrolled before the first of them is handed out
 _LONGEST = 1024  # … and compiled; from call to call twice as many

@@ -18,6 +18,8 @@ from tinyseq.tensor import Tensor
 from tinyseq.text.batches import padded
 from tinyseq.text.vocabulary import Vocabulary
 
+__all__ = ["START", "LanguageModel", "Ranked", "likeliest", "rank", "score"]
+
 START = -1  # in place of a symbol: the zero vector, which is read before a sentence
 DIVERGED = "the model's output is not finite: its training has diverged. Lower the learning rate"
 CELLS: dict[str, Callable[..., nn.Stacked]] = {
