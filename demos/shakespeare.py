@@ -51,6 +51,7 @@ from runs import BEST, HELD_OUT, LAST, PROGRAM, Limit, Progress
 import tinyseq as ts
 from tinyseq import functional, nn, optim, saving, text
 from tinyseq.kernels import load
+from tinyseq.nn import modes
 
 POINTS = 200  # of the training loss, in the curve
 WARM_UP = 0.02  # share of the run in which the learning rate rises
@@ -65,7 +66,6 @@ CELLS = {  # and what each is called
     "peephole": "peephole LSTM",
     "layernorm": "layer-normed LSTM",
 }
-MODES = ("auto", "unrolled", "compiled")
 DEFAULT_OUT = Path("runs/shakespeare")
 
 
@@ -87,11 +87,15 @@ class Settings:
     mode: str = option(
         "auto",
         "of the recurrent layers; auto: compiled, unless numba is broken or switched off",
-        choices=MODES,
+        choices=modes.MODES,
     )
     validations: int = option(  # besides the one before training
         5, "on the held-out text, evenly spread over the run", type=whole(1)
     )
+
+    def __post_init__(self) -> None:
+        if self.mode == "unrolled":  # as older checkpoints spell it
+            object.__setattr__(self, "mode", "unroll")
 
     @property
     def network(self) -> str:
@@ -200,7 +204,7 @@ class Run:
 
 
 def new_model(
-    settings: Settings, vocabulary: text.Vocabulary, mode: str | None = None
+    settings: Settings, vocabulary: text.Vocabulary, mode: str = "auto"
 ) -> text.LanguageModel:
     return text.LanguageModel(
         len(vocabulary), settings.hidden, settings.layers, settings.cell,
@@ -214,9 +218,7 @@ def layer_mode(mode: str) -> str:
     Left to themselves layers would be compiled after some steps, and a run that is cut in two would
     not be the same to the bit.
     """
-    if mode not in MODES:
-        raise ValueError(f"the mode {mode!r} is none of {', '.join(MODES)}")
-    if mode == "unrolled":
+    if modes.mode_of(mode) == "unroll":
         return "unroll"
     load.load_kernels()  # the kernels of all else, too, from the first step on
     return "compiled" if mode == "compiled" or load.kernels is not None else "unroll"

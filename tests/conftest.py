@@ -1,8 +1,8 @@
 """Hypothesis profiles: `dev` for every day, `ci` (the default), `deep` for the patient.
 
 ``HYPOTHESIS_PROFILE=deep pytest`` runs 2 000 examples a property. ``pytest --compiled`` compiles
-every layer whose mode is None from its first step on; tests that are about unrolled graphs as such
-carry the mark ``unrolled``, with the reason.
+every layer whose mode is "auto" from its first step on; tests that are about unrolled graphs as
+such carry the mark ``unrolled``, with the reason.
 """
 
 import contextlib

@@ -146,7 +146,7 @@ def test_a_cell_is_its_equations(name, B, D, H, seed):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("mode", [None, "unroll"])
+@pytest.mark.parametrize("mode", ["auto", "unroll"])
 @pytest.mark.parametrize("name", CELLS)
 def test_gradients_through_five_unrolled_steps(name, mode, order):
     H = 3 if order == 1 else 2
@@ -154,7 +154,7 @@ def test_gradients_through_five_unrolled_steps(name, mode, order):
     x, state = random(5, 1, 1, requires_grad=True), state_of(cell, 1, H)
     n = len(state)
     # At order 2 step by step, which is the slowest, the weights are left to the test beside it.
-    parameters = [p for p in cell.parameters() if order == 1 or mode is None or p.size <= 4]
+    parameters = [p for p in cell.parameters() if order == 1 or mode == "auto" or p.size <= 4]
 
     def run(x, *rest):
         y, last = nn.Recurrent(cell, mode=mode)(x, rest[:n])
@@ -266,7 +266,7 @@ def test_a_sequence_cut_in_chunks_is_the_whole(name, cut):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("mode", [None, "unroll"])
+@pytest.mark.parametrize("mode", ["auto", "unroll"])
 @pytest.mark.parametrize("name", WRAPPED)
 def test_gradients_through_wrappers_in_training(name, mode, order):
     layer = double(nn.Recurrent(WRAPPED[name](1, 3), mode=mode))

@@ -349,7 +349,7 @@ def returns_an_array(cell, x, h):
     return np.zeros((3, 4))
 
 
-@pytest.mark.parametrize("mode", [None, "compiled"])
+@pytest.mark.parametrize("mode", ["auto", "compiled"])
 def test_errors_of_the_step_itself_come_through(mode, at_once):
     x = ts.tensor(np.ones((3, 3, 4), np.float32))
     with pytest.raises(KeyError, match="my own"):

@@ -552,9 +552,9 @@ def test_what_has_no_compiled_loop_is_written_unrolled_and_says_so_once(make, mo
     with pytest.raises(CompileError, match=why):
         draw(m, 30)
     with pytest.warns(RuntimeWarning, match=f"{why}.* It runs unrolled") as caught:
-        assert draw(m, 30, mode=None) == expected
+        assert draw(m, 30, mode="auto") == expected
     assert caught[0].filename == __file__
-    assert draw(m, 30, mode=None) == expected
+    assert draw(m, 30, mode="auto") == expected
 
 
 def test_a_forward_of_ones_own_is_called():
@@ -562,7 +562,7 @@ def test_a_forward_of_ones_own_is_called():
     m = Sharp(V, 12, 1)
     with pytest.raises(CompileError, match="Sharp has a forward of its own"):
         draw(m, 30)
-    assert draw(m, 30, mode=None) == draw(m, 30, mode="unroll")
+    assert draw(m, 30, mode="auto") == draw(m, 30, mode="unroll")
 
 
 def test_it_is_compiled_from_a_thousand_characters_on(monkeypatch):
@@ -581,16 +581,16 @@ def test_it_is_compiled_from_a_thousand_characters_on(monkeypatch):
 
     monkeypatch.setattr(writing, "Writing", Writing)
     m = model()
-    draw(m, generation.COMPILED_FROM - 100, mode=None)
+    draw(m, generation.COMPILED_FROM - 100, mode="auto")
     assert not lengths
     draw(m, 99, mode="unroll")
-    draw(m, 99, mode=None)
+    draw(m, 99, mode="auto")
     assert not lengths
-    assert draw(m, 5, mode=None) == "aaaaa"
+    assert draw(m, 5, mode="auto") == "aaaaa"
     assert lengths == [5]
     layer = m.recurrent.layers[0]
     layer.mode = "unroll"
-    draw(m, 6, mode=None)
+    draw(m, 6, mode="auto")
     with ts.detect_anomaly():
         draw(m, 7)
     assert lengths == [5]

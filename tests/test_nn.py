@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tinyseq as ts
 from tinyseq import nn
-from tinyseq.errors import DtypeError, GraphError, ShapeError
+from tinyseq.errors import DtypeError, ShapeError
 
 CELLS = {
     "rnn": lambda D, H: nn.RNNCell(D, H),
@@ -86,7 +86,7 @@ def test_a_cell_is_its_equations(name, B, D, H, seed):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("mode", [None, "unroll"])
+@pytest.mark.parametrize("mode", ["auto", "unroll"])
 @pytest.mark.parametrize("name", CELLS)
 def test_gradients_through_five_unrolled_steps(name, mode, order):
     cell = double(CELLS[name](2, 3))
@@ -163,7 +163,7 @@ class Slices(nn.Module):
         return (ts.tanh(first * ts.sigmoid(second) + third + h @ self.u),)
 
 
-def test_products_computed_ahead_are_of_the_right_weight_when_nothing_is_recorded():
+def test_weights_that_are_made_anew_at_every_step_when_nothing_is_recorded():
     cell, x, h = Slices(), random(20, 2, 2), random(2, 3)
     step_by_step, _ = nn.Recurrent(cell, mode="unroll")(x, (h,))
     for context in (ts.no_grad, contextlib.nullcontext):
@@ -172,8 +172,8 @@ def test_products_computed_ahead_are_of_the_right_weight_when_nothing_is_recorde
         np.testing.assert_allclose(y.numpy(), step_by_step.numpy(), atol=1e-12)
 
 
-@pytest.mark.unrolled("about products computed ahead in the unrolled graph")
-def test_the_gradient_of_a_step_that_was_computed_ahead_is_refused():
+@pytest.mark.unrolled("about the graph of single steps")
+def test_the_gradient_of_a_single_step_can_be_had():
     kept = []
 
     class Keeps(OwnCell):
@@ -184,14 +184,13 @@ def test_the_gradient_of_a_step_that_was_computed_ahead_is_refused():
     cell = Keeps(2, 3)
     cell.w = nn.Parameter(random(2, 3, seed=3))
     x, h = random(3, 1, 2, requires_grad=True), random(1, 3)
-    y, _ = nn.Recurrent(cell)(x, (h,))
-    with pytest.raises(GraphError, match=r"step 1 with the weights.*mode='unroll'"):
-        ts.grad(y.sum(), kept[1])
-    with pytest.raises(GraphError, match="mode='unroll'"):
-        kept[1].register_hook(print)
-    kept.clear()
-    y, _ = nn.Recurrent(cell, mode="unroll")(x, (h,))
-    assert ts.grad(y.sum(), kept[1]).numpy().any()
+    for mode in ("auto", "unroll"):
+        y, _ = nn.Recurrent(cell, mode=mode)(x, (h,))
+        kept[1].register_hook(lambda g: 2 * g)
+        whole, step = ts.grad(y.sum(), [x, kept[1]])
+        assert step.numpy().any()
+        np.testing.assert_array_equal(whole.numpy()[1], step.numpy())
+        kept.clear()
 
 
 def test_a_cell_that_returns_no_tuple_is_told_so():
@@ -484,6 +483,14 @@ ERRORS = [
     (lambda: nn.Embedding(5, 2)(np.array([5])), IndexError, r"index 5 is outside of 0 … 4 \(V=5\)"),
     (lambda: nn.Embedding(5, 2)(X), DtypeError, r"whole numbers, not float32"),
 ]
+
+
+@pytest.mark.parametrize("given", [{}, {"mode": None}, {"mode": "auto"}])
+def test_the_mode_is_auto_unless_told_otherwise(given):
+    layer = nn.LSTM(3, 4, 2, bidirectional=True, **given)
+    assert {m.mode for _, m in layer.named_modules() if isinstance(m, nn.Recurrent)} == {"auto"}
+    adam = ts.optim.Adam(layer.parameters())
+    assert nn.TrainingStep(lambda: None, adam, **given).mode == "auto"
 
 
 @pytest.mark.parametrize(("call", "kind", "message"), ERRORS)

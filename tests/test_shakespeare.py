@@ -42,7 +42,7 @@ sys.modules["demo_shakespeare"] = demo  # where dataclasses look their annotatio
 spec.loader.exec_module(demo)
 
 LINES = "ROMEO:\nBut, soft! what light through yonder window breaks?\n\nJULIET:\nAy me!\n\n"
-SMALL = ["--hidden", "12", "--seq-len", "8", "--batch-size", "6", "--mode", "unrolled"]
+SMALL = ["--hidden", "12", "--seq-len", "8", "--batch-size", "6", "--mode", "unroll"]
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_a_run_that_reads_the_text_twice_starts_its_tracks_over(tmp_path, monkey
     options = ["--steps", 20, "--quiet"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(str(short), whole, *options) == 0
-    settings = demo.Settings(text=str(short), hidden=12, seq_len=8, batch_size=6, mode="unrolled")
+    settings = demo.Settings(text=str(short), hidden=12, seq_len=8, batch_size=6, mode="unroll")
     passes = len(demo.Run(settings, demo.Limit(steps=20), whole).chunks)
     assert 2 <= passes <= 8
     with monkeypatch.context() as patch:
@@ -420,14 +420,14 @@ def test_a_second_ctrl_c_does_not_wait_for_the_compiler(lines, tmp_path, monkeyp
 
 
 def test_without_numba_a_run_is_unrolled_unless_it_must_not_be(monkeypatch):
-    assert demo.layer_mode("unrolled") == "unroll"
+    assert demo.layer_mode("unroll") == "unroll"
     monkeypatch.setattr(demo.load, "kernels", None)
     monkeypatch.setattr(demo.load, "_failed", True)
     assert demo.layer_mode("auto") == "unroll"
     assert demo.layer_mode("compiled") == "compiled"  # and says what is wrong
     monkeypatch.setattr(demo.load, "kernels", "there")
     assert demo.layer_mode("auto") == "compiled"
-    with pytest.raises(ValueError, match="the mode 'fast' is none of auto, unrolled, compiled"):
+    with pytest.raises(ValueError, match=r"mode='fast' is unknown\. Use 'auto', 'unroll' or"):
         demo.layer_mode("fast")
 
 
@@ -557,6 +557,13 @@ def test_checkpoints_of_another_version(path, value, words, trained, capsys):
         assert len(printed.err.splitlines()) == 1
         assert printed.out == ""
     assert last.read_bytes() == before
+
+
+def test_a_checkpoint_with_the_old_word_for_a_mode_goes_on(trained):
+    last = trained.with_name("last.safetensors")
+    saving.save(last, changed(saving.load(last), ["settings", "mode"], "unrolled"))
+    assert run("--resume", "--out", last.parent, "--steps", 3, "--quiet") == 0
+    assert saving.load(last)["settings"]["mode"] == "unroll"
 
 
 def test_no_change_of_a_checkpoint_is_traced_back(trained, capsys):

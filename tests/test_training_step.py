@@ -222,7 +222,7 @@ def test_a_state_goes_on_from_call_to_call():
     rng = np.random.default_rng(0)
     calls = [sequences(rng) for _ in range(6)]
     ends = []
-    for mode in ("eager", "compiled"):
+    for mode in ("unroll", "compiled"):
         ts.random.seed(0)
         model = nn.LSTM(D, H, mode="unroll")
 
@@ -251,7 +251,7 @@ def test_the_norm_is_the_one_before_clipping():
     rng = np.random.default_rng(0)
     norms = []
     calls = [sequences(rng) for _ in range(5)]
-    for mode in ("eager", "compiled"):
+    for mode in ("unroll", "compiled"):
         _, step = make_step(mode, max_norm=1e-3)
         norms.append([step(*c).item() and step.norm for c in calls])
     np.testing.assert_allclose(norms[1], norms[0], rtol=1e-5)
@@ -361,7 +361,7 @@ def trained(step, calls):
 def test_what_changes_around_a_step_is_seen(what):
     """Also after it was recorded; and what is changed back needs no new recording."""
     ends = []
-    for mode in ("eager", "compiled"):
+    for mode in ("unroll", "compiled"):
         ts.random.seed(0)
         rng = np.random.default_rng(0)
         model = nn.Stacked(nn.RNNCell(D, H), nn.RNNCell(H, H), dropout=0.5)
@@ -409,7 +409,7 @@ def test_evaluation_in_between_needs_no_new_recording():
 
 
 def test_a_hook_that_comes_later_is_called():
-    model, step = make_step(mode=None)
+    model, step = make_step(mode="auto")
     for _ in range(3):
         step(*sequences(np.random.default_rng(0)))
     seen = []
@@ -624,7 +624,7 @@ ROWS = np.random.default_rng(0).standard_normal((6, D)).astype(np.float32)
 def alike(loss, calls, change=lambda model, opt: None, at=4, make=linear, **options):
     """Eager and played back give the same, also after something has changed; or the same error."""
     found = []
-    for mode in ("eager", "compiled"):
+    for mode in ("unroll", "compiled"):
         model = make()
         opt = optim.Adam(model.parameters(), 1e-2)
         step = nn.TrainingStep(loss(model), opt, mode=mode, **options)
@@ -670,7 +670,7 @@ def test_what_is_drawn_may_come_out_the_same_twice():
     """Neither a wrapper that is called by itself nor teacher forcing stays with its first draw."""
     for seed in range(5):
         drawn = []
-        for mode in ("eager", "compiled"):
+        for mode in ("unroll", "compiled"):
             ts.random.seed(seed)
             cell = nn.Zoneout(nn.RNNCell(D, 1), 0.5)
             step = nn.TrainingStep(
@@ -826,7 +826,7 @@ def test_an_optimiser_that_is_given_other_arrays():
                 self.last = g
 
     ends = []
-    for mode in ("eager", "compiled"):
+    for mode in ("unroll", "compiled"):
         model = linear()
         opt = Keeps(list(model.parameters()), 0.01)
         step = nn.TrainingStep(lambda x, model=model: (model(x) ** 2).sum(), opt, mode=mode)

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, graph, ops
+from tinyseq import changes, errors, graph, ops
 from tinyseq.graph import Node, identity, recorded
 from tinyseq.op import Joint, Op, Use, as_tensor
 from tinyseq.tensor import Hook, Tensor
@@ -72,8 +72,6 @@ def grad(y, xs, grad_outputs=None, create_graph=False, retain_graph=None):  # ty
     given = _given(y, grad_outputs, len(ys))
     wanted = [xs] if isinstance(xs, Tensor) else list(xs)
     for x in wanted:
-        if x.elsewhere:
-            raise errors.GraphError(f"grad: {x.elsewhere}")
         if not x.requires_grad:
             raise errors.GraphError(
                 f"grad: {_called(x)} does not require a gradient, so nothing was recorded for it. "
@@ -244,7 +242,7 @@ def _hooked(hook: Hook, t: Tensor, g: Tensor) -> Tensor:
     if graph.recording.take is not None:
         raise errors.CompileError(
             f"a hook on {_called(t)} would be called once and never again. Remove it, or let the "
-            'step run as it is written: mode="eager".'
+            'step run as it is written: mode="unroll".'
         )
     changed = hook(g)
     if changed is None:
@@ -278,11 +276,12 @@ def _checked(t: Tensor, node: Node) -> Op:
     """
     if node.op is None:
         raise _freed(t)
-    for i, x in enumerate(node.inputs):
-        if x._watch is not None and node.op.version(i, x) != node.versions[i]:
-            raise _changed(node, f"input {i}, {_called(x)}")
-    if node.output is not None and node.output.version() != node.versions[-1]:
-        raise _changed(node, f"its result, {_called(t)}")
+    if changes.out or node.time < changes.clock:
+        read = list(node.read())
+        for (i, x), seen in zip(read, node.seen or [None] * len(read), strict=True):
+            if changes.changed(x._data, node.time, seen):
+                which = f"its result, {_called(t)}" if i is None else f"input {i}, {_called(x)}"
+                raise _changed(node, which)
     return node.op
 
 
@@ -312,7 +311,7 @@ def _result(t: Tensor, node: Node) -> Tensor:
     if node.output is None:
         return t
     y = Tensor.wrap(node.output._data)
-    y._watch, y.node, y.requires_grad = node.output._watch, node, True
+    y.node, y.requires_grad = node, True
     return y
 
 

@@ -27,13 +27,14 @@ class Node:
     (``("LSTM", "layers.0", "t=3", "cell")``). A node keeps only what the op's gradient rule reads:
     inputs that it does not read stand here as husks, with a shape, a name and their own node, but
     without contents (so that their memory is free for the next step as soon as the caller drops
-    them); ``output`` is the result, if the rule reads it. ``versions`` says which contents the
-    inputs and, last, the result had, so that a change in place before the backward pass is noticed.
+    them); ``output`` is the result, if the rule reads it. ``time`` is when it was recorded by the
+    clock of `changes`, and ``seen`` are fingerprints of what the rule reads, where user code could
+    write into that, so that a change in place before the backward pass is noticed.
 
     A node is not changed after it was made, but for `free` and the hooks on its result.
     """
 
-    __slots__ = ("attrs", "hooks", "inputs", "op", "output", "scope", "versions")
+    __slots__ = ("attrs", "hooks", "inputs", "op", "output", "scope", "seen", "time")
 
     def __init__(
         self,
@@ -41,22 +42,32 @@ class Node:
         inputs: tuple[Tensor, ...],
         attrs: dict[str, Any],
         scope: tuple[str, ...],
-        versions: tuple[int, ...],
+        time: int,
         output: Tensor | None,
     ) -> None:
         self.op: Op | None = op
         self.inputs = inputs
         self.attrs = attrs
         self.scope = scope
-        self.versions = versions
+        self.time = time
+        self.seen: list[int | None] | None = None
         self.output = output
         self.hooks: list[Hook] | None = None
 
     def free(self) -> None:
         """Let go of everything: a backward pass has been here. ``op`` is `None` from then on."""
         self.op = self.output = None
-        self.inputs = self.versions = ()
+        self.inputs = ()
         self.attrs = {}
+
+    def read(self) -> Iterator[tuple[int | None, Tensor]]:
+        """What the op's rule reads: inputs with their number, and the result."""
+        assert self.op is not None
+        for i, x in enumerate(self.inputs):
+            if self.op.reads_all or i in self.op.reads_inputs:
+                yield i, x
+        if self.output is not None:
+            yield None, self.output
 
 
 def identity(tensor: Tensor) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, graph
+from tinyseq import changes, errors, graph
 from tinyseq.graph import Node, recording
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -82,11 +82,6 @@ class Op:
         if recording.anomaly:
             self._look(out, arrays)
         y = Tensor.wrap(out)
-        if out.base is not None:  # perhaps a view: it changes when its owner does
-            for x in inputs:
-                if np.may_share_memory(out, x._data):
-                    y._watch = x._watched().view(out)
-                    break
         if recording.enabled and self.vjp is not None:
             for x in inputs:
                 if x.requires_grad:
@@ -130,25 +125,16 @@ class Op:
         )
 
     def _record(self, y: Tensor, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> None:
-        output = None
-        if self.reads_output:  # the contents alone: the tensor itself would keep its own node alive
-            output = Tensor.wrap(y._data)
-            output._watch = y._watched()
+        # Of the result the contents alone: the tensor itself would keep its own node alive.
+        output = Tensor.wrap(y._data) if self.reads_output else None
         if not self.reads_all:
             inputs = tuple(
                 x if x.node is None or i in self.reads_inputs else x.husk()
                 for i, x in enumerate(inputs)
             )
-        versions = [0 if x._watch is None else self.version(i, x) for i, x in enumerate(inputs)]
-        if output is not None:
-            versions.append(output.version())
-        y.node = Node(self, inputs, attrs, recording.scope, tuple(versions), output)
-
-    def version(self, i: int, x: Tensor) -> int:
-        """Of input i, as far as the rule reads it: a change in what it does not read is none."""
-        if x._watch is None or not (self.reads_all or i in self.reads_inputs):
-            return 0
-        return x._watch.version()
+        y.node = Node(self, inputs, attrs, recording.scope, changes.clock, output)
+        if changes.out:
+            y.node.seen = [changes.fingerprint(x._data) for _, x in y.node.read()]
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

@@ -44,6 +44,11 @@ from tinyseq.kernels import load
 from tinyseq.op import F32, Use, Write, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
+__all__ = [  # as they are called from outside; the others have public faces in `ops`
+    "abs", "add", "cos", "div", "erf", "exp", "expm1", "log", "log1p", "maximum", "minimum", "mul",
+    "neg", "pow", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt", "sub", "tanh", "where",
+]  # fmt: skip
+
 _ERF_SLOPE = 2 / math.sqrt(math.pi)
 _SEVERAL = 4096  # numbers from which a kernel of ours is faster than NumPy's
 _BROADCAST = "Axes are matched from the right and must be equal or 1: reshape one of the operands."

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import graph
+from tinyseq import changes, graph
 from tinyseq.errors import DtypeError, GraphError, describe
 from tinyseq.graph import Node, readable, unrepeated
 
@@ -31,65 +29,6 @@ def _nan(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     return np.broadcast_to(np.array(np.nan, dtype), shape)
 
 
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data.cast("B")) if array.size else 0
-
-
-def _ours() -> int:
-    """What Python counts for an array that a tensor and its watch hold, and nobody else."""
-    tensor, watch = [np.empty(1)], []
-    watch.append(tensor[0])
-    return sys.getrefcount(tensor[0])
-
-
-_OURS = _ours()
-
-
-class _Watch:
-    """Counts how often an array's contents were seen to change.
-
-    Nobody can tell when NumPy writes into an array, so contents are compared, by checksum. That
-    costs a pass over the memory and is therefore done only for arrays that user code got hold of
-    (`Tensor.data`), for as long as it does: who holds neither the array nor a view of it cannot
-    write into it. A view is watched with its ``owner``; one that is made when the owner's array
-    is out already looks at its own part alone, so that reading a long sequence step by step stays
-    linear.
-    """
-
-    __slots__ = ("array", "checksum", "count", "owner", "writes")
-
-    def __init__(self, array: np.ndarray, owner: _Watch | None = None, count: int = 0) -> None:
-        self.array = array
-        self.owner = owner
-        self.count = count  # of changes that were seen in the contents
-        self.writes = 0  # of changes that the library made itself, on owners only
-        self.checksum: int | None = None  # None: nobody outside held this array yet
-        if owner is not None and owner.checksum is not None:
-            self.checksum = _checksum(array)
-
-    def view(self, array: np.ndarray) -> _Watch:
-        return _Watch(array, self.owner or self)
-
-    def expose(self) -> None:
-        owner = self.owner or self
-        if owner.checksum is None:
-            owner.checksum = _checksum(owner.array)
-
-    def version(self) -> int:
-        owner = self.owner or self
-        looked_at = self if self.checksum is not None else owner
-        if looked_at.checksum is not None:
-            checksum = _checksum(looked_at.array)
-            if checksum != looked_at.checksum:
-                looked_at.checksum = checksum
-                looked_at.count += 1
-            # Views count as holding an array that is no view itself
-            alone = owner.array.base is None and sys.getrefcount(owner.array) <= _OURS
-            if looked_at is owner and alone:
-                owner.checksum = None
-        return looked_at.count + owner.writes
-
-
 class Tensor:
     """A NumPy array with the recording of how it was made.
 
@@ -103,12 +42,9 @@ class Tensor:
     it was made (`None` for a leaf).
     """
 
-    __slots__ = ("__weakref__", "_data", "_watch", "grad", "hooks", "name", "node", "requires_grad")
-
-    elsewhere: str = ""  # why no gradient can be had towards this tensor, if so
+    __slots__ = ("__weakref__", "_data", "grad", "hooks", "name", "node", "requires_grad")
 
     _data: np.ndarray
-    _watch: _Watch | None
     grad: Tensor | None
     hooks: list[Hook] | None
     name: str | None
@@ -133,7 +69,6 @@ class Tensor:
                 "Pass dtype=np.float32, or drop requires_grad."
             )
         self._data = array
-        self._watch = None
         self.grad = None
         self.hooks = None
         self.name = name
@@ -147,7 +82,6 @@ class Tensor:
         """
         self = Tensor.__new__(Tensor)
         self._data = array
-        self._watch = None
         self.grad = None
         self.hooks = None
         self.name = None
@@ -169,12 +103,11 @@ class Tensor:
 
     @property
     def data(self) -> np.ndarray:
-        """The array itself, not a copy. Writing into it is noticed: a backward pass that needs the
-        contents from before raises `GraphError` instead of giving wrong gradients.
+        """The contents themselves, not a copy. Writing into them is noticed: a backward pass that
+        needs those from before raises `GraphError` instead of giving wrong gradients.
         """
         readable(".data")
-        self._watched().expose()
-        return self._data
+        return changes.hand_out(self._data)
 
     @data.setter
     def data(self, value: npt.ArrayLike) -> None:
@@ -186,28 +119,16 @@ class Tensor:
             )
         self.replace(array)
 
-    def _watched(self) -> _Watch:
-        if self._watch is None:
-            self._watch = _Watch(self._data)
-        return self._watch
-
-    def version(self) -> int:
-        """How often the contents were seen to change in place."""
-        return 0 if self._watch is None else self._watch.version()
-
     def changed(self) -> None:
-        """To be called after writing into ``_data`` inside the library (optimisers do): counts one
-        version.
-        """
-        watch = self._watched()
-        (watch.owner or watch).writes += 1
+        """To be called after writing into ``_data`` inside the library, as optimisers do."""
+        changes.note(self._data)
 
     def replace(self, array: np.ndarray) -> None:
         """Another array in place of ``_data``: a change, but not for views of the old one."""
         if graph.recording.take is not None:
             unrepeated("Tensor.data = …")
-        self._watch = _Watch(array, count=self.version() + 1)
         self._data = array
+        self.changed()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -249,9 +170,7 @@ class Tensor:
         """The same contents, cut off from the recording. Shares memory."""
         if graph.recording.tape is not None:  # a step is traced: there it is an op
             return ops.detach(self)
-        out = Tensor.wrap(self._data)
-        out._watch = self._watched()
-        return out
+        return Tensor.wrap(self._data)
 
     def __repr__(self) -> str:
         body = np.array2string(self._data, separator=", ", prefix="Tensor(")
@@ -343,8 +262,6 @@ class Tensor:
         a tensor without a gradient, in the backward pass `ShapeError` for a gradient of another
         shape.
         """
-        if self.elsewhere:
-            raise GraphError(f"register_hook: {self.elsewhere}")
         if not self.requires_grad:
             raise GraphError(
                 "register_hook: this tensor does not require a gradient, so no hook would ever be "

@@ -61,7 +61,7 @@ class Flow:
 
     def norm(self, source: Source, kind: str) -> float | None:
         """Of one value; `None` where it is not known, of a constant's gradient, say."""
-        tensor = self.line.stands_for.get(identity(source.tensor), source.tensor)
+        tensor = source.tensor
         array = (self.gradients if kind == "gradient" else self.values).get(identity(tensor))
         if array is None:
             return None
@@ -120,8 +120,8 @@ def _flowing(line: Timeline) -> Iterable[Tensor]:
     """Every value of the boxes that were read, and what goes into them, as it was recorded."""
     for row in line.rows:
         for box in (row.read or row.boxes).values():
-            for tensor in [*box.ops, *(source.tensor for _, source in line.inputs(box))]:
-                yield line.stands_for.get(identity(tensor), tensor)
+            yield from box.ops
+            yield from (source.tensor for _, source in line.inputs(box))
 
 
 def _values(order: Sequence[Tensor], wanted: Iterable[int]) -> dict[int, np.ndarray]:
@@ -156,7 +156,7 @@ def replay(
 
 def _gradients(root: Tensor, wanted: Iterable[Tensor]) -> dict[int, np.ndarray]:
     """Of the loss, with respect to each; no ``.grad`` is touched and the recording is kept."""
-    asked = [t for t in wanted if t.requires_grad and not t.elsewhere]
+    asked = [t for t in wanted if t.requires_grad]
     if not asked:
         raise GraphError("nothing that is drawn requires a gradient, so none flowed back.")
     found = grad(root, asked, retain_graph=True)

@@ -95,11 +95,6 @@ def measure(layout: Layout, names: Callable[[Tensor], str]) -> Measured:
     """
     series = dict(_collect(layout, names))
     roots = [tensor for tensor, _ in layout.line.outputs]
-    stand = layout.line.stands_for
-    for one in series.values():  # the product that a step was recorded to take a row of
-        one.parts = [
-            p and Part(stand.get(identity(p.tensor), p.tensor), p.axis, p.step) for p in one.parts
-        ]
     everything = [p.tensor for one in series.values() for p in one.parts if p is not None]
     order = graph.topological(*roots, *everything)
     arrays = replay(order)
@@ -251,8 +246,7 @@ def _directly(
     """The gradient of the sum of ``made`` to each of ``feet``, with all of these held fixed: not by
     way of later steps. For this the ops between are recorded once more, from the feet as leaves.
     """
-    kept = {identity(layout.line.stands_for.get(identity(op), op))
-            for box in layout.line.boxes() if box.step is not None for op in box.ops}  # fmt: skip
+    kept = {identity(op) for box in layout.line.boxes() if box.step is not None for op in box.ops}
     if not feet:
         return {}
     leaves = {identity(t): Tensor(arrays[identity(t)], requires_grad=True) for t in feet}
@@ -287,9 +281,8 @@ def _apart(
     known: dict[int, Array] = {}
     for box in layout.line.boxes():
         for op in box.ops if box.step is not None else ():
-            made = layout.line.stands_for.get(identity(op), op)
-            array = arrays[identity(made)]
-            known[identity(made)] = array * np.nan if box.step == step else array
+            array = arrays[identity(op)]
+            known[identity(op)] = array * np.nan if box.step == step else array
     x = dict(zip(layout.columns.shown, series["x"].parts, strict=True)) if "x" in series else {}
     if (given := x.get(step)) is not None and given.tensor.dtype in FLOATS:
         array = known[identity(given.tensor)] = arrays[identity(given.tensor)].copy()

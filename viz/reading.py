@@ -154,7 +154,6 @@ class _Reader:
         nothing: frozenset[Scope] = frozenset()
         between: dict[int, frozenset[Row]] = {}  # the rows without steps a value comes from
         none: frozenset[Row] = frozenset()
-        hoisted = {id(whole.node) for t in order if (whole := _whole_product(t)) is not None}
         for tensor in order:
             node = tensor.node
             if node is None:
@@ -181,18 +180,15 @@ class _Reader:
                 )
                 self.labels[key] = np.asarray(moved)
                 between[key] = taken
-            elif key in hoisted:
-                pass  # `_own_step` gives each step its part
             else:
                 timed = step is not None
                 row = self._row(scope, timed, nothing if timed else below, taken)
                 between[key] = none if timed else frozenset((row,))
                 box = row.boxes.setdefault(step, Box(row, step))
-                op = self._own_step(tensor) if timed else tensor
-                self.line.box[identity(op)] = box
-                box.add(op)
+                self.line.box[key] = box
+                box.add(tensor)
                 all_steps = not timed and tensor.ndim > 1 and tensor.shape[0] in lengths
-                self.made[key] = self.made[identity(op)] = op, 0 if all_steps else None
+                self.made[key] = tensor, 0 if all_steps else None
 
     def _row(
         self, scope: Scope, timed: bool, below: frozenset[Scope], taken: Collection[Row]
@@ -223,22 +219,6 @@ class _Reader:
         along[axis] = count
         return np.broadcast_to(np.arange(first, first + count).reshape(along), tensor.shape)
 
-    def _own_step(self, row: Tensor) -> Tensor:
-        """The product of a step's own x, where the step was recorded to take a row of a product
-        that the layer computed for all steps at once: what is meant, and drawn.
-        """
-        whole = _whole_product(row)
-        if whole is None:
-            return row
-        node, (sequence, weight) = recorded(row), recorded(whole).inputs
-        labels = self.labels[identity(sequence)][node.attrs["index"]]
-        x = Tensor.wrap(np.broadcast_to(np.zeros((), sequence.dtype), labels.shape))
-        self.labels[identity(x)] = labels
-        own = Tensor.wrap(row._data)
-        own.node = graph.Node(recorded(whole).op, (x, weight), {}, node.scope, (), None)  # type: ignore[arg-type]
-        self.line.stands_for[identity(own)] = row
-        return own
-
 
 def _rows_of(node: graph.Node, between: Mapping[int, frozenset[Row]]) -> frozenset[Row]:
     """The rows without steps that the inputs of an op come from."""
@@ -248,19 +228,6 @@ def _rows_of(node: graph.Node, between: Mapping[int, frozenset[Row]]) -> frozens
         if more is not found:
             found = found | more if found else more
     return found
-
-
-def _whole_product(row: Tensor) -> Tensor | None:
-    """The x @ w of all steps that a step takes its row of, if this is what the tensor is."""
-    node = row.node
-    if node is None or node.op is None or node.op.name != "getitem":
-        return None
-    whole = node.inputs[0]
-    if whole.node is None or whole.node.op is None or whole.node.op.name != "matmul":
-        return None
-    scope, step, inner = place(node.scope)
-    belongs = step is not None and inner and whole.node.scope == scope
-    return whole if belongs else None
 
 
 def moves(node: graph.Node) -> bool:

@@ -114,7 +114,6 @@ class Timeline:
         default_factory=dict
     )  # where step 0 lies along it, if not at 0
     of_one_step: set[int] = field(default_factory=set)  # ids of leaves that are x of one step each
-    stands_for: dict[int, Tensor] = field(default_factory=dict)  # what was recorded in its place
     _below: dict[Box, int | None] = field(default_factory=dict)  # what `step_below` found
 
     def show(self, columns: Collection[int]) -> None:

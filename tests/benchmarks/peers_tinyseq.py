@@ -31,16 +31,16 @@ class DecayingMGU(nn.Cell):
         return (ts.sigmoid(self.decay) * (1 - forget) * h + forget * candidate,)
 
 
-def _mode() -> str | None:
+def _mode() -> str:
     """Compiled where there is a compiler: a cell that silently ran unrolled would be an error."""
     try:
         nn.Recurrent(nn.RNNCell(1, 1), mode="compiled")
     except (NotImplementedError, ValueError):
-        return None
+        return "auto"
     return "compiled"
 
 
-def recurrent(cell: str, H: int, layers: int, mode: str | None = None) -> nn.Stacked:
+def recurrent(cell: str, H: int, layers: int, mode: str = "auto") -> nn.Stacked:
     if cell == "own":
         return nn.Stacked(*(nn.Recurrent(DecayingMGU(H, H), mode=mode) for _ in range(layers)))
     factory, options = {
@@ -115,4 +115,4 @@ class Generation:
 
 
 def version() -> str:
-    return f"tinyseq {ts.__version__}, {_mode() or 'unrolled'}"
+    return f"tinyseq {ts.__version__}, {_mode()}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyseq import changes
 from tinyseq.kernels.memory import over, raw
 
 _KEPT = 512  # takes that an array may go unused before it is let go
@@ -43,6 +44,7 @@ class Pool:
             for entry in entries:
                 if self._holders(entry) == self._alone:
                     entry[1] = self._takes
+                    changes.forget(entry[0])
                     return over(entry[0], shape, dtype)
             entry = [raw(shape, dtype), self._takes]
             entries.append(entry)

@@ -295,7 +295,8 @@ def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tenso
             t = given.get(identity(t), t)  # the walk may have met its husk first
             copy = new[identity(t)] = Tensor.wrap(t._data)
             copy.name, copy.requires_grad = t.name, t.requires_grad
-            copy.node = Node(node.op, inputs, node.attrs, node.scope, node.versions, node.output)
+            copy.node = Node(node.op, inputs, node.attrs, node.scope, node.time, node.output)
+            copy.node.seen = node.seen
     return list(map(renewed, tensors))
 
 

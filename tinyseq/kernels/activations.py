@@ -22,6 +22,7 @@ then in the lowest bits of the sum, from where one shift brings it to the bits o
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -364,54 +365,24 @@ _TYPED = {
 }
 
 
-def _sqrt(x: Scalar) -> Scalar:
-    return math.sqrt(x)
-
-
-def _sin(x: Scalar) -> Scalar:
-    return math.sin(x)
-
-
-def _cos(x: Scalar) -> Scalar:
-    return math.cos(x)
-
-
-def _erf(x: Scalar) -> Scalar:
-    return math.erf(x)
-
-
-def _maximum(a: Scalar, b: Scalar) -> Scalar:
-    return a if (a >= b) | (a != a) else b
-
-
-def _minimum(a: Scalar, b: Scalar) -> Scalar:
-    return a if (a <= b) | (a != a) else b
-
-
-def _power(a: Scalar, p: Scalar) -> Scalar:
-    return a**p
-
-
 # The rounding in `_family` must stay as it is written, in whichever loop it ends up.
 _OPTIONS: Any = {"fastmath": set(EXACT), "error_model": "numpy", "forceinline": True}
+_compiled = functools.partial(overload, jit_options=_OPTIONS, strict=False)
 
 
-def _compile_one(public: Callable[[Scalar], Scalar]) -> None:
-    def typed(x: Any) -> Callable[[Scalar], Scalar] | None:
-        return _TYPED[x][public.__name__] if x in _TYPED else None
-
-    overload(public, jit_options=_OPTIONS, strict=False)(typed)
+def _typed(name: str) -> Callable[[Any], Callable[[Scalar], Scalar] | None]:
+    return lambda x: _TYPED[x][name] if x in _TYPED else None
 
 
 for _function in (exp, expm1, log, log1p, tanh, sigmoid, softplus, relu, sign):
-    _compile_one(_function)
-overload(sqrt, jit_options=_OPTIONS, strict=False)(lambda x: _sqrt)
-overload(sin, jit_options=_OPTIONS, strict=False)(lambda x: _sin)
-overload(cos, jit_options=_OPTIONS, strict=False)(lambda x: _cos)
-overload(erf, jit_options=_OPTIONS, strict=False)(lambda x: _erf)
-overload(maximum, jit_options=_OPTIONS, strict=False)(lambda a, b: _maximum)
-overload(minimum, jit_options=_OPTIONS, strict=False)(lambda a, b: _minimum)
-overload(power, jit_options=_OPTIONS, strict=False)(lambda a, p: _power)
+    _compiled(_function)(_typed(_function.__name__))
+_compiled(sqrt)(lambda x: lambda x: math.sqrt(x))
+_compiled(sin)(lambda x: lambda x: math.sin(x))
+_compiled(cos)(lambda x: lambda x: math.cos(x))
+_compiled(erf)(lambda x: lambda x: math.erf(x))
+_compiled(maximum)(lambda a, b: lambda a, b: a if (a >= b) | (a != a) else b)
+_compiled(minimum)(lambda a, b: lambda a, b: a if (a <= b) | (a != a) else b)
+_compiled(power)(lambda a, p: lambda a, p: a**p)
 
 
 # -- over whole arrays --------------------------------------------------------------------------
@@ -419,28 +390,16 @@ overload(power, jit_options=_OPTIONS, strict=False)(lambda a, p: _power)
 _SHARED = 1 << 20  # elements; fewer take less than it costs to wake another thread up
 
 
-@jit(EXACT)
-def _tanh_loop(x: np.ndarray, out: np.ndarray) -> None:
-    for i in range(x.size):
-        out[i] = tanh(x[i])
+def _loop(function: Callable[[Scalar], Scalar]) -> Callable[[np.ndarray, np.ndarray], None]:
+    @jit(EXACT)
+    def loop(x: np.ndarray, out: np.ndarray) -> None:
+        for i in range(x.size):
+            out[i] = function(x[i])
+
+    return loop
 
 
-@jit(EXACT)
-def _sigmoid_loop(x: np.ndarray, out: np.ndarray) -> None:
-    for i in range(x.size):
-        out[i] = sigmoid(x[i])
-
-
-@jit(EXACT)
-def _softplus_loop(x: np.ndarray, out: np.ndarray) -> None:
-    for i in range(x.size):
-        out[i] = softplus(x[i])
-
-
-@jit(EXACT)
-def _exp_loop(x: np.ndarray, out: np.ndarray) -> None:
-    for i in range(x.size):
-        out[i] = exp(x[i])
+_tanh_loop, _sigmoid_loop, _softplus_loop, _exp_loop = map(_loop, (tanh, sigmoid, softplus, exp))
 
 
 def apply_tanh(x: np.ndarray, out: np.ndarray) -> None:

@@ -393,49 +393,24 @@ if not _PLAIN:
     @jit(EXACT)
     def matmul(a, w, out):  # type: ignore[no-untyped-def]
         """out = a w on this thread: a (M, K) of any strides, w in panels, out (M, N) in rows."""
-        size = out.itemsize
         M, K = a.shape
+        a_row, a_col = a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
         if M > 0:
-            _multiply(
-                a,
-                w,
-                out,
-                1,
-                M,
-                0,
-                a.strides[0] // size,
-                a.strides[1] // size,
-                0,
-                out.strides[0] // size,
-                K,
-                out.shape[1],
-                0,
-            )
+            out_row = out.strides[0] // out.itemsize
+            _multiply(a, w, out, 1, M, 0, a_row, a_col, 0, out_row, K, out.shape[1], 0)
 
     @jit(EXACT)
     def matmuls(a, w, out):  # type: ignore[no-untyped-def]
         """out[t] = a[t] w for all t on this thread: a (T, M, K), w in panels, out (T, M, N)."""
-        size = out.itemsize
         T, M, K = a.shape
+        N, size = out.shape[2], out.itemsize
         if T == 0 or M == 0:
             return
         if a.strides[0] == M * a.strides[1] and out.strides[0] == M * out.strides[1]:
             T, M = 1, T * M  # one matrix, in fact
-        _multiply(
-            a,
-            w,
-            out,
-            T,
-            M,
-            a.strides[0] // size,
-            a.strides[1] // size,
-            a.strides[2] // size,
-            out.strides[0] // size,
-            out.strides[1] // size,
-            K,
-            out.shape[2],
-            0,
-        )
+        a_step, a_row, a_col = a.strides[0] // size, a.strides[1] // size, a.strides[2] // size
+        out_step, out_row = out.strides[0] // size, out.strides[1] // size
+        _multiply(a, w, out, T, M, a_step, a_row, a_col, out_step, out_row, K, N, 0)
 
     @jit(EXACT)
     def in_panels(g, packed):  # type: ignore[no-untyped-def]

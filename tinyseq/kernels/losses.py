@@ -49,7 +49,8 @@ def _sum(row: np.ndarray) -> Any:
 
 
 @jit(SUMS)
-def _losses(x: np.ndarray, classes: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:
+def _losses(team, part, x, classes, out, scratch):  # type: ignore[no-untyped-def]
+    begin(team, part)
     for first in range(0, x.shape[0], _ROWS):
         block = x[first : first + _ROWS]
         rows = scratch[: block.shape[0]]
@@ -59,24 +60,12 @@ def _losses(x: np.ndarray, classes: np.ndarray, out: np.ndarray, scratch: np.nda
         _exponentials(rows)
         for i in range(rows.shape[0]):
             out[first + i] = math.log(_sum(rows[i])) - out[first + i]
-
-
-@jit(SUMS)
-def _losses_part(team, part, x, classes, out, scratch):  # type: ignore[no-untyped-def]
-    begin(team, part)
-    _losses(x, classes, out, scratch)
     end(team, part)
 
 
 @jit(SUMS)
-def _slopes_part(team, part, g, x, classes, out):  # type: ignore[no-untyped-def]
+def _slopes(team, part, g, x, classes, out):  # type: ignore[no-untyped-def]
     begin(team, part)
-    _slopes(g, x, classes, out)
-    end(team, part)
-
-
-@jit(SUMS)
-def _slopes(g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray) -> None:
     for first in range(0, x.shape[0], _ROWS):
         rows = out[first : first + _ROWS]
         _centred(x[first : first + _ROWS], rows)
@@ -87,6 +76,7 @@ def _slopes(g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray) 
             for j in range(slope.size):
                 slope[j] *= share
             slope[classes[first + i]] -= weight
+    end(team, part)
 
 
 def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -94,15 +84,12 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     from 0 to V − 1, which is not checked here; y (N).
     """
     out = np.empty(len(x), x.dtype)
-    if x.size < _MANY:
-        _losses(x, classes, out, np.empty((_ROWS, x.shape[1]), x.dtype))
-        return out
-    slices = cuts(len(x), get_num_threads())
+    slices = cuts(len(x), get_num_threads() if x.size >= _MANY else 1)
     scratch = np.empty((len(slices), _ROWS, x.shape[1]), x.dtype)
 
     def part(i: int, team: np.ndarray) -> None:
         rows = slices[i]
-        _losses_part(team, i, x[rows], classes[rows], out[rows], scratch[i])
+        _losses(team, i, x[rows], classes[rows], out[rows], scratch[i])
 
     shared(part, len(slices))
     return out
@@ -113,14 +100,11 @@ def softmax_loss_slope(
 ) -> np.ndarray:
     """g · (softmax x − one_hot class): g (N), all C-contiguous and of one dtype; result (N, V)."""
     out = np.empty(x.shape, x.dtype) if out is None else out
-    if x.size < _MANY:
-        _slopes(g, x, classes, out)
-        return out
-    slices = cuts(len(x), get_num_threads())
+    slices = cuts(len(x), get_num_threads() if x.size >= _MANY else 1)
 
     def part(i: int, team: np.ndarray) -> None:
         rows = slices[i]
-        _slopes_part(team, i, g[rows], x[rows], classes[rows], out[rows])
+        _slopes(team, i, g[rows], x[rows], classes[rows], out[rows])
 
     shared(part, len(slices))
     return out

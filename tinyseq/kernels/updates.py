@@ -113,62 +113,50 @@ class Table:
         self.size = int(self.rows[:, 0].sum())
 
 
-if _PLAIN:
+@jit(SUMS)
+def _adam_rows(rows, number, lo, hi, shrink, beta1, beta2, eps, steady, rate):  # type: ignore[no-untyped-def]
+    """`_adam` for the elements lo … hi − 1 of all parameters, counted one after the other."""
+    start = 0
+    for i in range(rows.shape[0]):
+        size = rows[i, 0]
+        a, b = max(0, lo - start), min(size, hi - start)
+        if a < b:
+            p = carray(_pointer(rows[i, 1], number), size)[a:b]
+            g = carray(_pointer(rows[i, 2], number), size)[a:b]
+            mean = carray(_pointer(rows[i, 3], number), size)[a:b]
+            square = carray(_pointer(rows[i, 4], number), size)[a:b]
+            _adam(p, g, mean, square, shrink, beta1, beta2, eps, steady, rate)
+        start += size
 
-    def adam_of_all(table: Table, t: int, lr: float, betas: Any, eps: float, decay: float) -> None:
-        """`adam` for all parameters of a table of parameters, gradients, means and squares."""
+
+@jit(SUMS)
+def _squares_rows(rows, number, column):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(rows.shape[0]):
+        total += _squares(carray(_pointer(rows[i, 1 + column], number), rows[i, 0]))
+    return total
+
+
+def adam_of_all(table: Table, t: int, lr: float, betas: Any, eps: float, decay: float) -> None:
+    """`adam` for all parameters of a table of parameters, gradients, means and squares."""
+    options = _adam_options(t, lr, betas, eps, decay)
+    if _PLAIN:
         for row in zip(*table.held, strict=True):
             adam(*row, t, lr, betas, eps, decay)
+    elif table.size < _MANY:
+        _adam_rows(table.rows, table.number, 0, table.size, *options)
+    else:
+        in_slices(
+            table.size,
+            lambda part: _adam_rows(table.rows, table.number, part.start, part.stop, *options),
+        )
 
-    def sum_of_all_squares(table: Table, column: int) -> float:
-        """`sum_of_squares` of all arrays in a column of a table together."""
+
+def sum_of_all_squares(table: Table, column: int) -> float:
+    """`sum_of_squares` of all arrays in a column of a table together."""
+    if _PLAIN:
         return math.fsum(sum_of_squares(a) for a in table.held[column])
-
-else:
-
-    @jit(SUMS)
-    def _adam_rows(rows, number, lo, hi, shrink, beta1, beta2, eps, steady, rate):  # type: ignore[no-untyped-def]
-        """`_adam` for the elements lo … hi − 1 of all parameters, counted one after the other."""
-        start = 0
-        for i in range(rows.shape[0]):
-            size = rows[i, 0]
-            a, b = max(0, lo - start), min(size, hi - start)
-            if a < b:
-                _adam(
-                    carray(_pointer(rows[i, 1], number), size)[a:b],
-                    carray(_pointer(rows[i, 2], number), size)[a:b],
-                    carray(_pointer(rows[i, 3], number), size)[a:b],
-                    carray(_pointer(rows[i, 4], number), size)[a:b],
-                    shrink,
-                    beta1,
-                    beta2,
-                    eps,
-                    steady,
-                    rate,
-                )
-            start += size
-
-    @jit(SUMS)
-    def _squares_rows(rows, number, column):  # type: ignore[no-untyped-def]
-        total = 0.0
-        for i in range(rows.shape[0]):
-            total += _squares(carray(_pointer(rows[i, 1 + column], number), rows[i, 0]))
-        return total
-
-    def adam_of_all(table: Table, t: int, lr: float, betas: Any, eps: float, decay: float) -> None:
-        """`adam` for all parameters of a table of parameters, gradients, means and squares."""
-        options = _adam_options(t, lr, betas, eps, decay)
-        if table.size < _MANY:
-            _adam_rows(table.rows, table.number, 0, table.size, *options)
-        else:
-            in_slices(
-                table.size,
-                lambda part: _adam_rows(table.rows, table.number, part.start, part.stop, *options),
-            )
-
-    def sum_of_all_squares(table: Table, column: int) -> float:
-        """`sum_of_squares` of all arrays in a column of a table together."""
-        return float(_squares_rows(table.rows, table.number, column))
+    return float(_squares_rows(table.rows, table.number, column))
 
 
 # -- the other rules ------------------------------------------------------------------------------

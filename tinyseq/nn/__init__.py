@@ -5,23 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tinyseq.nn import init
-from tinyseq.nn.cells import (
-    Cell,
-    GRUCell,
-    LayerNormGRUCell,
-    LayerNormLSTMCell,
-    LSTMCell,
-    PeepholeLSTMCell,
-    RNNCell,
-)
-from tinyseq.nn.layers import Dropout, Embedding, LayerNorm, Linear
+from tinyseq.nn import cells, init, layers, recurrent, training, wrappers
+from tinyseq.nn.cells import *
+from tinyseq.nn.layers import *
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recompute import checkpoint
-from tinyseq.nn.recurrent import GRU, LSTM, RNN, Bidirectional, Recurrent, Reversed, Stacked
-from tinyseq.nn.training import detach, evaluation, tbptt
+from tinyseq.nn.recurrent import *
+from tinyseq.nn.training import *
 from tinyseq.nn.unroll import unroll
-from tinyseq.nn.wrappers import LearnedState, VariationalDropout, Wrapper, Zoneout
+from tinyseq.nn.wrappers import *
 
 if TYPE_CHECKING:
     from tinyseq.nn import interop, onnx
@@ -33,66 +25,27 @@ if TYPE_CHECKING:
 
 # What few programs need is imported when it is first asked for: `import tinyseq` stays quick.
 _LATER = {
-    "AdditiveAttention": "attention",
-    "Attention": "attention",
-    "DotAttention": "attention",
-    "Bridge": "seq2seq",
-    "EncoderDecoder": "seq2seq",
-    "Hypothesis": "beam",
-    "EchoCell": "reservoir",
-    "EchoState": "reservoir",
-    "TrainingStep": "training_step",
+    "attention": ("AdditiveAttention", "Attention", "DotAttention"),
+    "beam": ("Hypothesis",),
+    "reservoir": ("EchoCell", "EchoState"),
+    "seq2seq": ("Bridge", "EncoderDecoder"),
+    "training_step": ("TrainingStep",),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in ("attention", "interop", "onnx", "reservoir", "seq2seq"):
         return importlib.import_module(f"tinyseq.nn.{name}")
-    if name in _LATER:
-        return getattr(importlib.import_module(f"tinyseq.nn.{_LATER[name]}"), name)
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(importlib.import_module(f"tinyseq.nn.{module}"), name)
     raise AttributeError(f"module 'tinyseq.nn' has no attribute {name!r}")
 
 
 __all__ = [
-    "GRU",
-    "LSTM",
-    "RNN",
-    "AdditiveAttention",
-    "Attention",
-    "Bidirectional",
-    "Bridge",
-    "Cell",
-    "DotAttention",
-    "Dropout",
-    "EchoCell",
-    "EchoState",
-    "Embedding",
-    "EncoderDecoder",
-    "GRUCell",
-    "Hypothesis",
-    "LSTMCell",
-    "LayerNorm",
-    "LayerNormGRUCell",
-    "LayerNormLSTMCell",
-    "LearnedState",
-    "Linear",
-    "Module",
-    "Parameter",
-    "PeepholeLSTMCell",
-    "RNNCell",
-    "Recurrent",
-    "Reversed",
-    "Stacked",
-    "TrainingStep",
-    "VariationalDropout",
-    "Wrapper",
-    "Zoneout",
-    "checkpoint",
-    "detach",
-    "evaluation",
-    "init",
-    "interop",
-    "onnx",
-    "tbptt",
-    "unroll",
-]
+    "AdditiveAttention", "Attention", "Bridge", "DotAttention", "EchoCell", "EchoState",
+    "EncoderDecoder", "Hypothesis", "Module", "Parameter", "TrainingStep", "checkpoint", "init",
+    "interop", "onnx", "unroll",
+]  # fmt: skip
+__all__ += [*cells.__all__, *layers.__all__, *recurrent.__all__, *training.__all__]
+__all__ += wrappers.__all__

@@ -21,6 +21,11 @@ from tinyseq.nn.layers import LayerNorm, _size
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.tensor import Tensor
 
+__all__ = [
+    "Cell", "GRUCell", "LSTMCell", "LayerNormGRUCell", "LayerNormLSTMCell", "PeepholeLSTMCell",
+    "RNNCell",
+]  # fmt: skip
+
 State = tuple[Tensor, ...]
 
 

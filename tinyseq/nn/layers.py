@@ -12,6 +12,8 @@ from tinyseq.nn.module import Module, Parameter
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
+__all__ = ["Dropout", "Embedding", "LayerNorm", "Linear"]
+
 
 class Linear(Module):
     """y = x w + b: x (..., D) → y (..., H), with ``weight`` (D, H), Glorot, and ``bias`` (H),

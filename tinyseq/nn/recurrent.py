@@ -24,9 +24,12 @@ from tinyseq.nn.cells import (
     State,
 )
 from tinyseq.nn.layers import Dropout
+from tinyseq.nn.modes import mode_of
 from tinyseq.nn.module import Module
 from tinyseq.nn.unroll import noise_of, start_of, unroll
 from tinyseq.tensor import Tensor
+
+__all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "Reversed", "Stacked"]
 
 if TYPE_CHECKING:  # numba is imported with the compiler, when a layer is first compiled
     from tinyseq.compiler.program import Program
@@ -35,7 +38,28 @@ if TYPE_CHECKING:  # numba is imported with the compiler, when a layer is first 
 COMPILED_FROM = 2000  # steps of a sequence that a layer runs unrolled, before it is compiled
 
 
-class Recurrent(Module):
+class _Around(Module):
+    """What is around one cell or layer, and has its sizes and its first state."""
+
+    cell: Module
+
+    def _inside(self) -> Any:
+        return self.cell
+
+    @property
+    def input_size(self) -> int:
+        return int(self._inside().input_size)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self._inside().hidden_size)
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
+        """The state a sequence starts from when none is given, as what is inside defines it."""
+        return start_of(self._inside(), batch_size, dtype)
+
+
+class Recurrent(_Around):
     """A cell run over a whole sequence: x (T, B, D) → y (T, B, H), and the last state.
 
     ``cell``: any Module with ``cell(x, state) -> state``, a tuple of tensors with the output first.
@@ -45,34 +69,20 @@ class Recurrent(Module):
 
     ``mode``: ``"unroll"`` goes step by step through the recorded graph; ``"compiled"`` runs the
     whole sequence as one op, a numba loop made from the recording of one step, and raises
-    `CompileError`, with the reason, for a cell that has none. ``None``: unrolled for the first
-    steps, and compiled from the call on in which the layer has run ``COMPILED_FROM`` steps of a
-    sequence in all, where that can be done (and unrolled where not, saying once why); a call with a
-    single step always runs unrolled, and so does every call inside `detect_anomaly`, which names
-    the step. Values and gradients, also of gradients, are the same in all modes, but for rounding.
+    `CompileError`, with the reason, for a cell that has none. ``"auto"``, or `None`, compiles once
+    T·B, summed over calls, reaches ``COMPILED_FROM``, and unrolls a cell that cannot be compiled,
+    saying once why; a call with a single step always runs unrolled, and so does every call inside
+    `detect_anomaly`, which names the step. Values and gradients, also of gradients, are the same in
+    all modes, but for rounding.
     Gradients flow to x, the parameters and the initial state. Raises `ShapeError` for an x that is
     not (T, B, D), an empty sequence, or lengths that do not fit.
     """
 
-    def __init__(self, cell: Module, reverse: bool = False, mode: str | None = None) -> None:
-        if mode not in (None, "unroll", "compiled"):
-            raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', 'compiled', or None.")
+    def __init__(self, cell: Module, reverse: bool = False, mode: str | None = "auto") -> None:
         self.cell = cell
         self.reverse = reverse
-        self.mode = mode
+        self.mode = mode_of(mode)
         self._steps = 0  # of sequences, run so far
-
-    @property
-    def input_size(self) -> int:
-        return int(self.cell.input_size)  # type: ignore[attr-defined]
-
-    @property
-    def hidden_size(self) -> int:
-        return int(self.cell.hidden_size)  # type: ignore[attr-defined]
-
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
-        """The state a sequence starts from when none is given, as the cell defines it."""
-        return start_of(self.cell, batch_size, dtype)
 
     def forward(
         self, x: Tensor, state: State | None = None, lengths: npt.ArrayLike | None = None
@@ -94,8 +104,7 @@ class Recurrent(Module):
         if reason is not None and self.mode == "compiled":
             self.cell(x[0], state)  # if the step itself fails, its own error tells more
             raise reason
-        hoist = self.mode is None and x.shape[0] > 1
-        out = unroll(self.cell, x, state, self.reverse, running, hoist, noise)
+        out = unroll(self.cell, x, state, self.reverse, running, noise)
         if reason is not None:
             errors.warn_unrolled(reason)
         return out
@@ -142,7 +151,7 @@ class Recurrent(Module):
         if graph.recording.anomaly:  # which names the step and the op
             return False
         few = self._steps < COMPILED_FROM and take is None  # a training step will come again
-        if self.mode is None and (few or x.shape[0] == 1):
+        if self.mode != "compiled" and (few or x.shape[0] == 1):
             return False  # a single step has no loop to gain from
         load.load_kernels()
         return self.mode == "compiled" or load.kernels is not None
@@ -322,7 +331,7 @@ def _as_layer(module: Module, reverse: bool = False) -> Module:
     return Recurrent(module, reverse)
 
 
-class Reversed(Module):
+class Reversed(_Around):
     """A layer run from the other end: x and y are turned around, each sequence within its
     length.
     """
@@ -330,17 +339,8 @@ class Reversed(Module):
     def __init__(self, layer: Module) -> None:
         self.layer = layer
 
-    @property
-    def input_size(self) -> int:
-        return int(self.layer.input_size)  # type: ignore[attr-defined]
-
-    @property
-    def hidden_size(self) -> int:
-        return int(self.layer.hidden_size)  # type: ignore[attr-defined]
-
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
-        """The layer's own."""
-        return self.layer.initial_state(batch_size, dtype)  # type: ignore[attr-defined]
+    def _inside(self) -> Any:
+        return self.layer
 
     def forward(
         self, x: Tensor, state: Any = None, lengths: npt.ArrayLike | None = None
@@ -400,7 +400,7 @@ def RNN(
     bidirectional: bool = False,
     dropout: float = 0.0,
     batch_first: bool = False,
-    mode: str | None = None,
+    mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` `RNNCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
@@ -423,7 +423,7 @@ def GRU(
     bidirectional: bool = False,
     dropout: float = 0.0,
     batch_first: bool = False,
-    mode: str | None = None,
+    mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` `GRUCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
@@ -453,7 +453,7 @@ def LSTM(
     bidirectional: bool = False,
     dropout: float = 0.0,
     batch_first: bool = False,
-    mode: str | None = None,
+    mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` `LSTMCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,

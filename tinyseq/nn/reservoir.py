@@ -13,8 +13,7 @@ import numpy.typing as npt
 from tinyseq import errors, op, ops
 from tinyseq.nn.cells import Cell, State
 from tinyseq.nn.layers import Linear, _size, probability
-from tinyseq.nn.module import Module
-from tinyseq.nn.recurrent import Recurrent, _running
+from tinyseq.nn.recurrent import Recurrent, _Around, _running
 from tinyseq.nn.training import evaluation
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
@@ -87,11 +86,12 @@ class EchoCell(Cell):
         )
 
 
-class EchoState(Module):
+class EchoState(_Around):
     """An echo state network: a reservoir, and a linear read-out of what it echoes.
 
     h⟨t⟩ from an `EchoCell` run by `Recurrent`; y⟨t⟩ = [x⟨t⟩, h⟨t⟩] w + b. Called as every recurrent
-    layer: ``y, state = esn(x, state=None, lengths=None)``, x (T, B, D) → y (T, B, O).
+    layer: ``y, state = esn(x, state=None, lengths=None)``, x (T, B, D) → y (T, B, O). It starts
+    from zeros (B, H), a reservoir at rest.
 
     Only the read-out (``readout.weight``, ``readout.bias``) is a parameter. `fit` solves for it in
     closed form; or train it by gradient as any module, with the loss of your choice. Jaeger, 2001;
@@ -129,18 +129,13 @@ class EchoState(Module):
         )
         self.readout = Linear(input_size + hidden_size, output_size, rng=rng)
 
-    @property
-    def input_size(self) -> int:
-        return self.reservoir.input_size
+    def _inside(self) -> Recurrent:
+        return self.reservoir
 
     @property
     def hidden_size(self) -> int:
         """Of y, as for every layer: O. The reservoir's is ``reservoir.hidden_size``."""
         return self.readout.out_features
-
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
-        """Zeros (B, H): a reservoir at rest."""
-        return self.reservoir.initial_state(batch_size, dtype)
 
     def forward(
         self,

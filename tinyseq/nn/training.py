@@ -17,6 +17,8 @@ from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
 from tinyseq.tensor import Tensor
 
+__all__ = ["detach", "evaluation", "tbptt"]
+
 
 def reads_from_the_end(layer: Module) -> str:
     """Which part of a layer does, the layer itself included; empty when all read forwards."""

@@ -11,13 +11,13 @@ import numpy as np
 from tinyseq import errors, graph, optim, random
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
+from tinyseq.nn.modes import mode_of
 from tinyseq.optim.update import Update
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinyseq.compiler.player import Done
 
-_MODES = (None, "compiled", "eager")
 _MOST = 8  # kinds of arguments whose recordings are kept; and recordings of one kind, in vain
 
 
@@ -45,8 +45,9 @@ class TrainingStep:
         optimizer: its parameters get gradients; one that the loss does not hang on is left alone.
             Its rates are looked up at each call, so schedules go on.
         max_norm: for `optim.clip_grad_norm`; ``norm`` is then the norm before clipping.
-        mode: ``None`` plays back where that can be done and says once, with the reason, where it
-            cannot; ``"compiled"`` raises `CompileError` there; ``"eager"`` never plays back.
+        mode: ``"auto"``, or `None`, plays back where that can be done and says once, with the
+            reason, where it cannot; ``"compiled"`` raises `CompileError` there; ``"unroll"`` runs
+            every step as it is written.
 
     Arguments are arrays, Tensors, nested tuples of them, and plain values (numbers, strings,
     `None`). The function gets Tensors in place of arrays, cut off from what they were made by, so
@@ -70,10 +71,8 @@ class TrainingStep:
         loss: Callable[..., Any],
         optimizer: optim.Optimizer,
         max_norm: float | None = None,
-        mode: str | None = None,
+        mode: str | None = "auto",
     ) -> None:
-        if mode not in _MODES:
-            raise ValueError(f"mode={mode!r} is unknown. Use 'compiled', 'eager', or None.")
         if not callable(loss):
             raise TypeError(
                 f"TrainingStep: loss is a {type(loss).__name__}, not a function of the arguments. "
@@ -83,7 +82,8 @@ class TrainingStep:
             raise TypeError(
                 f"TrainingStep: optimizer is a {type(optimizer).__name__}. Pass one of optim's."
             )
-        self.loss, self.optimizer, self.max_norm, self.mode = loss, optimizer, max_norm, mode
+        self.loss, self.optimizer, self.max_norm = loss, optimizer, max_norm
+        self.mode = mode_of(mode)
         self.norm: float | None = None
         self._kinds: dict[Any, _Kind] = {}
         self._told = 0  # kinds so far
@@ -152,7 +152,7 @@ class _Kind:
 
     def _may_play(self) -> bool:
         now = graph.recording
-        return self.step.mode != "eager" and now.enabled and not now.anomaly
+        return self.step.mode != "unroll" and now.enabled and not now.anomaly
 
     def _written(self, arrays: list[np.ndarray]) -> tuple[Done, Update]:
         from tinyseq.compiler.player import Player, Step, written

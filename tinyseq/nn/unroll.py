@@ -3,77 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyseq import graph, ops
 from tinyseq.nn.cells import State
-from tinyseq.nn.module import Module, Parameter
+from tinyseq.nn.module import Module
 from tinyseq.tensor import Tensor
-
-
-class Product(NamedTuple):
-    """A sequence times a weight; the weight is held, for while it lives its id is its own."""
-
-    weight: Tensor
-    versions: tuple[int, int]
-    whole: Tensor
-
-
-class _Step(Tensor):
-    """x[t] that remembers the sequence it is a step of.
-
-    What does not touch the carried state leaves the loop: x[t] @ w = (x @ w)[t] for a weight that
-    all steps share, so the product is computed once for the whole sequence, one large matrix
-    product in place of T small ones, and each step takes its row.
-    """
-
-    __slots__ = ("path", "products", "sequence", "t")
-
-    sequence: Tensor
-    products: dict[int, Product]
-    t: int
-    path: tuple[str, ...]  # of the layer: what is computed for all steps is recorded there
-
-    @staticmethod
-    def of(
-        sequence: Tensor,
-        t: int,
-        products: dict[int, Product],
-        path: tuple[str, ...],
-    ) -> _Step:
-        row = sequence[t]
-        step = _Step.__new__(_Step)
-        step._data, step._watch, step.node = row._data, row._watch, row.node
-        step.requires_grad, step.grad, step.name = row.requires_grad, None, None
-        step.hooks = None
-        step.sequence, step.t, step.products, step.path = sequence, t, products, path
-        return step
-
-    def __matmul__(self, other: Any) -> Tensor:
-        # Parameters alone: any other weight may be a new tensor at every step.
-        if not (isinstance(other, Parameter) and other.ndim == 2):
-            return super().__matmul__(other)
-        versions = (self.sequence.version(), other.version())
-        product = self.products.get(id(other))
-        if product is None or product.versions != versions:
-            with graph.within(self.path):
-                product = Product(other, versions, self.sequence @ other)
-            self.products[id(other)] = product
-        return product.whole[self.t]
-
-    @property
-    def elsewhere(self) -> str:  # type: ignore[override]
-        if not self.products:
-            return ""
-        return (
-            f"the products of step {self.t} with the weights were computed for the whole "
-            "sequence at once, so its gradient does not pass this tensor. Ask for that of the "
-            "sequence, or "
-            "unroll step by step: Recurrent(cell, mode='unroll')."
-        )
 
 
 def unroll(
@@ -82,7 +20,6 @@ def unroll(
     state: State,
     reverse: bool = False,
     running: np.ndarray | None = None,
-    hoist: bool = False,
     noise: Any = None,
     first: int = 0,
 ) -> tuple[Tensor, State]:
@@ -90,20 +27,18 @@ def unroll(
 
     x (T, B, D) → outputs (T, B, H) and the last state. ``reverse`` runs from the last step to the
     first. ``running`` (T, B, 1) of booleans says which sequences have a step t; the state of the
-    others stands still, and their output there is 0. ``hoist`` computes ``x[t] @ w`` for all steps
-    at once. ``noise`` is what the cell drew for the sequence: step t gets its row t. ``first`` is
-    the number of the first step in what is recorded, for a part of a sequence.
+    others stands still, and their output there is 0. ``noise`` is what the cell drew for the
+    sequence: step t gets its row t. ``first`` is the number of the first step in what is recorded,
+    for a part of a sequence.
     """
     T = x.shape[0]
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = ops.where(running, x, 0.0)
     outputs: list[Any] = [None] * T
-    products: dict[int, Product] = {}
-    path = graph.recording.scope
     for t in reversed(range(T)) if reverse else range(T):
         with graph.scope(f"t={first + t}"):
-            row = _Step.of(x, t, products, path) if hoist else x[t]
-            new = cell(row, state) if noise is None else cell(row, state, noise=noise_at(noise, t))
+            extra = {} if noise is None else {"noise": noise_at(noise, t)}
+            new = cell(x[t], state, **extra)
             _check_state(cell, new, state)
             if running is None:
                 state, outputs[t] = new, new[0]

@@ -25,13 +25,15 @@ from tinyseq import errors, graph, ops
 from tinyseq.nn.cells import State
 from tinyseq.nn.layers import probability
 from tinyseq.nn.module import Module, Parameter
-from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked
+from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked, _Around
 from tinyseq.nn.unroll import noise_at, noise_of, start_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
+__all__ = ["LearnedState", "VariationalDropout", "Wrapper", "Zoneout"]
 
-class Wrapper(Module):
+
+class Wrapper(_Around):
     """What the wrappers share: the cell inside, and that they pass on what they do not change.
 
     A wrapper of your own overrides `step`, and `draw` if it is random. Raises `TypeError` for a
@@ -47,18 +49,6 @@ class Wrapper(Module):
             )
         self.cell = cell
         self.carries_output = bool(getattr(cell, "carries_output", False))
-
-    @property
-    def input_size(self) -> int:
-        return int(self.cell.input_size)  # type: ignore[attr-defined]
-
-    @property
-    def hidden_size(self) -> int:
-        return int(self.cell.hidden_size)  # type: ignore[attr-defined]
-
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
-        """The one of the cell inside."""
-        return start_of(self.cell, batch_size, dtype)
 
     def noise(self, x: Tensor, state: State) -> Any:
         """(what the cell inside draws, what this wrapper draws) for x (T, B, D), or `None`."""

@@ -21,91 +21,23 @@ from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.graph import recording, redone
 from tinyseq.op import TensorLike, as_tensor, coerce
+from tinyseq.ops import reductions, shaping
 from tinyseq.ops.axes import normalize_axes
 from tinyseq.ops.einsum import einsum
-from tinyseq.ops.indexing import (
-    argsort,
-    gather,
-    getitem,
-    sort,
-    take_along_axis,
-)
-from tinyseq.ops.reductions import (
-    all,
-    any,
-    argmax,
-    argmin,
-    cumsum,
-    logsumexp,
-    max,
-    mean,
-    min,
-    prod,
-    std,
-    sum,
-    var,
-)
-from tinyseq.ops.shaping import (
-    broadcast_to,
-    chunk,
-    concat,
-    expand,
-    expand_dims,
-    flip,
-    pad,
-    permute,
-    reshape,
-    split,
-    squeeze,
-    stack,
-    sum_to,
-    swapaxes,
-    transpose,
-)
-from tinyseq.primitives import (
-    abs,
-    add,
-    cos,
-    detach,
-    div,
-    equal,
-    erf,
-    exp,
-    expm1,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    log,
-    log1p,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    not_equal,
-    pow,
-    relu,
-    sigmoid,
-    sign,
-    sin,
-    softplus,
-    sqrt,
-    sub,
-    tanh,
-    where,
-)
+from tinyseq.ops.indexing import argsort, gather, getitem, sort, take_along_axis
+from tinyseq.ops.reductions import *
+from tinyseq.ops.shaping import *
+from tinyseq.ops.shaping import sum_to
+from tinyseq.primitives import *
+from tinyseq.primitives import detach, equal, greater, greater_equal, less, less_equal, not_equal
 from tinyseq.tensor import FLOATS, Tensor, refuse_fractions
 
 __all__ = [
-    "abs", "add", "all", "any", "argmax", "argmin", "argsort", "astype", "broadcast_to", "chunk",
-    "clip", "concat", "cos", "cumsum", "detach", "div", "einsum", "equal", "erf", "exp", "expand",
-    "expand_dims", "expm1", "flip", "gather", "gelu", "getitem", "greater", "greater_equal", "less",
-    "less_equal", "log", "log1p", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul",
-    "max", "maximum", "mean", "min", "minimum", "mul", "neg", "normalize_axes", "not_equal", "pad",
-    "permute", "pow", "prod", "relu", "reshape", "sigmoid", "sign", "sin", "softplus", "sort",
-    "split", "sqrt", "squeeze", "stack", "std", "sub", "sum", "sum_to", "swapaxes",
-    "take_along_axis", "tanh", "transpose", "var", "where",
+    "argsort", "astype", "clip", "detach", "einsum", "equal", "gather", "gelu", "getitem",
+    "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not", "logical_or",
+    "matmul", "normalize_axes", "not_equal", "sort", "sum_to", "take_along_axis",
 ]  # fmt: skip
+__all__ += [*reductions.__all__, *shaping.__all__, *raw.__all__]
 
 
 # -- element by element -------------------------------------------------------------------------
@@ -137,9 +69,9 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
     x = as_tensor(x)
     # x ≠ x: NaN stays NaN, and so does a NaN in a bound
     if min is not None:
-        x = where(logical_or(x >= min, x != x), x, min)
+        x = raw.where(logical_or(x >= min, x != x), x, min)
     if max is not None:
-        x = where(logical_or(x <= max, x != x), x, max)
+        x = raw.where(logical_or(x <= max, x != x), x, max)
     return x
 
 
@@ -151,27 +83,27 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """
     x = as_tensor(x)
     if approximate == "none":
-        return x * 0.5 * (erf(x * math.sqrt(0.5)) + 1)
+        return x * 0.5 * (raw.erf(x * math.sqrt(0.5)) + 1)
     if approximate == "tanh":
-        return x * 0.5 * (tanh((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)) + 1)
+        return x * 0.5 * (raw.tanh((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)) + 1)
     raise ValueError(f"gelu: approximate={approximate!r} is unknown. Use 'none' or 'tanh'.")
 
 
 def logical_and(a: TensorLike, b: TensorLike) -> Tensor:
     """Both, element by element, broadcast; ``a & b``. Booleans only, else `DtypeError`."""
-    return mul(_boolean(a, "logical_and"), _boolean(b, "logical_and"))
+    return raw.mul(_boolean(a, "logical_and"), _boolean(b, "logical_and"))
 
 
 def logical_or(a: TensorLike, b: TensorLike) -> Tensor:
     """Either or both, element by element, broadcast; ``a | b``. Booleans only, else
     `DtypeError`.
     """
-    return add(_boolean(a, "logical_or"), _boolean(b, "logical_or"))
+    return raw.add(_boolean(a, "logical_or"), _boolean(b, "logical_or"))
 
 
 def logical_not(x: TensorLike) -> Tensor:
     """The opposite, element by element; ``~x``. Booleans only, else `DtypeError`."""
-    return equal(_boolean(x, "logical_not"), False)
+    return raw.equal(_boolean(x, "logical_not"), False)
 
 
 def _boolean(x: TensorLike, name: str) -> Tensor:
@@ -207,9 +139,9 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
         )
     if a.ndim == 1:
         wide = matmul(raw.reshape(a, shape=(1, a.size)), b)
-        return squeeze(wide, -2 if b.ndim > 1 else -1)
+        return shaping.squeeze(wide, -2 if b.ndim > 1 else -1)
     if b.ndim == 1:
-        return squeeze(matmul(a, raw.reshape(b, shape=(b.size, 1))), -1)
+        return shaping.squeeze(matmul(a, raw.reshape(b, shape=(b.size, 1))), -1)
     return raw.matmul(a, b)
 
 

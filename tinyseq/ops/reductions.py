@@ -13,6 +13,11 @@ from tinyseq.ops.axes import normalize_axes, one_axis_or_flat
 from tinyseq.primitives import sqrt, where
 from tinyseq.tensor import Axis, Tensor
 
+__all__ = [
+    "all", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "prod", "std",
+    "sum", "var",
+]  # fmt: skip
+
 
 def _reduction(op: Op, x: TensorLike, axis: Axis, keepdims: bool) -> Tensor:
     x = as_tensor(x)

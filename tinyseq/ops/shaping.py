@@ -15,6 +15,11 @@ from tinyseq.op import TensorLike, as_tensor, coerce
 from tinyseq.ops.axes import normalize_axes, one_axis, one_axis_or_flat, whole
 from tinyseq.tensor import Axis, Tensor
 
+__all__ = [
+    "broadcast_to", "chunk", "concat", "expand", "expand_dims", "flip", "pad", "permute", "reshape",
+    "split", "squeeze", "stack", "swapaxes", "transpose",
+]  # fmt: skip
+
 Sizes = int | Sequence[int]
 
 

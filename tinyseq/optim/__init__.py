@@ -1,20 +1,8 @@
 """Optimisers, learning-rate schedules and gradient clipping."""
 
+from tinyseq.optim import optimizers, schedules
 from tinyseq.optim.clipping import clip_grad_norm, clip_grad_value
-from tinyseq.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
-from tinyseq.optim.schedules import CosineLR, ReduceLROnPlateau, Schedule, StepLR
+from tinyseq.optim.optimizers import *
+from tinyseq.optim.schedules import *
 
-__all__ = [
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "CosineLR",
-    "Optimizer",
-    "RMSprop",
-    "ReduceLROnPlateau",
-    "Schedule",
-    "StepLR",
-    "clip_grad_norm",
-    "clip_grad_value",
-]
+__all__ = ["clip_grad_norm", "clip_grad_value", *optimizers.__all__, *schedules.__all__]

@@ -17,6 +17,8 @@ from tinyseq import errors, graph
 from tinyseq.kernels import load
 from tinyseq.tensor import FLOATS, Tensor
 
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+
 
 class Optimizer:
     """What the optimisers share: the parameters, the learning rate, the buffers and their saving.

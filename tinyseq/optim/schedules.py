@@ -15,6 +15,8 @@ import numpy as np
 
 from tinyseq.optim.optimizers import Optimizer
 
+__all__ = ["CosineLR", "ReduceLROnPlateau", "Schedule", "StepLR"]
+
 
 class Schedule:
     """What the schedules share: the count of steps, the base, and their saving.

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from tinyseq.text.installed import installed_files
 
+__all__ = ["Speech", "shakespeare", "speeches", "tiny_shakespeare"]
+
 TINY_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 )

@@ -12,11 +12,14 @@ import numpy as np
 from tinyseq import errors, graph, nn, ops
 from tinyseq.kernels import load
 from tinyseq.nn import beam
+from tinyseq.nn.modes import mode_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 from tinyseq.text.language_model import DIVERGED, START, LanguageModel
 from tinyseq.text.sampling import Choice, choice, pick
 from tinyseq.text.vocabulary import Vocabulary
+
+__all__ = ["beam_search", "generate", "generate_batch", "sample"]
 
 COMPILED_FROM = 1000  # symbols that a model writes unrolled, before its step is compiled
 _TOGETHER = 16  # symbols that are written unrolled before the first of them is handed out
@@ -37,7 +40,7 @@ def generate(
     allow_unknown: bool = True,
     start: bool = True,
     rng: np.random.Generator | None = None,
-    mode: str | None = None,
+    mode: str | None = "auto",
 ) -> Iterator[str]:
     """The symbols that the model writes after ``prime``, one by one, until it writes ``<EOS>``.
 
@@ -63,9 +66,9 @@ def generate(
             drawn in blocks.
         mode: ``"unroll"`` calls the model once a symbol, ``"compiled"`` writes blocks of symbols in
             one numba loop over a `LanguageModel`'s step, many times as fast, and raises
-            `CompileError` where there is none. `None`: compiled, where that can be done, from the
-            block on in which ``COMPILED_FROM`` symbols of this model are reached in all. The text
-            is the same, but for what rounding may do to one draw in millions.
+            `CompileError` where there is none. ``"auto"``, or `None`: compiled, where that can be
+            done, from the block on in which ``COMPILED_FROM`` symbols of this model are reached in
+            all. The text is the same, but for what rounding may do to one draw in millions.
 
     The model is in `nn.evaluation` while symbols are written, not in between. Do not train it
     before the last one.
@@ -74,6 +77,7 @@ def generate(
         ValueError: an argument out of range, a symbol of the prime that the vocabulary lacks, or,
             when it comes to that, a model that gives numbers which are not finite.
     """
+    mode = mode_of(mode)
     if beam_width is not None:
         if temperature != 1 or top_k is not None or top_p != 1:
             raise ValueError(
@@ -82,7 +86,7 @@ def generate(
             )
         if length is None:
             raise ValueError("a beam search needs a length, the most symbols to write")
-        choice(vocabulary, 1.0, None, 1.0, allow_unknown, mode)
+        choice(vocabulary, 1.0, None, 1.0, allow_unknown)
         if length == 0:
             return iter(())
         found = beam_search(
@@ -90,7 +94,7 @@ def generate(
         )
         return (vocabulary.symbols[i] for i in found[0].symbols)
     symbols = _encoded(vocabulary, prime, start)
-    how = choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
+    how = choice(vocabulary, temperature, top_k, top_p, allow_unknown)
     blocks = _blocks(model, [symbols], _sizes(length), how, rng, mode)
     return _handed_out(vocabulary, blocks, how.eos)
 
@@ -107,7 +111,7 @@ def generate_batch(
     allow_unknown: bool = True,
     start: bool = True,
     rng: np.random.Generator | None = None,
-    mode: str | None = None,
+    mode: str | None = "auto",
 ) -> list[list[str]]:
     """The symbols of many texts, one for each prime, written at the same time.
 
@@ -123,8 +127,8 @@ def generate_batch(
     if length is None:
         raise ValueError("many texts at once need a length, the most symbols of each")
     symbols = [_encoded(vocabulary, prime, start) for prime in primes]
-    how = choice(vocabulary, temperature, top_k, top_p, allow_unknown, mode)
-    blocks = list(_blocks(model, symbols, _sizes(length), how, rng, mode))
+    how = choice(vocabulary, temperature, top_k, top_p, allow_unknown)
+    blocks = list(_blocks(model, symbols, _sizes(length), how, rng, mode_of(mode)))
     written = np.concatenate(blocks) if blocks else np.empty((0, len(primes)), np.int64)
     return [vocabulary.symbols_of(_until(row, how.eos)) for row in written.T]
 
@@ -136,7 +140,7 @@ def sample(
     length: int = 500,
     temperature: float = 0.8,
     rng: np.random.Generator | None = None,
-    mode: str | None = None,
+    mode: str | None = "auto",
 ) -> str:
     """``length`` characters that the model writes after ``prime``, without the prime itself.
 
@@ -158,9 +162,10 @@ def sample(
         raise ValueError("the prime is empty: a model needs at least one character to go on from")
     if length < 0:
         raise ValueError(f"length is a number of characters, 0 or more, not {length}")
-    how = choice(vocabulary, temperature, None, 1.0, True, mode)._replace(eos=None)
+    how = choice(vocabulary, temperature, None, 1.0, True)._replace(eos=None)
     sizes = [length] if length else []
-    blocks = list(_blocks(model, [vocabulary.encode(prime)], sizes, how, rng, mode))
+    primes = [vocabulary.encode(prime)]
+    blocks = list(_blocks(model, primes, sizes, how, rng, mode_of(mode)))
     return vocabulary.decode(np.concatenate(blocks) if blocks else [])
 
 
@@ -245,7 +250,7 @@ def _blocks(
     sizes: Iterable[int],
     how: Choice,
     rng: np.random.Generator | None,
-    mode: str | None,
+    mode: str,
 ) -> Iterator[np.ndarray]:
     """The symbols (n, B) of B texts, until all have ended; what follows an end means nothing."""
     ended = np.zeros(len(primes), bool)
@@ -349,19 +354,19 @@ def _joined(states: Sequence[Any]) -> Any:
     return None if states[0] is None else tuple(map(_joined, zip(*states, strict=True)))
 
 
-def _compiles(model: nn.Module, symbols: int, mode: str | None) -> bool:
+def _compiles(model: nn.Module, symbols: int, mode: str) -> bool:
     """Whether so many symbols are to be written in a compiled loop: it is worth it."""
     if mode == "unroll" or graph.recording.anomaly:  # which names the step and the op
         return False
     kind = type(model)
     if (kind.forward, kind.__call__) != (LanguageModel.forward, LanguageModel.__call__):
-        if mode is None:
+        if mode == "auto":
             return False
         raise errors.CompileError(
             f"mode='compiled' takes a text.LanguageModel, and {kind.__name__} has a forward of its "
-            "own. Use mode=None."
+            "own. Use mode='auto'."
         )
-    if mode is None:
+    if mode == "auto":
         layers = [m for _, m in model.named_modules() if isinstance(m, nn.Recurrent)]
         if any(layer.mode == "unroll" for layer in layers):
             return False
@@ -372,7 +377,7 @@ def _compiles(model: nn.Module, symbols: int, mode: str | None) -> bool:
     return mode == "compiled" or load.kernels is not None
 
 
-def _compiled(texts: _Unrolled, mode: str | None) -> Any:
+def _compiled(texts: _Unrolled, mode: str) -> Any:
     """What goes on with the texts in a compiled loop; `None` where there is no such loop."""
     from tinyseq.text import writing
 

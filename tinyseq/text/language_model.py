@@ -18,6 +18,8 @@ from tinyseq.tensor import Tensor
 from tinyseq.text.batches import padded
 from tinyseq.text.vocabulary import Vocabulary
 
+__all__ = ["START", "LanguageModel", "Ranked", "likeliest", "rank", "score"]
+
 START = -1  # in place of a symbol: the zero vector, which is read before a sentence
 DIVERGED = "the model's output is not finite: its training has diverged. Lower the learning rate"
 CELLS: dict[str, Callable[..., nn.Stacked]] = {
@@ -65,7 +67,7 @@ class LanguageModel(nn.Module):
         *,
         embedding_size: int | None = None,
         dropout: float = 0.0,
-        mode: str | None = None,
+        mode: str | None = "auto",
     ) -> None:
         if cell not in CELLS:
             raise ValueError(f"cell={cell!r} is unknown. Use one of {', '.join(map(repr, CELLS))}.")

@@ -14,6 +14,8 @@ import numpy as np
 from tinyseq.functional.losses import IGNORED
 from tinyseq.text.epochs import Epochs
 
+__all__ = ["Partition", "RandomOffsets", "Windows", "split"]
+
 Chunk = tuple[np.ndarray, np.ndarray]
 Padded = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from tinyseq.text.vocabulary import Vocabulary
 
-MODES = (None, "unroll", "compiled")
-
 
 class Choice(NamedTuple):
     """How a symbol is chosen: ``top_k`` 0 keeps all, ``eos`` ends a text."""
@@ -28,10 +26,7 @@ def choice(
     top_k: int | None,
     top_p: float,
     allow_unknown: bool,
-    mode: str | None = None,
 ) -> Choice:
-    if mode not in MODES:
-        raise ValueError(f"mode={mode!r} is unknown. Use 'unroll', 'compiled', or None.")
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
     if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
