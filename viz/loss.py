@@ -9,6 +9,7 @@ from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
 from . import style
+from .indices import numbers
 from .paths import Path
 from .timeline import Box, Source, Timeline, recorded
 from .wording import number_text, sign, width
@@ -71,7 +72,7 @@ def _is_sum(tensor: Tensor, box: Box) -> bool:
         seen.add((identity(value), total))
         node = recorded(value)
         name = node.op.name if node.op is not None else ""
-        made = [x for x in node.inputs if identity(x) in box.position or x.node is not None]
+        made = [x for x in numbers(node) if identity(x) in box.position or x.node is not None]
         if not total:
             axis = node.attrs.get("axis")
             within = (

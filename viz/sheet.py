@@ -13,6 +13,7 @@ from tinyseq.tensor import Tensor
 
 from . import style
 from .gates import find_gates
+from .indices import numbers
 from .inputs import find_inputs
 from .inside import Inside, Op, lay_out, port, shown
 from .loss import find_loss
@@ -302,7 +303,7 @@ class Sheet:
         for i, op in enumerate(box.ops):
             folded: dict[int, str] = {}
             uses_parameter = False
-            for n, x in enumerate(recorded(op).inputs):
+            for n, x in enumerate(numbers(recorded(op))):
                 for source in self.line.sources[identity(x)]:
                     key = identity(source.tensor)
                     if key in box.position:
@@ -355,7 +356,7 @@ class Sheet:
         is_first = next(iter(row.read.values()), None) is box
         found: list[tuple[Source, Tensor, Slot | None]] = []
         for op in box.ops:
-            for i, x in enumerate(recorded(op).inputs):
+            for i, x in enumerate(numbers(recorded(op))):
                 for source in self.line.sources[identity(x)]:
                     maker = self.line.box.get(identity(source.tensor))
                     if maker is box:

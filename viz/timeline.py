@@ -12,6 +12,8 @@ from tinyseq import graph
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from .indices import numbers
+
 Scope = tuple[str, ...]
 
 
@@ -131,7 +133,7 @@ class Timeline:
     def inputs(self, box: Box) -> Iterator[tuple[Tensor, Source]]:
         """Each op of the box with each source of its inputs from outside of the box."""
         for op in box.ops:
-            for x in recorded(op).inputs:
+            for x in numbers(recorded(op)):
                 for source in self.sources[identity(x)]:
                     if self.box.get(identity(source.tensor)) is not box:
                         yield op, source

@@ -26,7 +26,7 @@ from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
 from tinyseq.nn.module import Module
-from tinyseq.nn.unroll import unroll
+from tinyseq.nn.unroll import noise_at, unroll
 from tinyseq.op import Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -63,7 +63,7 @@ def scan(
     x: Tensor,
     state: State,
     reverse: bool = False,
-    running: np.ndarray | None = None,
+    running: Tensor | None = None,
     noise: Any = None,
 ) -> tuple[Tensor, State]:
     """As `nn.unroll`, at speed. Raises `CompileError` where a step cannot be compiled, and why."""
@@ -81,12 +81,12 @@ def scan(
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
     arrays = {v: np.asarray(t._data, order="C") for v, t in zip(values, inputs, strict=True)}
-    given = [*_arrays(noise), *([] if running is None else [running])]
-    arrays |= {v: np.asarray(a, order="C") for v, a in zip(program.noise, given, strict=True)}
+    given = [*_flat(noise), *([] if running is None else [running])]
+    arrays |= {v: np.asarray(t._data, order="C") for v, t in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
     order = [*values, *program.noise]
     call = _Call(run, cell, order, running, noise, len(state))
-    flat = _scan(*inputs, *map(Tensor.wrap, given), call=call)
+    flat = _scan(*inputs, *given, call=call)
     y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.memory.outputs)
     return y, tuple(after)
 
@@ -110,7 +110,7 @@ class _Call:
         run: Run,
         cell: Module,
         order: list[Value],
-        running: np.ndarray | None,
+        running: Tensor | None,
         noise: Any,
         states: int,
     ) -> None:
@@ -143,7 +143,7 @@ class _Call:
                 rows = slice(ts[0], ts[-1] + 1)
                 if known:
                     running = None if self.running is None else self.running[rows]
-                    noise = _rows(self.noise, rows)
+                    noise = noise_at(self.noise, rows)
                     part, state = unroll(
                         self.cell, x[rows], state, reverse, running,
                         noise=noise, first=ts[0],
@@ -283,13 +283,6 @@ def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tenso
     return list(map(renewed, tensors))
 
 
-def _rows(noise: Any, rows: slice) -> Any:
-    """Some rows of what a cell drew for a sequence."""
-    if noise is None:
-        return None
-    return tuple(_rows(n, rows) for n in noise) if isinstance(noise, tuple) else noise[rows]
-
-
 def _replayed(
     node: Node, inputs: tuple[Tensor, ...], steps: Collection[int] | None
 ) -> dict[Any, Tensor]:
@@ -310,7 +303,7 @@ def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:
 # -- what is known of a cell -----------------------------------------------------------------------
 
 
-def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any) -> _Known:
+def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise: Any) -> _Known:
     """The traced program for inputs of this kind, traced now if it is new."""
     if not isinstance(state, tuple | list) or not all(isinstance(s, Tensor) for s in state):
         raise CompileError("the state is not a tuple of tensors.")
@@ -340,7 +333,7 @@ def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, no
 
 
 def _traced(
-    cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any
+    cell: Module, x: Tensor, state: State, running: Tensor | None, noise: Any
 ) -> tuple[Program, dict[str, Tensor]]:
     if x.dtype not in FLOATS:
         raise CompileError(f"x holds {x.dtype}; a compiled step takes float32 or float64.")
@@ -392,9 +385,7 @@ def _shapes(noise: Any) -> Any:
     return noise.shape[2:], str(noise.dtype)
 
 
-def _arrays(noise: Any) -> list[np.ndarray]:
-    if noise is None:
-        return []
+def _flat(noise: Any) -> list[Tensor]:
     if isinstance(noise, tuple):
-        return [a for part in noise for a in _arrays(part)]
-    return [noise._data if isinstance(noise, Tensor) else np.asarray(noise)]
+        return [t for part in noise for t in _flat(part)]
+    return [] if noise is None else [noise]

@@ -199,7 +199,7 @@ class EchoState(Module):
             )
         counted = np.ones(x.shape[:2], bool)
         if (running := _running(lengths, x)) is not None:
-            counted = running[:, :, 0]
+            counted = running._data[:, :, 0]
         counted[:washout] = False
         if not counted.any():
             raise ValueError(

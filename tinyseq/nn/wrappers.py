@@ -26,7 +26,7 @@ from tinyseq.nn.cells import State
 from tinyseq.nn.layers import probability
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked
-from tinyseq.nn.unroll import noise_at, noise_of, start_of
+from tinyseq.nn.unroll import noise_of, start_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
@@ -79,8 +79,7 @@ class Wrapper(Module):
         self, x: Tensor, state: State, noise: Any = None, seen: Tensor | None = None
     ) -> State:
         if noise is None:  # nothing to draw, or called by itself
-            one = Tensor.wrap(graph.redone(_as_sequence, x._data))
-            noise = noise_at(noise_of(self, one, state), 0)
+            noise = noise_of(self, x, state, one=True)
         inside, own = (None, None) if noise is None else noise
         return self.step(x, state, inside, own, seen)
 
@@ -98,10 +97,6 @@ class Wrapper(Module):
         else:
             new = self.cell(x, (seen, *state[1:]), **extra)
         return tuple(new)
-
-
-def _as_sequence(x: np.ndarray) -> np.ndarray:
-    return x[None]
 
 
 class LearnedState(Wrapper):
