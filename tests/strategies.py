@@ -459,40 +459,102 @@ def scatter_case(draw):
             np.add.at(out, i, a)
         return out
 
-    return Case(lambda *t: raw.scatter_add(*t, indices=picks, shape=shape), parts, reference)
+    split = [pick if isinstance(pick, tuple) else (pick,) for pick in picks]
+    arrays = [ts.tensor(p) for pick in split for p in pick if isinstance(p, np.ndarray)]
+    structures = [tuple(raw.ARRAY if isinstance(p, np.ndarray) else p for p in s) for s in split]
+    return Case(
+        lambda *t: raw.scatter_add(*t, *arrays, indices=structures, shape=shape), parts, reference
+    )
+
+
+@st.composite
+def lookup_case(draw):
+    """Rows of a table, and zeros for −1."""
+    table = draw(values(draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=3))))
+    places = st.integers(-1, len(table) - 1)
+    index = draw(hnp.arrays(np.int64, draw(shapes), elements=places))
+    padded = [(0, 1), *[(0, 0)] * (table.ndim - 1)]
+    return Case(
+        lambda t: raw.lookup(t, ts.tensor(index)), [table], lambda a: np.pad(a, padded)[index]
+    )
+
+
+@st.composite
+def share_case(draw):
+    shape = draw(solid_shapes)
+    x, y = draw(values(shape)), draw(values(shape))
+    axis = tuple(range(draw(st.integers(0, len(shape)))))
+    return Case(lambda a, b: raw.share(a, b, axis=axis), [x, y], lambda a, b: np.exp(a - b))
+
+
+@st.composite
+def check_case(draw):
+    seen = []
+    x = draw(values(draw(shapes)))
+    return Case(
+        lambda t: raw.check(t, rule=lambda a, more: seen.append(a), more=1),
+        [x],
+        lambda a: np.True_,
+        differentiable=False,
+    )
+
+
+@st.composite
+def draw_case(draw):
+    x = draw(values(draw(shapes)))
+
+    def drawn(a, seed):
+        return np.random.default_rng(seed).random(a.shape)
+
+    return Case(lambda t: raw.draw(t, by=drawn, seed=3), [x], lambda a: drawn(a, 3), False)
 
 
 @st.composite
 def rows_of_classes(draw):
+    """With the class that is ignored, one of them or another; not all are."""
     x = draw(values(draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=4))))
-    N, V = x.size // x.shape[-1], x.shape[-1]
-    return x, draw(hnp.arrays(np.int64, N, elements=st.integers(0, V - 1)))
+    V, ignored = x.shape[-1], draw(st.sampled_from([-100, 0]))
+    some = st.one_of(st.integers(0, V - 1), st.just(ignored))
+    classes = draw(hnp.arrays(np.int64, x.shape[:-1], elements=some))
+    assume((classes != ignored).any())
+    return x, classes, ignored
 
 
 @st.composite
 def softmax_loss_case(draw):
-    x, classes = draw(rows_of_classes())
-    over = draw(st.sampled_from([None, 1.0, 3.0]))
+    x, classes, ignored = draw(rows_of_classes())
+    reduction = draw(st.sampled_from(["none", "sum", "mean"]))
 
     def reference(a):
-        rows = a.reshape(-1, a.shape[-1])
-        losses = np_logsumexp(rows, 1, False) - rows[np.arange(len(rows)), classes]
-        return losses if over is None else losses.sum() / over
+        rows, flat, kept = a.reshape(-1, a.shape[-1]), classes.reshape(-1), classes != ignored
+        chosen = rows[np.arange(len(rows)), np.where(flat == ignored, 0, flat)]
+        losses = np.where(flat == ignored, 0, np_logsumexp(rows, 1, False) - chosen)
+        if reduction == "none":
+            return losses
+        return losses.sum() / (kept.sum() if reduction == "mean" else 1)
 
-    return Case(lambda t: raw.softmax_loss(t, classes=classes, over=over), [x], reference)
+    def fn(t):
+        return raw.softmax_loss(t, ts.tensor(classes), ignored=ignored, reduction=reduction)
+
+    return Case(fn, [x], reference)
 
 
 @st.composite
 def softmax_loss_slope_case(draw):
-    x, classes = draw(rows_of_classes())
-    g = draw(values(draw(st.sampled_from([(), classes.shape]))))
+    x, classes, ignored = draw(rows_of_classes())
+    g, mean = draw(values(draw(st.sampled_from([(), (classes.size,)])))), draw(st.booleans())
 
     def reference(g, a):
-        hot = np.eye(a.shape[-1])[classes].reshape(a.shape)
-        g = np.broadcast_to(g, classes.shape).reshape(*a.shape[:-1], 1)
-        return g * (np.exp(a - np_logsumexp(a, -1, True)) - hot)
+        kept = classes != ignored
+        hot = np.eye(a.shape[-1])[np.where(kept, classes, 0)]
+        g = np.broadcast_to(g, classes.size).reshape(classes.shape) * kept
+        g = g / kept.sum() if mean else g
+        return g[..., None] * (np.exp(a - np_logsumexp(a, -1, True)) - hot)
 
-    return Case(lambda s, t: raw.softmax_loss_slope(s, t, classes=classes), [g, x], reference)
+    def fn(s, t):
+        return raw.softmax_loss_slope(s, t, ts.tensor(classes), ignored=ignored, mean=mean)
+
+    return Case(fn, [g, x], reference)
 
 
 @st.composite
@@ -562,6 +624,10 @@ OPS: dict[str, st.SearchStrategy[Case]] = {
     "concat": concat_case(),
     "getitem": getitem_case(),
     "scatter_add": scatter_case(),
+    "lookup": lookup_case(),
+    "share": share_case(),
+    "check": check_case(),
+    "draw": draw_case(),
     "sum": reduction(ts.sum, np.sum),
     "max": reduction(ts.max, np.max),
     "min": reduction(ts.min, np.min),

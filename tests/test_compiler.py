@@ -288,7 +288,7 @@ REFUSED = {
     chooses: r"argmax has no form .* element-wise ops",
     gathers: r"picks single columns.*slices",
     looks_up: r"an index reads the value",
-    sorts: r"sort reads the value",
+    sorts: r"an index reads the value",
     watches: r"a hook on the result of tanh would not be called",
     carries_on_in_float64: r"makes float64 of float32.*h\.astype\(x\.dtype\)",
     computes_in_float64: r"astype has no form",

@@ -352,7 +352,9 @@ def test_rows_of_more_and_of_fewer_axes_and_of_any_strides():
         expected = np.zeros(shape)
         np.add.at(expected, rows, x)
         for layout in (np.ascontiguousarray, np.asfortranarray):
-            out = raw.scatter_add(ts.tensor(layout(x)), indices=[rows], shape=shape)
+            out = raw.scatter_add(
+                ts.tensor(layout(x)), ts.tensor(rows), indices=[raw.ARRAY], shape=shape
+            )
             np.testing.assert_allclose(out.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -188,7 +188,7 @@ def _walk(
         before = cotangents.get(key)
         if before is None:
             cotangents[key] = g
-        elif create_graph or graph.recording.take is not None:
+        elif create_graph or graph.recording.tape is not None:
             cotangents[key] = before + g
         elif key in owned:  # the next of many terms: into the same memory
             np.add(before._data, g._data, out=before._data)
@@ -239,11 +239,8 @@ def _walk(
 
 
 def _hooked(hook: Hook, t: Tensor, g: Tensor) -> Tensor:
-    if graph.recording.take is not None:
-        raise errors.CompileError(
-            f"a hook on {_called(t)} would be called once and never again. Remove it, or let the "
-            'step run as it is written: mode="unroll".'
-        )
+    remedy = 'Remove it, or let the step run as it is written: mode="unroll".'
+    graph.unrepeated(f"a hook on {_called(t)}", remedy)
     changed = hook(g)
     if changed is None:
         return g

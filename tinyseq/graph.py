@@ -7,7 +7,7 @@ which op made a tensor, from which tensors, with which attributes, in which modu
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,8 @@ class _Recording(threading.local):
     scope: tuple[str, ...] = ()
     tape: Any = None  # while a step is traced: called with every op, differentiable or not
     take: Any = None  # the `compiler.take.Take` of a whole training step, whose tape it then is
+    called: dict[int, Any] | None = None  # the modules that a training step calls, by identity
+    compiles: bool | None = None  # whether layers run compiled; None: once they have run enough
     # Whether each layer ran compiled: noted within a checkpoint, so that it can be done the same
     # way again, to the bit.
     choices: list[bool] | None = None
@@ -94,6 +96,21 @@ class _Recording(threading.local):
 
 recording = _Recording()
 changes = [0]  # of public attributes of any Module, so far: whoever relies on them looks here first
+
+
+@contextmanager
+def taped(tape: Any, take: Any = None) -> Iterator[None]:
+    """Call the tape with every op inside, of a cell's step or, where it is a ``take``, of a whole
+    training step. The step of a cell becomes part of a loop, so no layer in it has one of its own;
+    a training step comes again, so all have.
+    """
+    outer = recording.tape, recording.take, recording.called, recording.compiles
+    recording.tape, recording.take, recording.compiles = tape, take, take is not None
+    recording.called = None if take is None else take.modules
+    try:
+        yield
+    finally:
+        recording.tape, recording.take, recording.called, recording.compiles = outer
 
 
 class scope:
@@ -142,9 +159,12 @@ def located(name: str, scope: tuple[str, ...] | None = None) -> str:
     return f"{name} in {'/'.join(scope)}" if scope else name
 
 
-def readable(what: str) -> None:
-    """Raise `CompileError` while a step is traced: the values it runs on then mean nothing."""
-    if recording.tape is not None:
+def readable(what: str, by_cells: bool = False) -> None:
+    """Raise `CompileError` while a step is traced: the values it runs on then mean nothing.
+
+    ``by_cells``: but cells may, for whom it is a constant.
+    """
+    if recording.tape is not None and not (by_cells and recording.take is None):
         outside = "attributes of the cell" if recording.take is None else "arguments of the step"
         raise CompileError(
             f"{what} reads the value of a tensor in the middle of a step, and what the step does "
@@ -153,19 +173,15 @@ def readable(what: str) -> None:
         )
 
 
-def unrepeated(what: str) -> None:
+def unrepeated(
+    what: str, remedy: str = "Let the function return what is to be kept, and keep it afterwards."
+) -> None:
     """Raise `CompileError` for what a training step does while it is recorded and not again."""
     if recording.take is not None:
         raise CompileError(
             f"{what} in the middle of a training step would be done while it is recorded, and "
-            "never again. Let the function return what is to be kept, and keep it afterwards."
+            f"never again. {remedy}"
         )
-
-
-def readable_index(what: str) -> None:
-    """As `readable`; but a whole training step may read whole numbers: see `graph.redone`."""
-    if recording.take is None:
-        readable(what)
 
 
 def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,
@@ -175,31 +191,6 @@ def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attr
     extra = f" with {attrs}" if attrs else ""
     kind = IndexError if isinstance(cause, IndexError) and name == "getitem" else ShapeError
     return kind(f"{located(name, scope)}: {sizes}{extra}: {cause}. {hint}".rstrip())
-
-
-def redone(function: Callable[..., Any], *arrays: np.ndarray, draws: bool = False) -> Any:
-    """function(*arrays): NumPy's work on whole numbers, lengths and masks, which is no op.
-
-    A training step that is recorded (`compiler.take`) does it again with each call's arrays, as it
-    does the ops; so the function may use nothing else that changes. It gives an array, or nested
-    tuples of arrays and None, of shapes that hang on shapes alone. ``draws``: it takes random
-    numbers.
-    """
-    made = function(*arrays)
-    if recording.take is not None:
-        recording.take.function(function, arrays, made, draws)
-    return made
-
-
-def ever(what: str, now: bool) -> bool:
-    """Whether something holds, ``now`` or, where a training step is recorded, in any call before:
-    for a choice of the library's own between ways of which the one with it serves all calls.
-    """
-    if recording.take is None:
-        return now
-    if now:
-        recording.take.ever.add(what)
-    return what in recording.take.ever
 
 
 def topological(*roots: Tensor) -> list[Tensor]:

@@ -49,8 +49,9 @@ class Op:
         reads: str,
         joint: dict[int, Joint],
         emit: str | None,
-        hint: str,
+        hint: str | None,
         into: Callable[..., Any] | None = None,
+        casts: bool = True,
     ) -> None:
         self.name = name
         self.forward = forward
@@ -61,23 +62,26 @@ class Op:
         self.joint = joint  # inputs whose cotangent is computed from all their uses together
         self.emit = emit  # None: cannot sit in a compiled loop
         self.into = into  # None: makes an array of its own each time
-        self.hint = hint
+        self.hint = hint  # None: its errors say everything
+        self.casts = casts  # False: the inputs are Tensors and stay what they are, indices say
         self.__doc__ = forward.__doc__
 
     def __call__(self, *args: TensorLike, **attrs: Any) -> Tensor:
-        inputs = coerce(args)
+        inputs: tuple[Tensor, ...] = coerce(args) if self.casts else args  # type: ignore[assignment]
         arrays = [x._data for x in inputs]
         try:
             out = self.forward(*arrays, **attrs)
         except (ValueError, IndexError) as cause:
+            if self.hint is None:
+                raise
             scope = recording.scope
             raise graph.reword(self.name, scope, arrays, attrs, self.hint, cause) from cause
         if out.__class__ is not np.ndarray:
             out = np.asarray(out)  # NumPy gives scalars where no axis is left
         if out.dtype is F64:
-            if "dtype" not in attrs and F64 not in [a.dtype for a in arrays]:
+            if self.casts and "dtype" not in attrs and F64 not in [a.dtype for a in arrays]:
                 out = out.astype(F32)  # whole numbers went in: the default float comes out
-        elif out.dtype is F16:
+        elif out.dtype is F16 and self.casts:
             out = self.forward(*[a.astype(F32) for a in arrays], **attrs)  # booleans went in
         if recording.anomaly:
             self._look(out, arrays)
@@ -149,14 +153,16 @@ def primitive(
     reads: str = "xy",
     joint: dict[int, Joint] | None = None,
     emit: str | None = None,
-    hint: str = "",
+    hint: str | None = "",
     into: Callable[..., Any] | None = None,
+    casts: bool = True,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declare the decorated NumPy function as an op of that name."""
 
     def declare(forward: Callable[..., Any]) -> Op:
         name = forward.__name__.strip("_")
-        op = REGISTRY[name] = Op(name, forward, vjp, reads, joint or {}, emit, hint, into)
+        op = Op(name, forward, vjp, reads, joint or {}, emit, hint, into, casts)
+        REGISTRY[name] = op
         return op
 
     return declare
@@ -164,12 +170,7 @@ def primitive(
 
 def as_tensor(x: TensorLike, dtype: np.dtype[Any] | None = None) -> Tensor:
     """``x`` itself when it is a Tensor, else a constant from a copy of it."""
-    if isinstance(x, Tensor):
-        return x
-    if recording.take is not None and recording.take.knows(x):  # by its identity: no copy of it
-        known = Tensor.wrap(x)  # type: ignore[arg-type]
-        return known if dtype in (None, known.dtype) else REGISTRY["astype"](known, dtype=dtype)
-    return Tensor(x, dtype)
+    return x if isinstance(x, Tensor) else Tensor(x, dtype)
 
 
 def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:

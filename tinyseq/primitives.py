@@ -9,6 +9,9 @@ a function in `kernels.activations`, or Python in parentheses, as it becomes par
 ``reads`` says which contents the rule looks at, so that the recording keeps those alone: ``"y"``
 the result, ``"x"`` all inputs, a digit that input, ``""`` only shapes.
 
+Arrays of indices, classes and masks are inputs like all others, int64 or bool and without a
+gradient. Ops that take some say ``casts=False``: their inputs are Tensors and keep their dtypes.
+
 ``vjp(g, y, *xs, **attrs)`` returns one cotangent an input, or `None` where nothing flows. It
 prefers ``y`` to the inputs where that serves: less to keep. It never mentions broadcasting: the
 walker in `backprop` sums each cotangent to its input's shape. Ops come in adjoint pairs: sum_to /
@@ -33,6 +36,7 @@ from __future__ import annotations
 
 import builtins
 import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -525,38 +529,101 @@ def concat(*xs: np.ndarray, axis: int) -> Any:
     return np.concatenate(xs, axis)
 
 
+class _Array:
+    """Stands in an index for an array of whole numbers or booleans, which is an input of the op."""
+
+    def __repr__(self) -> str:
+        return "array"
+
+
+ARRAY = _Array()
+
+
+def filled(index: Any, arrays: Iterator[Any]) -> Any:
+    """The index with the next arrays in their places."""
+    if index.__class__ is tuple:
+        return tuple([next(arrays) if part.__class__ is _Array else part for part in index])
+    return next(arrays) if index.__class__ is _Array else index
+
+
 def _getitem_joint(x: Tensor, uses: list[Use]) -> Tensor:
     return scatter_add(
-        *(use.g for use in uses), indices=[use.attrs["index"] for use in uses], shape=x.shape
+        *(use.g for use in uses),
+        *(array for use in uses for array in use.inputs[1:]),
+        indices=[use.attrs["index"] for use in uses],
+        shape=x.shape,
     )
 
 
+def _getitem_into(out: np.ndarray, x: np.ndarray, *arrays: np.ndarray, index: Any) -> Write | None:
+    rows = index.__class__ is _Array and arrays[0].dtype != bool
+    return partial(_take_rows, out, x, arrays[0]) if rows else None
+
+
+def _take_rows(out: np.ndarray, x: np.ndarray, index: np.ndarray, or_zeros: bool = False) -> None:
+    # NumPy looks at each index first, or else writes by way of a buffer
+    whole = index.size == 0 or (index.min() >= 0 and index.max() < len(x))
+    np.take(x, index, axis=0, out=out, mode="clip" if whole else "raise")
+    if or_zeros and not whole:
+        out[index < 0] = 0
+
+
 @primitive(
-    lambda g, y, x, index: (None,),
+    lambda g, y, *inputs, index: (None,) * len(inputs),
     reads="",
     joint={0: _getitem_joint},
     hint="Check the index against the sizes.",
+    into=_getitem_into,
+    casts=False,
 )
-def getitem(x: np.ndarray, index: Any) -> Any:
-    """x[index], with everything that NumPy indexes by."""
-    if index.__class__ is np.ndarray and index.dtype != bool and x.ndim:
-        return x.take(index, axis=0)  # the same, and up to twice as fast
-    return x[index]
+def getitem(x: np.ndarray, *arrays: np.ndarray, index: Any) -> Any:
+    """x[index], with everything that NumPy indexes by; its arrays are inputs, see `ARRAY`."""
+    if not arrays:
+        return x[index]
+    if index.__class__ is _Array and arrays[0].dtype != bool and x.ndim:
+        return x.take(arrays[0], axis=0)  # the same, and up to twice as fast
+    return x[filled(index, iter(arrays))]
 
 
-@primitive(lambda g, y, *xs, indices, shape: tuple(getitem(g, index=i) for i in indices), reads="")
-def scatter_add(*xs: np.ndarray, indices: list[Any], shape: tuple[int, ...]) -> Any:
+def _scatter_add_vjp(
+    g: Tensor, y: Tensor, *inputs: Tensor, indices: list[Any], shape: tuple[int, ...]
+) -> tuple[Tensor | None, ...]:
+    arrays = iter(inputs[len(indices) :])
+    picked = [getitem(g, *_own(index, arrays), index=index) for index in indices]
+    return *picked, *[None] * (len(inputs) - len(indices))
+
+
+def _own(index: Any, arrays: Iterator[Tensor]) -> list[Tensor]:
+    """The arrays of one index, from those of several."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return [next(arrays) for part in parts if part.__class__ is _Array]
+
+
+def _scatter_add_into(
+    out: np.ndarray, *inputs: np.ndarray, indices: list[Any], shape: tuple[int, ...]
+) -> Write:
+    def write() -> None:
+        out.fill(0)
+        arrays = iter(inputs[len(indices) :])
+        for x, index in zip(inputs, indices, strict=False):
+            _add_at(out, filled(index, arrays), x)
+
+    return write
+
+
+@primitive(_scatter_add_vjp, reads="", into=_scatter_add_into, casts=False)
+def scatter_add(*inputs: np.ndarray, indices: list[Any], shape: tuple[int, ...]) -> Any:
     """Zeros of this shape with each x added at its index: the adjoint of several x = y[index].
 
-    Where the indices name a place twice, both elements are added there.
+    ``inputs``: the xs, one an index, and then the arrays of the indices. Where these name a place
+    twice, both elements are added there.
     """
-    out = np.zeros(shape, xs[0].dtype)
-    for x, index in zip(xs, indices, strict=True):
-        add_at(out, index, x)
+    out = np.empty(shape, inputs[0].dtype)
+    _scatter_add_into(out, *inputs, indices=indices, shape=shape)()
     return out
 
 
-def add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
+def _add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
     """out[index] += x, also where the index names a place twice."""
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
@@ -577,6 +644,36 @@ def add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
     else:  # let NumPy say which place each element came from
         places = np.arange(out.size).reshape(out.shape)[index]
         np.add.at(out.reshape(-1), places.ravel(), np.broadcast_to(x, places.shape).ravel())
+
+
+def _lookup_joint(table: Tensor, uses: list[Use]) -> Tensor:
+    V, *row = table.shape  # −1 counts from the end: what it adds lands behind the table
+    longer = scatter_add(
+        *(use.g for use in uses),
+        *(use.inputs[1] for use in uses),
+        indices=[ARRAY] * len(uses),
+        shape=(V + 1, *row),
+    )
+    return getitem(longer, index=slice(V))
+
+
+def _lookup_into(out: np.ndarray, table: np.ndarray, index: np.ndarray) -> Write:
+    return partial(_take_rows, out, table, index, True)
+
+
+@primitive(
+    lambda g, y, table, index: (None, None),
+    reads="",
+    joint={0: _lookup_joint},
+    into=_lookup_into,
+    casts=False,
+)
+def lookup(table: np.ndarray, index: np.ndarray) -> Any:
+    """y = table[index], and zeros where the index is −1: (V, …) and whole numbers (…)."""
+    y = np.asarray(table.take(index, axis=0))
+    if index.size and index.min() < 0:
+        y[index < 0] = 0
+    return y
 
 
 @primitive()
@@ -646,14 +743,33 @@ def min(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
 def _logsumexp_vjp(
     g: Tensor, y: Tensor, x: Tensor, axis: tuple[int, ...], keepdims: bool
 ) -> tuple[Tensor]:
-    # ∞ − ∞ would be NaN: the +∞ count alike, all others nothing
-    if recording.take is not None or (y._data == math.inf).any():
-        infinite = _spread(y == math.inf, x, axis, keepdims)
-        x = where(infinite, where(x == math.inf, 0.0, -math.inf), x)
-        y = logsumexp(x, axis=axis, keepdims=keepdims)
     # Where every x is −∞ so is y, and x − y would be NaN: any other y gives e^−∞ = 0, as it should.
     y = where(y == -math.inf, 0.0, y)
-    return (_spread(g, x, axis, keepdims) * exp(x - _spread(y, x, axis, keepdims)),)
+    shares = share(x, _spread(y, x, axis, keepdims), axis=axis)
+    return (_spread(g, x, axis, keepdims) * shares,)
+
+
+def _share_vjp(
+    g: Tensor, p: Tensor, x: Tensor, y: Tensor, axis: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    slope = where(y == math.inf, 0.0, g * p)
+    return slope, -slope
+
+
+@primitive(_share_vjp, reads="1y", emit="exp({0} - {1})")
+def share(x: np.ndarray, y: np.ndarray, axis: tuple[int, ...]) -> Any:
+    """e^(x − y) with y = ln Σ eˣ over the axes, repeated along them: what each x has of the sum.
+
+    Where y is ∞, so are n of the x, which have 1/n each.
+    """
+    rows = y[tuple(slice(1) if a in axis else slice(None) for a in range(y.ndim))]
+    if not (rows == math.inf).any():
+        return np.exp(x - y)
+    infinite = x == math.inf
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        usual = np.exp(x - y)
+    evenly = infinite / np.maximum(infinite.sum(axis, keepdims=True), 1)
+    return np.where(y == math.inf, evenly.astype(usual.dtype), usual)
 
 
 @primitive(_logsumexp_vjp, hint=_EMPTY)
@@ -670,56 +786,101 @@ def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _softmax_loss_vjp(
-    g: Tensor, y: Tensor, x: Tensor, classes: np.ndarray, over: float | None
-) -> tuple[Tensor]:
-    return (softmax_loss_slope(g if over is None else g / over, x, classes=classes),)
+    g: Tensor, y: Tensor, x: Tensor, classes: Tensor, ignored: int, reduction: str
+) -> tuple[Tensor, None]:
+    mean = reduction == "mean"
+    return softmax_loss_slope(g, x, classes, ignored=ignored, mean=mean), None
 
 
-@primitive(_softmax_loss_vjp, reads="x", hint=_EMPTY)
-def softmax_loss(x: np.ndarray, classes: np.ndarray, over: float | None) -> Any:
+@primitive(_softmax_loss_vjp, reads="x", hint=_EMPTY, casts=False)
+def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int, reduction: str) -> Any:
     """yᵢ = ln Σ_c e^xᵢ_c − xᵢ_classᵢ = −ln softmax(xᵢ)_classᵢ, x (..., V) row by row, N classes →
-    (N); with ``over`` Σ yᵢ / over.
+    (N); 0 for the class that is ignored. ``reduction``: ``"none"``; ``"sum"``, Σ yᵢ; or ``"mean"``,
+    that sum over the number of those that are not ignored.
     """
+    classes = classes.reshape(-1)
     x = x.reshape(len(classes), x.shape[-1])
     if x.size and _quick(x):
-        y = load.kernels.losses.softmax_loss(x, classes)
+        y = load.kernels.losses.softmax_loss(x, classes, ignored)
     else:
+        keep = classes != ignored
         x = x - np.max(x, axis=1, keepdims=True)
-        chosen = x[np.arange(len(x)), classes]
-        y = np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen
-    return y if over is None else np.add.reduce(y) / over
+        chosen = x[np.arange(len(x)), np.where(keep, classes, 0)]
+        y = np.where(keep, np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen, 0)
+    if reduction == "none":
+        return y
+    return np.add.reduce(y) / (_counted(classes, ignored) if reduction == "mean" else 1.0)
+
+
+def _counted(classes: np.ndarray, ignored: int) -> float:
+    return float(np.count_nonzero(classes != ignored))
 
 
 def _softmax_loss_slope_vjp(
-    u: Tensor, y: Tensor, g: Tensor, x: Tensor, classes: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    rows = (len(classes), x.shape[-1])
-    u = reshape(u, shape=rows)
-    z = reshape(x, shape=rows)
+    u: Tensor, y: Tensor, g: Tensor, x: Tensor, classes: Tensor, ignored: int, mean: bool
+) -> tuple[Tensor, Tensor, None]:
+    classes = reshape(classes, shape=(classes.size,))
+    rows = (classes.size, x.shape[-1])
+    keep = classes != ignored
+    weights = astype(keep, dtype=g.dtype)
+    if mean:
+        weights = weights / sum(weights, axis=(0,), keepdims=False)
+    kept = reshape(keep, shape=(rows[0], 1))
+    u = reshape(u, shape=rows) * reshape(weights, shape=(rows[0], 1))
+    z = where(kept, reshape(x, shape=rows), 0.0)
     z = z - max(Tensor.wrap(z._data), axis=(1,), keepdims=True)  # near 0 float32 is fine
     p = exp(z - logsumexp(z, axis=(1,), keepdims=True))
     weighed = u * p
     total = sum(weighed, axis=(1,), keepdims=True)
-    dg = sum(total, axis=(1,), keepdims=False) - getitem(u, index=(np.arange(rows[0]), classes))
+    places = Tensor.wrap(np.arange(rows[0])), where(keep, classes, 0)
+    dg = sum(total, axis=(1,), keepdims=False) - getitem(u, *places, index=(ARRAY, ARRAY))
     dx = (weighed - p * total) * (reshape(g, shape=(rows[0], 1)) if g.ndim else g)
-    return dg, reshape(dx, shape=x.shape)
+    return dg, reshape(dx, shape=x.shape), None
 
 
-@primitive(_softmax_loss_slope_vjp, reads="x")
-def softmax_loss_slope(g: np.ndarray, x: np.ndarray, classes: np.ndarray) -> Any:
-    """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N) or a number, x (..., V) → (..., V): what
-    `softmax_loss` passes back.
+def _softmax_loss_slope_into(
+    out: np.ndarray, g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
+) -> Write | None:
+    if load.kernels is None or not x.flags.c_contiguous or g.dtype != x.dtype or not x.size:
+        return None
+    rows, slopes = (a.reshape(classes.size, x.shape[-1]) for a in (x, out))
+
+    def write() -> None:
+        flat = classes.reshape(-1)
+        weights = _slope_weights(g, flat, ignored, mean)
+        load.kernels.losses.softmax_loss_slope(weights, rows, flat, ignored, slopes)
+
+    return write
+
+
+@primitive(_softmax_loss_slope_vjp, reads="x", into=_softmax_loss_slope_into, casts=False)
+def softmax_loss_slope(
+    g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
+) -> Any:
+    """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N) or a number, x (..., V) → (..., V), 0 for the
+    class that is ignored; with ``mean`` over the number of the others: what `softmax_loss` passes
+    back.
     """
+    classes = classes.reshape(-1)
     rows = x.reshape(len(classes), x.shape[-1])
-    weights = np.empty(len(rows), g.dtype)
-    weights[...] = g
+    weights = _slope_weights(g, classes, ignored, mean)
     if x.size and _quick(weights, rows):
-        return load.kernels.losses.softmax_loss_slope(weights, rows, classes).reshape(x.shape)
-    y = rows - np.max(rows, axis=1, keepdims=True)
+        slope = load.kernels.losses.softmax_loss_slope(weights, rows, classes, ignored)
+        return slope.reshape(x.shape)
+    keep = classes != ignored
+    y = np.where(keep[:, None], rows - np.max(rows, axis=1, keepdims=True), 0)
     np.exp(y, out=y)
     y *= (weights / np.add.reduce(y, axis=1))[:, None]
-    y[np.arange(len(y)), classes] -= weights
+    y[np.arange(len(y)), np.where(keep, classes, 0)] -= weights
+    y[~keep] = 0
     return y.reshape(x.shape)
+
+
+def _slope_weights(g: np.ndarray, classes: np.ndarray, ignored: int, mean: bool) -> np.ndarray:
+    """What each row of `softmax_loss_slope` is multiplied by: (N)."""
+    weights = np.empty(len(classes), g.dtype)
+    weights[...] = g / g.dtype.type(_counted(classes, ignored)) if mean else g
+    return weights
 
 
 def _cumsum_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int, reverse: bool) -> tuple[Tensor]:
@@ -733,3 +894,19 @@ def cumsum(x: np.ndarray, axis: int, reverse: bool) -> Any:
         return np.cumsum(x, axis)
     backwards = (slice(None),) * axis + (slice(None, None, -1),)
     return np.cumsum(x[backwards], axis)[backwards]
+
+
+# -- what a recorded step does anew with each call's arrays ---------------------------------------
+
+
+@primitive(hint=None, casts=False)
+def check(x: np.ndarray, rule: Callable[..., None], **details: Any) -> Any:
+    """True, once rule(x, **details) has raised no error: a look at an argument's values."""
+    rule(x, **details)
+    return True
+
+
+@primitive(hint=None, casts=False)
+def draw(*given: np.ndarray, by: Callable[..., np.ndarray], **options: Any) -> Any:
+    """by(*given, **options): an array of random numbers, other ones each time."""
+    return by(*given, **options)

@@ -58,10 +58,8 @@ class Tensor:
         requires_grad: bool = False,
         name: str | None = None,
     ) -> None:
-        if isinstance(data, Tensor) and graph.recording.take is not None:
-            array = graph.redone(lambda array: _as_array(array, dtype), data._data)
-        else:
-            array = _as_array(data, dtype)
+        # of a Tensor, by an op: a training step that is recorded copies anew in each call
+        array = ops.copy(data, dtype)._data if isinstance(data, Tensor) else _as_array(data, dtype)
         if requires_grad and array.dtype not in FLOATS:
             raise DtypeError(
                 f"a tensor of dtype {array.dtype} cannot require a gradient: only float32 "
@@ -125,8 +123,7 @@ class Tensor:
 
     def replace(self, array: np.ndarray) -> None:
         """Another array in place of ``_data``: a change, but not for views of the old one."""
-        if graph.recording.take is not None:
-            unrepeated("Tensor.data = …")
+        unrepeated("Tensor.data = …")
         self._data = array
         self.changed()
 
@@ -223,8 +220,7 @@ class Tensor:
     # -- NumPy's side ---------------------------------------------------------------------------
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if graph.recording.take is not None:
-            readable("Turning it into an ndarray")
+        readable("Turning it into an ndarray", by_cells=True)
         if self.requires_grad:
             raise GraphError(
                 "turning a tensor that requires a gradient into an ndarray would cut it "
@@ -498,10 +494,8 @@ def _numeric(x: Any) -> bool:
     return hasattr(x, "__array__") or (isinstance(x, Number | Sequence) and not isinstance(x, str))
 
 
-def _as_array(data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) -> np.ndarray:
+def _as_array(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> np.ndarray:
     """A fresh array of a dtype that tinyseq computes with."""
-    if isinstance(data, Tensor):
-        data = data._data
     try:
         array = np.array(data)
     except ValueError as cause:
@@ -522,9 +516,14 @@ def _as_array(data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) 
             raise _refused(array.dtype)
         refuse_fractions(array, wanted)
         array = array.astype(wanted, copy=False)
-    if array.dtype not in (*FLOATS, np.dtype(np.int64), np.dtype(np.bool_)):
-        raise _refused(array.dtype)
+    refuse_dtype(array.dtype)
     return array
+
+
+def refuse_dtype(dtype: np.dtype[Any]) -> None:
+    """Raise `DtypeError` for a dtype that no Tensor has."""
+    if dtype not in (*FLOATS, np.dtype(np.int64), np.dtype(np.bool_)):
+        raise _refused(dtype)
 
 
 def refuse_fractions(array: np.ndarray, wanted: np.dtype[Any]) -> None:

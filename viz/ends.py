@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from .indices import numbers
 from .timeline import Box, Row, Source, Timeline, recorded
 
 
@@ -124,7 +125,7 @@ def _is_sum(tensor: Tensor, box: Box) -> bool:
         seen.add((identity(value), total))
         node = recorded(value)
         name = node.op.name if node.op is not None else ""
-        made = [x for x in node.inputs if identity(x) in box.position or x.node is not None]
+        made = [x for x in numbers(node) if identity(x) in box.position or x.node is not None]
         if not total:
             axis = node.attrs.get("axis")
             within = (

@@ -149,7 +149,7 @@ def replay(
                 arrays[key] = tensor._data
             else:
                 assert node.op is not None
-                inputs = [Tensor.wrap(arrays[identity(x)]) for x in node.inputs]
+                inputs = [Tensor.wrap(arrays.get(identity(x), x._data)) for x in node.inputs]
                 arrays[key] = node.op(*inputs, **node.attrs)._data
     return arrays
 

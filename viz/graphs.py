@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinyseq import graph, nn
+from tinyseq import nn
 from tinyseq.errors import GraphError
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
@@ -16,6 +16,7 @@ from tinyseq.tensor import Tensor
 from . import style
 from .dot import Dot, Html, html_text
 from .expanded import expanded
+from .indices import numbers, walked
 from .labels import (
     check_recorded,
     constant_text,
@@ -58,7 +59,7 @@ def draw(
     if depth is not None and depth < 1:
         raise ValueError(f"depth={depth} must be at least 1, or None for as deep as fits.")
     roots = [tensor] if isinstance(tensor, Tensor) else list(tensor)
-    check_recorded(graph.topological(*roots))
+    check_recorded(walked(*roots))
     if all(t.node is None for t in roots):
         raise GraphError(
             "nothing was recorded for this tensor: nothing it was made from requires a gradient, "
@@ -66,10 +67,10 @@ def draw(
         )
     named = dict(params.named_tensors() if isinstance(params, nn.Module) else params or {})
     shown = expanded([*roots, *named.values()])
-    roots, order = shown[: len(roots)], graph.topological(*shown[: len(roots)])
+    roots, order = shown[: len(roots)], walked(*shown[: len(roots)])
     names = {identity(t): name for name, t in zip(named, shown[len(roots) :], strict=True)}
     for t in order:  # the recording may keep a value in several places, named in one of them
-        for x in () if t.node is None else (t, *t.node.inputs):
+        for x in () if t.node is None else (t, *numbers(t.node)):
             if x.name:
                 names.setdefault(identity(x), x.name)
     folded = _fold(order, depth, max_nodes)
@@ -143,10 +144,10 @@ def _write(
             name, inside = boxes.setdefault(scope, (f"box{len(boxes)}", []))
             inside.append(tensor)
             ids[key] = name
-        for i, x in enumerate(node.inputs if node else ()):
+        for i, x in enumerate(numbers(node) if node else ()):
             tail = ids.get(identity(x))
             if tail is not None and tail != ids[key]:
-                flowing = sum(not _is_number(other) for other in node.inputs) if node else 0
+                flowing = sum(not _is_number(other) for other in numbers(node)) if node else 0
                 tells = ids[key][0] == "n" and flowing > 1 and node.op.name in _ORDER_MATTERS  # type: ignore[union-attr]
                 look = edges.setdefault((tail, ids[key]), {})
                 if tells:
@@ -189,8 +190,8 @@ def _op(tensor: Tensor, names: Mapping[int, str]) -> dict[str, Any]:
     node = tensor.node
     assert node is not None
     assert node.op is not None
-    numbers = {i: constant_text(x) for i, x in enumerate(node.inputs) if _is_number(x)}
-    text = sign(tensor, numbers)
+    single = {i: constant_text(x) for i, x in enumerate(numbers(node)) if _is_number(x)}
+    text = sign(tensor, single)
     name = names.get(identity(tensor), "")
     small = " ".join(
         part for part in (short(name), shape_text(tensor.shape)) if part and part != "()"

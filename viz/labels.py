@@ -11,6 +11,8 @@ import numpy as np
 from tinyseq.errors import GraphError
 from tinyseq.tensor import Tensor
 
+from .indices import index_of, numbers, picks
+
 _SYMBOLS = {
     "add": "+", "sub": "−", "mul": "×", "div": "÷", "pow": "^", "neg": "−", "matmul": "@",
     "sigmoid": "σ", "sqrt": "√", "sum": "Σ", "less": "<", "less_equal": "≤", "greater": ">",
@@ -38,17 +40,17 @@ def sign(tensor: Tensor, folded: Mapping[int, str]) -> str:
     assert node is not None
     assert node.op is not None
     name = node.op.name
-    if name == "getitem":
-        return f"{folded.get(0, '')}[{index_text(node.attrs['index'])}]"
+    if picks(node):
+        return f"{folded.get(0, '')}[{index_text(index_of(node))}]"
     symbol = _SYMBOLS.get(name, name)
     if not folded:
         return symbol + _attributes(name, node.attrs)
-    if len(node.inputs) == 2 and symbol != name:
+    if len(numbers(node)) == 2 and symbol != name:
         left, right = folded.get(0, ""), folded.get(1, "")
         if name in _COMMUTATIVE and not right:
             left, right = "", left
         return f"{left} {symbol} {right}".strip()
-    return f"{symbol}({', '.join(folded.get(i, '·') for i in range(len(node.inputs)))})"
+    return f"{symbol}({', '.join(folded.get(i, '·') for i in range(len(numbers(node))))})"
 
 
 def _attributes(name: str, attrs: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from tinyseq.tensor import Tensor
 from . import style
 from .contents import Contents
 from .gates import find_gates
+from .indices import numbers
 from .inside import Inside, Op, lay_out, port, shown
 from .labels import constant_text, counted, sign, width
 from .paths import Point
@@ -98,7 +99,7 @@ class Layout(Contents):
         for i, op in enumerate(box.ops):
             folded: dict[int, str] = {}
             uses_parameter = False
-            for n, x in enumerate(recorded(op).inputs):
+            for n, x in enumerate(numbers(recorded(op))):
                 for source in self.line.sources[identity(x)]:
                     key = identity(source.tensor)
                     if key in box.position:

@@ -20,6 +20,7 @@ from tinyseq.tensor import FLOATS, Tensor
 
 from .dot import visible
 from .flow import replay
+from .indices import walked
 from .labels import shape_text
 from .layout import Layout
 from .timeline import Row, Source
@@ -96,7 +97,7 @@ def measure(layout: Layout, names: Callable[[Tensor], str]) -> Measured:
     series = dict(_collect(layout, names))
     roots = [tensor for tensor, _ in layout.line.outputs]
     everything = [p.tensor for one in series.values() for p in one.parts if p is not None]
-    order = graph.topological(*roots, *everything)
+    order = walked(*roots, *everything)
     arrays = replay(order)
     entries = sum(len(one.parts) for one in series.values()) * len(STATISTICS)
     most = max(2, min(MOST_LOSSES, MOST_NUMBERS // entries, MOST_WALKED // len(order)))
@@ -260,7 +261,9 @@ def _directly(
                 again[key] = Tensor.wrap(arrays[key])
             else:
                 assert node.op is not None
-                again[key] = node.op(*(again[identity(x)] for x in node.inputs), **node.attrs)
+                again[key] = node.op(
+                    *(again.get(identity(x), x) for x in node.inputs), **node.attrs
+                )
         found = grad(again[identity(made)].sum(), list(leaves.values()))
     return {key: g._data for key, g in zip(leaves, found, strict=True)}
 

@@ -20,6 +20,7 @@ from tinyseq.graph import identity
 from tinyseq.nn import Parameter
 from tinyseq.tensor import Tensor
 
+from .indices import index_of, numbers, picks, walked
 from .labels import check_recorded
 from .rows import find_slots, in_order, needed, order_steps, rows_below, to_columns
 from .timeline import Box, Row, Scope, Source, Timeline, recorded
@@ -73,7 +74,7 @@ def read(
 
     Raises `GraphError` when nothing recurrent was recorded, or the recording was freed.
     """
-    order = order or graph.topological(*outputs, *final)
+    order = order or walked(*outputs, *final)
     steps = count_steps(order)
     columns = set(range(steps) if shown is None else shown)
     # A row that counts its steps from the end has them mirrored, and how the state is handed on is
@@ -163,8 +164,8 @@ class _Reader:
                 continue
             key = id(node)
             scope, step, inner = place(node.scope)
-            below = nothing
-            for x in node.inputs:
+            below, given = nothing, numbers(node)
+            for x in given:
                 more = upstream[identity(x)]
                 if more is not below and more:
                     below = below | more if below else more
@@ -175,9 +176,9 @@ class _Reader:
                 self.made[key] = tensor, None
             elif not inner and moves(node):
                 upstream[key] = below
-                moved = node.op.forward(  # type: ignore[union-attr]
-                    *(self.labels[identity(x)] for x in node.inputs), **node.attrs
-                )
+                labels = [self.labels[identity(x)] for x in given]
+                indices = [x._data for x in node.inputs[len(given) :]]
+                moved = node.op.forward(*labels, *indices, **node.attrs)  # type: ignore[union-attr]
                 self.labels[key] = np.asarray(moved)
                 between[key] = taken
             else:
@@ -223,7 +224,7 @@ class _Reader:
 def _rows_of(node: graph.Node, between: Mapping[int, frozenset[Row]]) -> frozenset[Row]:
     """The rows without steps that the inputs of an op come from."""
     found: frozenset[Row] = frozenset()
-    for x in node.inputs:
+    for x in numbers(node):
         more = between.get(identity(x), found)
         if more is not found:
             found = found | more if found else more
@@ -235,8 +236,8 @@ def moves(node: graph.Node) -> bool:
     index.
     """
     assert node.op is not None
-    if node.op.name == "getitem":
-        index = node.attrs["index"]
+    if picks(node):
+        index = index_of(node)
         parts = index if isinstance(index, tuple) else (index,)
         return not (isinstance(node.inputs[0], Parameter) and any(map(_is_array, parts)))
     if node.op.name == "concat":
@@ -256,18 +257,18 @@ def _name_inputs(row: Row, line: Timeline) -> None:
         return
     users: dict[int, set[int | None]] = {}
     for box, op, i in taken:
-        users.setdefault(identity(recorded(op).inputs[i]), set()).add(box.step)
+        users.setdefault(identity(numbers(recorded(op))[i]), set()).add(box.step)
     places = {
         (box.position[identity(op)], i)
         for box, op, i in taken
-        if len(users[identity(recorded(op).inputs[i])]) == 1
+        if len(users[identity(numbers(recorded(op))[i])]) == 1
         and (len(box.ops), box.position[identity(op)], i) not in row.takes
     }
     first = min(places, default=None)  # a mask may follow, drawn for each step
     for box in boxes if first is not None and len(boxes) > 2 else ():
         at, i = first  # type: ignore[misc]
         if at < len(box.ops) and i in dict(_leaves(box.ops[at], line)):
-            x = recorded(box.ops[at]).inputs[i]
+            x = numbers(recorded(box.ops[at]))[i]
             line.sources[identity(x)][:] = [Source(x, box.step)]
             line.of_one_step.add(identity(x))
 
@@ -283,10 +284,10 @@ def adjusting(order: Sequence[Tensor]) -> set[int]:
     others: set[int] = set()
     for node in (t.node for t in order if t.node is not None):
         assert node.op is not None
-        for x in node.inputs:
+        for x in numbers(node):
             alone = not any(
                 y.node is not None or (y.requires_grad and not isinstance(y, Parameter))
-                for y in node.inputs
+                for y in numbers(node)
                 if y is not x
             )
             plain = node.op.name in _ADJUST and not alone and not x.requires_grad
@@ -298,11 +299,11 @@ def _leaves(op: Tensor, line: Timeline) -> list[tuple[int, Tensor]]:
     """The inputs of an op that are given: neither made nor trained, nor a number on its own. What
     only scales or shifts a computed value (a mask, what softmax takes off) is a constant.
     """
-    if recorded(op).op.name in _ADJUST and any(x.node for x in recorded(op).inputs):  # type: ignore[union-attr]
+    if recorded(op).op.name in _ADJUST and any(x.node for x in numbers(recorded(op))):  # type: ignore[union-attr]
         return []
     return [
         (i, x)
-        for i, x in enumerate(recorded(op).inputs)
+        for i, x in enumerate(numbers(recorded(op)))
         if x.node is None and not isinstance(x, Parameter) and x.ndim > 1
         if all(source.tensor is x for source in line.sources[identity(x)])
     ]

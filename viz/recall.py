@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from tinyseq import graph, nn
+from tinyseq import nn
 from tinyseq.errors import GraphError
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
@@ -18,6 +18,7 @@ from tinyseq.tensor import Tensor
 from .columns import Columns, choose
 from .expanded import count_compiled, expanded
 from .flow import Flow
+from .indices import index_of, numbers, walked
 from .reading import adjusting, count_steps, moves, place, read, steps_of
 from .running import Run, find_lookups, modules_of, run
 from .timeline import Timeline, recorded
@@ -58,17 +59,17 @@ def recall(
             "nothing was recorded for this tensor: nothing it was made from requires a gradient, "
             "or it was made under no_grad(). Give a leaf requires_grad=True before it is used."
         )
-    order = graph.topological(*tensors)
+    order = walked(*tensors)
     steps = max(count_compiled(order), count_steps(order, at_least=0))
     columns = chosen(steps or count_steps(order))
     roots = expanded(tensors, None if flow else columns.shown)
     if roots[0] is not tensors[0]:
-        order = graph.topological(*roots)
+        order = walked(*roots)
     names, modules = _named(params)
     line = _read(roots, order, columns, names, range(columns.steps) if whole else columns.shown)
     line.show(columns.shown)
     for op in [op for row in line.rows for box in row.boxes.values() for op in box.ops]:
-        index = None if op.node is None else op.node.attrs.get("index")
+        index = None if op.node is None else index_of(op.node)
         if isinstance(index, np.ndarray) and index.ndim and len(index) in line.lengths:
             find_lookups(line, Tensor(index), 0)  # tokens, looked up in an embedding
     ran = Run(line, columns, modules, names, called=_called(line, modules))
@@ -114,7 +115,7 @@ def _read(
         id(x)
         for t in order
         if t.node is not None and place(t.node.scope)[1] is not None and not moves(t.node)
-        for x in t.node.inputs
+        for x in numbers(t.node)
         if x.node is None
     }
     within |= adjusting(order)

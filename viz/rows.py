@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from .indices import numbers
 from .timeline import Box, Row, Slot, Source, Timeline, recorded
 
 
@@ -68,7 +69,7 @@ def to_columns(row: Row, line: Timeline, below: Mapping[Row, Collection[Row]]) -
     found: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for step, box in row.boxes.items():
         for at, op in enumerate(box.ops):
-            for i, x in enumerate(recorded(op).inputs):
+            for i, x in enumerate(numbers(recorded(op))):
                 for source in line.sources[identity(x)]:
                     maker = line.box.get(identity(source.tensor))
                     if maker is box:
@@ -127,7 +128,7 @@ def find_slots(
         if abs(box.step - before.step) > 1:  # type: ignore[operator]
             continue
         for at, op in enumerate(box.ops):
-            for i, x in enumerate(recorded(op).inputs):
+            for i, x in enumerate(numbers(recorded(op))):
                 for source in line.sources[identity(x)]:
                     made = before.position.get(identity(source.tensor))
                     if made is not None:
@@ -137,7 +138,7 @@ def find_slots(
     # What the first step takes in that place is the initial state.
     for (_, at, i), slot in row.takes.items():
         if slot.start is None and at < len(boxes[0].ops):
-            taken = recorded(boxes[0].ops[at]).inputs
+            taken = numbers(recorded(boxes[0].ops[at]))
             found = line.sources[identity(taken[i])] if i < len(taken) else []
             outside = [s for s in found if line.box.get(identity(s.tensor)) is not boxes[0]]
             slot.start = outside[0] if outside else None

@@ -23,6 +23,7 @@ from .checks import as_input, running
 from .columns import Columns, shortened
 from .expanded import expanded
 from .flow import Flow
+from .indices import index_of, walked
 from .labels import shape_text
 from .reading import count_steps, read
 from .timeline import Source, Timeline, flatten, recorded
@@ -120,7 +121,7 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Colu
         outputs, final = made[: len(ys)], made[len(ys) :]
     start = flatten(state)
     if columns is None:
-        columns = choose(count_steps(graph.topological(*outputs, *final)))
+        columns = choose(count_steps(walked(*outputs, *final)))
     line = read(
         outputs,
         final,
@@ -232,7 +233,7 @@ def find_lookups(line: Timeline, x: Tensor, axis: int) -> None:
     steps = range(x.shape[axis])
     for key, box in line.box.items():
         op = box.ops[box.position[key]]
-        index = recorded(op).attrs.get("index")
+        index = index_of(recorded(op))
         if not isinstance(index, np.ndarray):
             continue
         if box.step is None and np.array_equal(index, x._data):

@@ -63,5 +63,6 @@ GATES = ("#CDEBE0", "#FADCC9", "#F1DDEA", "#D8E6F5", "#F4EFC4")  # what belongs 
 
 ARITHMETIC_OPS = ("add", "sub", "mul", "div", "neg", "matmul")
 MOVE_OPS = (
-    "getitem", "scatter_add", "reshape", "transpose", "concat", "broadcast_to", "sum_to", "astype",
+    "getitem", "lookup", "scatter_add", "reshape", "transpose", "concat", "broadcast_to", "sum_to",
+    "astype",
 )  # fmt: skip

@@ -13,6 +13,8 @@ from tinyseq.graph import identity
 from tinyseq.nn import Parameter
 from tinyseq.tensor import Tensor
 
+from .indices import numbers
+
 Scope = tuple[str, ...]
 
 
@@ -142,7 +144,7 @@ class Timeline:
     def inputs(self, box: Box) -> Iterator[tuple[Tensor, Source]]:
         """Each op of the box with each source of its inputs from outside of the box."""
         for op in box.ops:
-            for x in recorded(op).inputs:
+            for x in numbers(recorded(op)):
                 for source in self.sources[identity(x)]:
                     if self.box.get(identity(source.tensor)) is not box:
                         yield op, source
@@ -159,7 +161,7 @@ class Timeline:
         is_first = next(iter(row.read.values()), None) is box
         found: list[tuple[Source, Tensor, Slot | None]] = []
         for op in box.ops:
-            for i, x in enumerate(recorded(op).inputs):
+            for i, x in enumerate(numbers(recorded(op))):
                 for source in self.sources[identity(x)]:
                     maker = self.box.get(identity(source.tensor))
                     if maker is box:

@@ -18,11 +18,9 @@ import numpy as np
 from tinyseq.compiler.pool import pool
 from tinyseq.compiler.runtime import Room, Run
 from tinyseq.compiler.scan import joined_into
-from tinyseq.compiler.take import Call, Reference, Take, flat_arrays
-from tinyseq.kernels import load
+from tinyseq.compiler.take import Call, Take
 from tinyseq.kernels.memory import bytes_for, over
 from tinyseq.op import Op
-from tinyseq.primitives import add_at
 from tinyseq.tensor import Tensor
 
 Calls = list[Callable[[], Any]]
@@ -83,18 +81,15 @@ class Playback:
     def _steps(self, i: int, call: Call) -> Iterator[Callable[[], Any]]:
         """What does a call again; each has been done when the next one is asked for."""
         arrays = [self._array(n) for n in call.inputs]
-        attrs = {name: self._filled(value) for name, value in call.attrs.items()}
         steps: Calls = []
         made: list[Any]
         if "call" in call.attrs:  # of a compiled layer: a run makes its calls itself
             run, made = self._layer(call, arrays)
             yield from run.calls
             run.calls = []
-        elif isinstance(call.op, Op):
-            step, result = self._op(i, call, arrays, attrs)
-            steps, made = [] if step is None else [step], [result]
         else:
-            steps, made = self._function(i, call, arrays)
+            step, result = (self._op if call.drawn is None else self._draw)(call, arrays)
+            steps, made = [] if step is None else [step], [result]
         for step in steps:
             step()
             yield step
@@ -104,9 +99,9 @@ class Playback:
                 self._memory.extend(array, self._last[n])
 
     def _op(
-        self, i: int, call: Call, arrays: list[np.ndarray], attrs: dict[str, Any]
+        self, call: Call, arrays: list[np.ndarray]
     ) -> tuple[Callable[[], Any] | None, np.ndarray]:
-        op, value = call.op, self._take.values[call.outputs[0]]
+        op, attrs, value = call.op, call.attrs, self._take.values[call.outputs[0]]
         assert isinstance(op, Op)
         natural = np.asarray(op.forward(*arrays, **attrs))
         if any(np.may_share_memory(natural, a) for a in arrays):
@@ -120,7 +115,7 @@ class Playback:
         else:
             out = self._memory.place(value.shape, value.dtype, self._last[call.outputs[0]])
         if natural.dtype == value.dtype:
-            step = _into(op, arrays, attrs, out)
+            step = op.writing(out, arrays, attrs)
             return step or (lambda: _copy_alike(out, op.forward(*arrays, **attrs))), out
         tensors = [Tensor.wrap(a) for a in arrays]  # whole numbers went in: an op makes floats
         return lambda: _copy_alike(out, op(*tensors, **attrs)._data), out
@@ -138,32 +133,18 @@ class Playback:
             self._arrays[n] = self._memory.place(value.shape, value.dtype, self._last[n])
         return self._array(n)
 
-    def _function(
-        self, i: int, call: Call, arrays: list[np.ndarray]
-    ) -> tuple[Calls, list[np.ndarray]]:
-        function = call.op
-        assert callable(function)
-        first = call.drawn if call.drawn is not None else list(flat_arrays(function(*arrays)))
-        outs: list[np.ndarray] = []
-        into: list[tuple[int, np.ndarray]] = []
-        for k, (array, n) in enumerate(zip(first, call.outputs, strict=True)):
-            if any(np.may_share_memory(array, a) for a in arrays):
-                outs.append(array)
-            else:
-                outs.append(self._memory.place(array.shape, array.dtype, self._last[n]))
-                np.copyto(outs[-1], array)
-                into.append((k, outs[-1]))
-
-        def again() -> None:
-            made = list(flat_arrays(function(*arrays)))
-            for k, out in into:
-                _copy_alike(out, made[k])
-
-        if call.drawn is None:
-            return [again], outs
+    def _draw(
+        self, call: Call, arrays: list[np.ndarray]
+    ) -> tuple[Callable[[], Any] | None, np.ndarray]:
+        op, drawn, n = call.op, call.drawn, call.outputs[0]
+        assert isinstance(op, Op)
+        assert drawn is not None
+        out = self._memory.place(drawn.shape, drawn.dtype, self._last[n])
+        np.copyto(out, drawn)
         # What was drawn when the step was taken down is in place; from now on it is drawn anew
         once = iter([True])
-        return [lambda: None if next(once, False) else again()], outs
+        again = partial(op.forward, *arrays, **call.attrs)
+        return lambda: None if next(once, False) else _copy_alike(out, again()), out
 
     def _layer(self, call: Call, arrays: list[np.ndarray]) -> tuple[Run, list[np.ndarray | None]]:
         still, made = call.attrs["call"], list[np.ndarray | None]()
@@ -184,14 +165,6 @@ class Playback:
         array = self._arrays[n]
         assert array is not None, n
         return array
-
-    def _filled(self, attribute: Any) -> Any:
-        """An argument of an op, with arrays in place of references."""
-        if isinstance(attribute, Reference):
-            return self._array(attribute.number)
-        if type(attribute) in (tuple, list):
-            return type(attribute)(map(self._filled, attribute))
-        return attribute
 
 
 class _Memory(Room):
@@ -252,7 +225,7 @@ def _last_uses(take: Take, ends: Sequence[int]) -> list[float]:
     last: list[float] = [0] * len(take.values)
     inputs: dict[int, tuple[int, ...]] = {}  # of the compiled layers, by what they give
     for i, call in enumerate(take.calls):
-        read = [*call.inputs, *(n for value in call.attrs.values() for n in _references(value))]
+        read = list(call.inputs)
         if call.op == "backward":
             read += inputs[call.inputs[1]]
         elif "call" in call.attrs:
@@ -269,7 +242,7 @@ def _parts_of_joined(take: Take) -> dict[int, int]:
     """Values that an op makes to be a part of one joined array alone, and the number of that."""
     uses: dict[int, int] = {}
     for call in take.calls:
-        for n in (*call.inputs, *(n for v in call.attrs.values() for n in _references(v))):
+        for n in call.inputs:
             uses[n] = uses.get(n, 0) + 1
     made = {c.outputs[0] for c in take.calls if isinstance(c.op, Op) and "call" not in c.attrs}
     within = {}
@@ -285,62 +258,8 @@ def _parts_of_joined(take: Take) -> dict[int, int]:
     return within
 
 
-def _references(attribute: Any) -> Iterator[int]:
-    if isinstance(attribute, Reference):
-        yield attribute.number
-    elif type(attribute) in (tuple, list):
-        for part in attribute:
-            yield from _references(part)
-
-
-# -- an op that writes where it is told -----------------------------------------------------------
-
-
-def _into(
-    op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any], out: np.ndarray
-) -> Callable[[], Any] | None:
-    """What writes the result of an op into ``out``; `None` where nobody wrote that yet."""
-    name = op.name
-    if name == "getitem":
-        index = attrs["index"]
-        rows_of = index.__class__ is np.ndarray and index.dtype != bool
-        return partial(_rows_into, arrays[0], index, out) if rows_of else None
-    if name == "scatter_add":
-        return partial(_scatter_into, out, arrays, attrs["indices"])
-    if name == "softmax_loss_slope":
-        return _slope_into(arrays[0], arrays[1], attrs["classes"], out)
-    return op.writing(out, arrays, attrs)
-
-
 def _copy_alike(out: np.ndarray, made: np.ndarray) -> None:
     """Copy, but never one number into many: what a mask picks may be less than the last time."""
     if np.shape(made) != out.shape:
         raise ValueError("other sizes than the last time")
     np.copyto(out, made)
-
-
-def _rows_into(x: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
-    # NumPy looks at each index first, or else writes by way of a buffer
-    whole = index.size == 0 or (index.min() >= 0 and index.max() < len(x))
-    np.take(x, index, axis=0, out=out, mode="clip" if whole else "raise")
-
-
-def _scatter_into(out: np.ndarray, arrays: Sequence[np.ndarray], indices: Sequence[Any]) -> None:
-    out.fill(0)
-    for x, index in zip(arrays, indices, strict=True):
-        add_at(out, index, x)
-
-
-def _slope_into(
-    g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray
-) -> Callable[[], Any] | None:
-    if load.kernels is None or not x.flags.c_contiguous or g.dtype != x.dtype or not x.size:
-        return None
-    weights = np.empty(len(classes), g.dtype)
-    rows, slopes = (a.reshape(len(classes), x.shape[-1]) for a in (x, out))
-
-    def slope() -> None:
-        weights[...] = g
-        load.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
-
-    return slope

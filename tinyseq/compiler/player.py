@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,9 +63,8 @@ def written(step: Step, tensors: Sequence[Tensor], take: Take | None = None) -> 
 class Player:
     """A step for arguments of the same shapes: twice as it is written, then played back."""
 
-    def __init__(self, step: Step, ever: Iterable[str] = ()) -> None:
+    def __init__(self, step: Step) -> None:
         self.step = step
-        self.ever = frozenset(ever)
         self.plays = 0
         self._first: Take | None = None
         self._playback: Playback | None = None
@@ -95,13 +94,12 @@ class Player:
         `CompileError` when it cannot be played back.
         """
         tensors = [Tensor(a) for a in arrays]
-        with taking(tensors, self.ever) as take:
+        with taking(tensors) as take:
             done = written(self.step, tensors, take)
-        news, self.ever = take.ever - self.ever, frozenset(take.ever)
         given = [t._data for t in tensors]
         del tensors
         self._note(take)
-        if self._first is None or news:  # what a call has for the first time it does another way
+        if self._first is None:
             self._first = take
             return done
         compare(self._first, take)

@@ -74,7 +74,7 @@ def scan(
     x: Tensor,
     state: State,
     reverse: bool = False,
-    running: np.ndarray | None = None,
+    running: Tensor | None = None,
     noise: Any = None,
 ) -> tuple[Tensor, State]:
     """As ``unroll``, at speed. Raises `CompileError` where a step cannot be compiled, and why.
@@ -95,13 +95,13 @@ def scan(
     compiled = known.for_gradients(wanted, bool(wanted))
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
-    given = [*_arrays(noise), *([] if running is None else [running])]
+    given = [*_flat(noise), *([] if running is None else [running])]
     arrays = {v: t._data for v, t in zip(values, inputs, strict=True)}
-    arrays |= zip(program.noise, given, strict=True)
+    arrays |= {v: t._data for v, t in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
     order = [*values, *program.noise]
     call = _Call(known, run, partial(unroll, cell), order, running, noise, len(state))
-    flat = _scan(*inputs, *map(Tensor.wrap, given), call=call)
+    flat = _scan(*inputs, *given, call=call)
     y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.memory.outputs)
     return y, tuple(after)
 
@@ -125,7 +125,7 @@ class _Call:
         run: Run,
         unroll: Unroll,
         order: list[Value],
-        running: np.ndarray | None,
+        running: Tensor | None,
         noise: Any,
         states: int,
     ) -> None:
@@ -327,7 +327,7 @@ def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:
 # -- what is known of a cell -----------------------------------------------------------------------
 
 
-def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any) -> Known:
+def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise: Any) -> Known:
     """The traced program for inputs of this kind, traced now if it is new."""
     if not isinstance(state, tuple | list) or not all(isinstance(s, Tensor) for s in state):
         raise CompileError("the state is not a tuple of tensors.")
@@ -356,7 +356,7 @@ def _new(
     cell: Module,
     x: Tensor,
     state: State,
-    running: np.ndarray | None,
+    running: Tensor | None,
     noise: Any,
 ) -> _Entry:
     """A cell traced as it is now, kept among those that are known."""
@@ -381,7 +381,7 @@ def _new(
 
 
 def _traced(
-    cell: Module, x: Tensor, state: State, running: np.ndarray | None, noise: Any
+    cell: Module, x: Tensor, state: State, running: Tensor | None, noise: Any
 ) -> tuple[Program, dict[str, Tensor]]:
     if x.dtype not in FLOATS:
         raise CompileError(f"x holds {x.dtype}; a compiled step takes float32 or float64.")
@@ -433,9 +433,7 @@ def _shapes(noise: Any) -> Any:
     return noise.shape[2:], str(noise.dtype)
 
 
-def _arrays(noise: Any) -> list[np.ndarray]:
-    if noise is None:
-        return []
+def _flat(noise: Any) -> list[Tensor]:
     if isinstance(noise, tuple):
-        return [a for part in noise for a in _arrays(part)]
-    return [noise._data if isinstance(noise, Tensor) else np.asarray(noise)]
+        return [t for part in noise for t in _flat(part)]
+    return [] if noise is None else [noise]

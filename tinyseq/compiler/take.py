@@ -10,27 +10,22 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyseq.compiler.trace import line_of
 from tinyseq.errors import CompileError, describe
-from tinyseq.graph import recording
+from tinyseq.graph import recording, taped
 from tinyseq.op import Op
+from tinyseq.primitives import draw
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinyseq.nn.module import Module
-
-
-class Reference(NamedTuple):
-    """In the arguments of an op: the value of this number, an array."""
-
-    number: int
 
 
 @dataclass(slots=True)
@@ -47,22 +42,21 @@ class Value:
 @dataclass(slots=True)
 class Call:
     """An op and the numbers of its inputs and outputs; ``op`` may also be ``"backward"``, of a
-    compiled layer, or a function of arrays (`graph.redone`).
+    compiled layer.
     """
 
-    op: Op | Callable[..., Any] | str
+    op: Op | str
     inputs: tuple[int, ...]
     attrs: dict[str, Any]
     outputs: tuple[int, ...]
     line: str
-    drawn: list[np.ndarray] | None = None  # what a function drew, so that it can be given again
+    drawn: np.ndarray | None = None  # random numbers, so that they can be given again
 
 
 class Take:
     """What is noted while `taking` lasts."""
 
-    def __init__(self, arguments: Sequence[Tensor], ever: Iterable[str] = ()) -> None:
-        self.ever = set(ever)  # see `graph.ever`
+    def __init__(self, arguments: Sequence[Tensor]) -> None:
         self.values: list[Value] = []
         self.calls: list[Call] = []
         self.modules: dict[int, Module] = {}  # that were called, by identity
@@ -83,19 +77,16 @@ class Take:
             known.append(weakref.ref(tensor))
         return found
 
-    def knows(self, array: Any) -> bool:
-        """Whether the array is an argument, or was made of one: it may not be copied then."""
-        found = self._numbers.get(id(array))
-        return found is not None and self.values[found].kind != "outside"
-
     def __call__(
         self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor
     ) -> None:
         """Note a call of an op."""
         numbers = tuple(self.number(x._data, x) for x in inputs)
-        still = {k: self._still(v) for k, v in attrs.items()}
+        if "call" in attrs:  # one use of a compiled layer
+            attrs = {"call": attrs["call"].still()}
         output = self._new("made", y._data)
-        self.calls.append(Call(op, numbers, still, (output,), line_of(sys._getframe(2))))
+        drawn = y._data if op is draw else None
+        self.calls.append(Call(op, numbers, attrs, (output,), line_of(sys._getframe(2)), drawn))
 
     def backward(self, g: Tensor, y: Tensor, scan: Any, gradients: Sequence[Tensor | None]) -> None:
         """Note the gradient of a compiled layer whose flat result was y: one cotangent in, several
@@ -104,16 +95,6 @@ class Take:
         inputs = (self.number(g._data), self.number(y._data))
         outputs = tuple(-1 if t is None else self._new("made", t._data) for t in gradients)
         self.calls.append(Call("backward", inputs, {"call": scan}, outputs, ""))
-
-    def function(
-        self, function: Callable[..., Any], arrays: Sequence[np.ndarray], made: Any, draws: bool
-    ) -> None:
-        """Note what NumPy made of arrays, an array or nested tuples of them."""
-        numbers = tuple(map(self.number, arrays))
-        outputs = tuple(self._new("made", a) for a in flat_arrays(made))
-        drawn = list(flat_arrays(made)) if draws else None
-        line = line_of(sys._getframe(2))
-        self.calls.append(Call(function, numbers, {}, outputs, line, drawn))
 
     def _new(self, kind: str, array: np.ndarray) -> int:
         number, key = len(self.values), id(array)
@@ -127,37 +108,17 @@ class Take:
         self._alive[number] = weakref.ref(array, forget)
         return number
 
-    def _still(self, attribute: Any) -> Any:
-        """An argument of an op, with references in place of arrays of the step."""
-        if isinstance(attribute, np.ndarray):
-            return Reference(self._numbers[id(attribute)]) if self.knows(attribute) else attribute
-        if isinstance(attribute, tuple | list):
-            return type(attribute)(map(self._still, attribute))
-        if hasattr(attribute, "still"):  # one use of a compiled layer
-            return attribute.still()
-        return attribute
-
-
-def flat_arrays(drawn: Any) -> Iterator[np.ndarray]:
-    """The arrays in nested tuples, in order."""
-    if isinstance(drawn, np.ndarray):
-        yield drawn
-    elif isinstance(drawn, tuple):
-        for part in drawn:
-            yield from flat_arrays(part)
-
 
 @contextmanager
-def taking(arguments: Sequence[Tensor], ever: Iterable[str] = ()) -> Iterator[Take]:
+def taking(arguments: Sequence[Tensor]) -> Iterator[Take]:
     """Inside, everything that is done with Tensors is noted."""
     if recording.tape is not None:
         raise CompileError("a training step within another one cannot be recorded.")
-    take = Take(arguments, ever)
-    recording.tape = recording.take = take
+    take = Take(arguments)
     try:
-        yield take
+        with taped(take, take):
+            yield take
     finally:
-        recording.tape = recording.take = None
         take._numbers.clear()
         take._alive.clear()
 
@@ -165,8 +126,7 @@ def taking(arguments: Sequence[Tensor], ever: Iterable[str] = ()) -> Iterator[Ta
 def compare(a: Take, b: Take) -> None:
     """Raise `CompileError`, with the line, unless both did the same to other arguments."""
     for c, d in zip(a.calls, b.calls, strict=False):
-        alike = c.op is d.op or c.op == d.op == "backward" or _same_function(c.op, d.op)
-        if not alike or c.inputs != d.inputs or c.outputs != d.outputs:
+        if c.op != d.op or c.inputs != d.inputs or c.outputs != d.outputs:
             raise CompileError(
                 f"{_at(d)}the function does something else in one call than in the next, for "
                 "arguments of the same shapes. Let what it does hang on shapes alone, and choose "
@@ -189,15 +149,6 @@ def compare(a: Take, b: Take) -> None:
         raise CompileError("the function does more in one call than in the next.")
     if a.ends != b.ends:
         raise CompileError("the function gives something else in one call than in the next.")
-
-
-def _same_function(a: Any, b: Any) -> bool:
-    """By their code, for they may be made anew by every call of the same line; methods by whose
-    they are, too.
-    """
-    code, owner = getattr(a, "__code__", None), getattr(a, "__self__", None)
-    same = getattr(b, "__code__", None) is code is not None
-    return same and getattr(b, "__self__", None) is owner
 
 
 def _at(call: Call) -> str:
@@ -228,6 +179,6 @@ def _same(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, np.ndarray):
         return a.shape == b.shape and a.dtype == b.dtype and bool((a == b).all())
-    if isinstance(a, tuple | list) and not isinstance(a, Reference):
+    if isinstance(a, tuple | list):
         return len(a) == len(b) and all(map(_same, a, b))
     return a is b or bool(a == b)

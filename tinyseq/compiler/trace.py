@@ -20,8 +20,9 @@ from tinyseq import graph, random
 from tinyseq.backprop import grad
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
 from tinyseq.errors import CompileError, describe
-from tinyseq.graph import identity, recording
+from tinyseq.graph import identity, readable, recording
 from tinyseq.op import REGISTRY, Op
+from tinyseq.primitives import check, draw, filled, getitem, scatter_add
 from tinyseq.tensor import Tensor
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
@@ -121,14 +122,16 @@ def _run(
     forward: int | None = None  # how long the tape was when the step had ended
 
     def note(op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], output: Tensor) -> None:
+        if op in (check, draw):  # no part of a loop; what is drawn would be a constant, and differs
+            return
+        if op in _INDEXED:
+            inputs, attrs = _with_index(op, inputs, attrs, tape)
         line = line_of(sys._getframe(1)) if forward is None else "in its gradient"
         tape.append(_Entry(op, inputs, attrs, output, line))
 
     hooks = {t: t.hooks for t in named.values() if t.hooks}
-    with np.errstate(all="ignore"), graph.recorded(True), graph.within(()):
+    with np.errstate(all="ignore"), graph.recorded(True), graph.within(()), graph.taped(note):
         anomaly, recording.anomaly = recording.anomaly, False
-        outer = recording.tape, recording.take
-        recording.tape, recording.take = note, None
         try:
             for t in hooks:  # they are for the gradient of the sequence, not for this rehearsal
                 t.hooks = None
@@ -161,11 +164,27 @@ def _run(
             wanted = [t for t in wanted if identity(t) in used]
             gradients = list(grad(outs, wanted, given_seeds, create_graph=True)) if wanted else []
         finally:
-            recording.tape, recording.take = outer
             recording.anomaly = anomaly
             for t, was in hooks.items():
                 t.hooks = was
     return _Run(tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients)
+
+
+_INDEXED = (getitem, scatter_add)
+
+
+def _with_index(
+    op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], tape: Sequence[_Entry]
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """An op whose index is part of the program: its arrays are the same at every step."""
+    n = 1 if op is getitem else len(attrs["indices"])
+    made = {id(entry.output) for entry in tape}
+    if any(id(array) in made or array.name for array in inputs[n:]):
+        readable("an index")
+    arrays = iter([array._data for array in inputs[n:]])
+    if op is getitem:
+        return inputs[:n], {"index": filled(attrs["index"], arrays)}
+    return inputs[:n], {**attrs, "indices": [filled(index, arrays) for index in attrs["indices"]]}
 
 
 def _uniform(a: np.ndarray, b: np.ndarray) -> bool:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from tinyseq import op, ops
 from tinyseq.functional.ctc import ctc_loss
 from tinyseq.functional.losses import (
-    as_indices,
     binary_cross_entropy_with_logits,
     centred,
     cross_entropy,
@@ -18,7 +17,7 @@ from tinyseq.functional.losses import (
     nll_loss,
     sequence_loss,
 )
-from tinyseq.graph import redone
+from tinyseq.functional.targets import as_indices
 from tinyseq.tensor import Tensor
 
 __all__ = [
@@ -57,10 +56,5 @@ def one_hot(indices: op.TensorLike, size: int, dtype: npt.DTypeLike = np.float32
 
     Raises `IndexError` for an index outside of 0 … size − 1.
     """
-
-    def vectors(index: np.ndarray) -> np.ndarray:
-        made = np.zeros((*index.shape, size), dtype)  # no matrix of size × size, for 10,000 words
-        np.put_along_axis(made, index[..., None], 1, axis=-1)
-        return made
-
-    return Tensor.wrap(redone(vectors, as_indices(indices, size, "one_hot", "size")))
+    index = as_indices(indices, size, "one_hot", "size")
+    return ops.astype(ops.equal(index[..., None], np.arange(size)), dtype)

@@ -16,7 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 from tinyseq import errors, graph, op, ops
-from tinyseq.functional.losses import as_indices, as_lengths, reduced, refuse_logits
+from tinyseq.functional.losses import reduced
+from tinyseq.functional.targets import as_indices, as_lengths, refuse_logits
+from tinyseq.primitives import check
 from tinyseq.tensor import FLOATS, Tensor
 
 
@@ -55,11 +57,11 @@ def ctc_loss(
         raise errors.DtypeError(
             f"ctc_loss: log_probs must be float32 or float64, not {log_probs.dtype}."
         )
-    refuse_logits("ctc_loss", log_probs)
+    check(log_probs, rule=refuse_logits, name="ctc_loss")
     T, B, V = log_probs.shape
     if not 0 <= blank < V:
         raise IndexError(f"ctc_loss: blank={blank} is outside of 0 … {V - 1} (V={V}).")
-    steps = as_lengths("ctc_loss", "input_lengths", input_lengths, B, T)
+    steps = as_lengths("ctc_loss: input_lengths", input_lengths, B, T)._data
     symbols, lengths = _padded(targets, target_lengths, B, V, blank)
 
     S = symbols.shape[1]
@@ -99,7 +101,7 @@ def _padded(
     """The targets as (B, S), with blanks behind their ends, and their lengths."""
     given = op.as_tensor(targets)._data
     if given.ndim == 1:
-        lengths = as_lengths("ctc_loss", "target_lengths", target_lengths, B, len(given))
+        lengths = as_lengths("ctc_loss: target_lengths", target_lengths, B, len(given))._data
         if lengths.sum() != len(given):
             raise errors.ShapeError(
                 f"ctc_loss: targets one after the other must be as many as target_lengths say, "
@@ -108,14 +110,14 @@ def _padded(
         used = given
     elif given.ndim == 2 and len(given) == B:
         S = given.shape[1]
-        lengths = as_lengths("ctc_loss", "target_lengths", target_lengths, B, S)
+        lengths = as_lengths("ctc_loss: target_lengths", target_lengths, B, S)._data
         used = given[np.arange(S) < lengths[:, None]]
     else:
         raise errors.ShapeError(
             f"ctc_loss: targets must be (B={B}, S), or one after the other, got "
             f"{errors.describe(given.shape)}."
         )
-    used = as_indices(used, V, "ctc_loss", "V")
+    used = as_indices(used, V, "ctc_loss", "V")._data
     if (used == blank).any():
         raise ValueError(
             f"ctc_loss: the targets contain the blank, {blank}. It stands for no symbol: leave it "

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from tinyseq import errors, functional, graph, op, ops
 from tinyseq.nn import init
 from tinyseq.nn.layers import Linear, _size
 from tinyseq.nn.module import Module, Parameter
+from tinyseq.primitives import check
 from tinyseq.tensor import Tensor
 
 # Finite, so that nothing infinite is recorded; e to the power of it is exactly 0 beside any score.
@@ -53,7 +53,7 @@ class Attention(Module):
         self,
         query: op.TensorLike,
         memory: op.TensorLike,
-        mask: npt.ArrayLike | None = None,
+        mask: op.TensorLike | None = None,
         keys: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         query, memory = op.coerce((query, memory))
@@ -64,8 +64,7 @@ class Attention(Module):
         scores = self.scores(query, self.keys(memory) if keys is None else keys)
         if mask is not None:
             on = self._mask(mask, memory)
-            rows = graph.redone(lambda on: on.T[:, None, :], on)
-            scores = ops.where(rows, scores, _NEVER)
+            scores = ops.where(ops.transpose(on)[:, None, :], scores, _NEVER)
         weights = functional.softmax(scores)  # (B, T, S)
         context = ops.swapaxes(weights @ ops.swapaxes(memory, 0, 1), 0, 1)
         weights = ops.swapaxes(weights, 0, 1)
@@ -86,23 +85,22 @@ class Attention(Module):
                 f"{errors.describe(memory.shape, 'SBM')} need the same batch B, and S ≥ 1."
             )
 
-    def _mask(self, mask: npt.ArrayLike, memory: Tensor) -> np.ndarray:
-        shape, where = memory.shape[:2], graph.located(type(self).__name__)
-
-        def checked(on: np.ndarray) -> np.ndarray:
-            if on.dtype != bool or on.shape != shape or not on.any(axis=0).all():
-                raise errors.ShapeError(
-                    f"{where}: the mask must be booleans (S, B) = {errors.describe(shape)}, true "
-                    f"at one place of each sequence at least; got {on.dtype} of shape "
-                    f"{errors.describe(on.shape)}."
-                )
-            return on.copy()
-
-        on = mask._data if isinstance(mask, Tensor) else np.asarray(mask)
-        return graph.redone(checked, on)  # type: ignore[no-any-return]
+    def _mask(self, mask: op.TensorLike, memory: Tensor) -> Tensor:
+        on, where = op.as_tensor(mask), graph.located(type(self).__name__)
+        check(on, rule=_refuse_mask, shape=memory.shape[:2], where=where)
+        return on
 
     def _describe(self) -> str:
         return f"{self.query_size}, {self.memory_size}"
+
+
+def _refuse_mask(on: np.ndarray, shape: tuple[int, ...], where: str) -> None:
+    if on.dtype != bool or on.shape != shape or not on.any(axis=0).all():
+        raise errors.ShapeError(
+            f"{where}: the mask must be booleans (S, B) = {errors.describe(shape)}, true at one "
+            f"place of each sequence at least; got {on.dtype} of shape "
+            f"{errors.describe(on.shape)}."
+        )
 
 
 class AdditiveAttention(Attention):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinyseq import errors, graph, op, ops
+from tinyseq import primitives as raw
 from tinyseq.functional import as_indices
-from tinyseq.graph import redone
 from tinyseq.nn import init
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.random import generator
@@ -52,8 +52,9 @@ class Embedding(Module):
     """y = weight[i]: whole numbers (...) → rows (..., D) of ``weight`` (V, D), which starts as N(0,
     1).
 
-    The same as a one-hot vector times the weight, without the vector. Raises `IndexError` for an
-    index outside of 0 … V − 1 and `DtypeError` for indices that are not whole numbers.
+    The same as a one-hot vector times the weight, without the vector. Where it is called with
+    ``zeros=True``, −1 stands for the zero vector. Raises `IndexError` for any other index outside
+    of 0 … V − 1 and `DtypeError` for indices that are not whole numbers.
     """
 
     def __init__(
@@ -63,8 +64,12 @@ class Embedding(Module):
         self.embedding_dim = _size(embedding_dim, "embedding_dim")
         self.weight = Parameter(init.normal((num_embeddings, embedding_dim), rng=rng))
 
-    def forward(self, indices: op.TensorLike) -> Tensor:
-        return self.weight[as_indices(indices, self.num_embeddings, "Embedding", "V")]
+    def forward(self, indices: op.TensorLike, zeros: bool = False) -> Tensor:
+        least = -1 if zeros else 0
+        index = as_indices(indices, self.num_embeddings, "Embedding", "V", least)
+        if zeros:
+            return raw.lookup(self.weight, index)
+        return raw.getitem(self.weight, index, index=raw.ARRAY)
 
 
 class LayerNorm(Module):
@@ -114,7 +119,7 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        return x * Tensor.wrap(redone(self._mask, x._data, draws=True))
+        return x * raw.draw(x, by=self._mask)
 
     def _mask(self, x: np.ndarray) -> np.ndarray:
         keep = generator(self.rng).random(x.shape, dtype=np.float32) >= self.p

@@ -30,8 +30,8 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def scoped_call(self: Module, *args: Any, **kwargs: Any) -> Any:
-        if graph.recording.take is not None:
-            graph.recording.take.modules[id(self)] = self
+        if graph.recording.called is not None:
+            graph.recording.called[id(self)] = self
         with graph.scope(self._scope_name or type(self).__name__):
             return call(self, *args, **kwargs)
 
@@ -72,8 +72,7 @@ class Module:
                 part.__dict__["_scope_name"] = path
             elif isinstance(part, Tensor) and part.name is None:
                 part.name = path
-        if graph.recording.take is not None and name != "_steps":
-            graph.unrepeated(f"{type(self).__name__}.{name} = …")
+        graph.unrepeated(f"{type(self).__name__}.{name} = …")
         super().__setattr__(name, value)
         if not name.startswith("_"):
             graph.changes[0] += 1

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors, graph, op, ops
+from tinyseq.functional.targets import as_lengths
 from tinyseq.kernels import load
 from tinyseq.nn.cells import (
     GRUCell,
@@ -144,13 +145,13 @@ class Recurrent(_Around):
 
     def _is_worth_it(self, x: Tensor) -> bool:
         """Whether there was enough work for compiling to pay."""
-        self._steps += x.shape[0] * x.shape[1]
-        take = graph.recording.take
-        if self.mode == "unroll" or (graph.recording.tape is not None and take is None):
+        vars(self)["_steps"] += x.shape[0] * x.shape[1]  # no change of what it computes
+        decided = graph.recording.compiles
+        if self.mode == "unroll" or decided is False:
             return False
         if graph.recording.anomaly:  # which names the step and the op
             return False
-        few = self._steps < COMPILED_FROM and take is None  # a training step will come again
+        few = self._steps < COMPILED_FROM and not decided
         if self.mode != "compiled" and (few or x.shape[0] == 1):
             return False  # a single step has no loop to gain from
         load.load_kernels()
@@ -287,27 +288,13 @@ def _check_sequence(x: Tensor, name: str, batch_first: bool = False) -> None:
         )
 
 
-def _running(lengths: npt.ArrayLike | None, x: Tensor) -> np.ndarray | None:
+def _running(lengths: op.TensorLike | None, x: Tensor) -> Tensor | None:
     """(T, B, 1): does sequence b have a step t? `None` when all have all."""
     if lengths is None:
         return None
-    n = lengths._data if isinstance(lengths, Tensor) else np.asarray(lengths)
     T, B = x.shape[:2]
-    if n.shape != (B,) or n.dtype.kind not in "iu":
-        raise errors.ShapeError(
-            f"lengths must be B={B} whole numbers, one a sequence, got {n.dtype} of shape "
-            f"{errors.describe(n.shape)}."
-        )
-
-    def running(n: np.ndarray) -> np.ndarray:
-        if B and (n.min() < 1 or n.max() > T):
-            wrong = n[(n < 1) | (n > T)][0]
-            raise ValueError(
-                f"lengths: {wrong} is outside of 1 … {T}, the steps that x has (T={T})."
-            )
-        return (np.arange(T)[:, None] < n)[:, :, None]
-
-    return graph.redone(running, n)  # type: ignore[no-any-return]
+    n = as_lengths("lengths", lengths, B, T, least=1)
+    return ops.less(np.arange(T)[:, None, None], ops.reshape(n, B, 1))
 
 
 def _parts(state: Sequence[Any], n: int, name: str, what: str) -> Sequence[Any]:
@@ -356,17 +343,12 @@ def _turned(lengths: npt.ArrayLike | None, x: Tensor) -> Any:
     """The index that turns each sequence around and leaves the padding behind its end
     where it is.
     """
-    running = _running(lengths, x)
-    if running is None:
+    if lengths is None:
         return slice(None, None, -1)
     T, B = x.shape[:2]
-
-    def turned(running: np.ndarray) -> np.ndarray:
-        n = running[:, :, 0].sum(axis=0)
-        t = np.arange(T)[:, None]
-        return np.where(t < n, n - 1 - t, t)
-
-    return graph.redone(turned, running), np.arange(B)[None, :]
+    n = as_lengths("lengths", lengths, B, T, least=1)
+    t = np.arange(T)[:, None]
+    return ops.where(ops.less(t, n), n - 1 - t, t), np.arange(B)[None, :]
 
 
 def _layers(

@@ -194,7 +194,7 @@ class EchoState(_Around):
             )
         counted = np.ones(x.shape[:2], bool)
         if (running := _running(lengths, x)) is not None:
-            counted = running[:, :, 0]
+            counted = running._data[:, :, 0]
         counted[:washout] = False
         if not counted.any():
             raise ValueError(

@@ -30,7 +30,7 @@ class Source(NamedTuple):
 
     memory: Tensor
     keys: Tensor | None
-    mask: np.ndarray | None
+    mask: Tensor | None
 
 
 class EncoderDecoder(Module):
@@ -162,14 +162,12 @@ class EncoderDecoder(Module):
         """
         logits: Tensor = self(source, target, source_lengths, teacher_forcing, rng)
         target = self._target(target)
-        running = _running(target_lengths, Tensor.wrap(target))
+        running = _running(target_lengths, target)
         losses = functional.cross_entropy(logits, target, reduction="none")
         if running is None:
             return losses.mean()
-        dtype = losses.dtype
-        counted = graph.redone(lambda running: running[:, :, 0].astype(dtype), running)
-        count = graph.redone(lambda running: np.asarray(running.sum(), dtype), running)
-        return (losses * Tensor.wrap(counted)).sum() / Tensor.wrap(count)
+        counted = running[:, :, 0].astype(losses.dtype)
+        return (losses * counted).sum() / counted.sum()
 
     def alignment(
         self,
@@ -210,23 +208,22 @@ class EncoderDecoder(Module):
             )
         first = np.full((1, B), self.bos)
         if teacher_forcing == 1 and not self._before:  # nothing waits for an output: all at once
-            shifted = graph.redone(lambda target: np.concatenate([first, target[:-1]]), target)
-            return self._decode(shifted, state, read)[:2]
+            return self._decode(ops.concat([first, target[:-1]]), state, read)[:2]
         told = np.full((T, B), teacher_forcing == 1)
         if 0 < teacher_forcing < 1:
             told = generator(rng).random((T, B)) < teacher_forcing
         logits: list[Any] = []
         weights: list[Any] = []
-        symbols = first
+        symbols: Any = first
         for t in range(T):
             with graph.scope(f"t={t}"):
                 y, alpha, state = self._decode(symbols, state, read)
             logits.append(y)
             weights.append(alpha)
             if told[t].all():
-                symbols = graph.redone(lambda target, t=t: target[t : t + 1], target)
+                symbols = target[t : t + 1]
             else:
-                symbols = np.where(told[t], target[t], y._data.argmax(axis=-1))
+                symbols = ops.where(told[t], target[t], ops.argmax(y, axis=-1))
         return ops.concat(logits), None if self.attention is None else ops.concat(weights)
 
     # -- the two halves -------------------------------------------------------------------------
@@ -242,15 +239,13 @@ class EncoderDecoder(Module):
         memory, state = self.encoder(self.dropout(x), None, source_lengths)
         keys = None if self.attention is None else getattr(self.attention, "keys", _none)(memory)
         running = _running(source_lengths, memory)
-        mask = None
-        if running is not None:
-            mask = graph.redone(lambda running: running[:, :, 0], running)
+        mask = None if running is None else running[:, :, 0]
         if self.bridge is not None:
             state = self.bridge(state)
         return state, Source(memory, keys, mask)
 
     def _decode(
-        self, symbols: np.ndarray, state: Any, read: Source
+        self, symbols: op.TensorLike, state: Any, read: Source
     ) -> tuple[Tensor, Tensor | None, Any]:
         """symbols (T, B) → logits (T, B, V), weights (T, B, S) or `None`, the last state.
 
@@ -277,7 +272,7 @@ class EncoderDecoder(Module):
         context, weights = self.attention(query, read.memory, read.mask, read.keys)
         return context, weights
 
-    def _target(self, target: op.TensorLike) -> np.ndarray:
+    def _target(self, target: op.TensorLike) -> Tensor:
         return _symbols(target, self.target_size, "target", "V")
 
     # -- writing --------------------------------------------------------------------------------
@@ -416,7 +411,7 @@ def _none(memory: Tensor) -> None:
     """The keys of an attention that makes none."""
 
 
-def _symbols(x: op.TensorLike, size: int | None, name: str, letter: str) -> np.ndarray:
+def _symbols(x: op.TensorLike, size: int | None, name: str, letter: str) -> Tensor:
     assert size is not None
     symbols = as_indices(x, size, f"EncoderDecoder: {name}", letter)
     if symbols.ndim != 2 or 0 in symbols.shape:

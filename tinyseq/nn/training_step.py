@@ -163,7 +163,7 @@ class _Kind:
             load.load_kernels()
             known = self.player
             if known is None or known.ready or not known.holds(step.source, step.params):
-                self.player = Player(step, () if known is None else known.ever)
+                self.player = Player(step)
                 self.recordings += 1
                 self.vain = 1 if known is not None and known.plays > _MOST else self.vain + 1
             before = random.get_state()

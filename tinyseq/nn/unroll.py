@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tinyseq import graph, ops
 from tinyseq.nn.cells import State
 from tinyseq.nn.module import Module
+from tinyseq.primitives import draw
 from tinyseq.tensor import Tensor
 
 
@@ -19,7 +20,7 @@ def unroll(
     x: Tensor,
     state: State,
     reverse: bool = False,
-    running: np.ndarray | None = None,
+    running: Tensor | None = None,
     noise: Any = None,
     first: int = 0,
 ) -> tuple[Tensor, State]:
@@ -43,7 +44,7 @@ def unroll(
             if running is None:
                 state, outputs[t] = new, new[0]
             else:
-                on = Tensor.wrap(noise_at(running, t))
+                on = running[t]
                 state = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
                 outputs[t] = ops.where(on, new[0], 0.0)
     return ops.stack(outputs), state
@@ -59,33 +60,58 @@ def _check_state(cell: Any, new: Any, old: State) -> None:
         )
 
 
-def noise_at(noise: Any, t: int) -> Any:
-    """Row t of what a cell drew for a whole sequence: arrays (T, …), in nested tuples, or None."""
-    if noise is None:
-        return None
+def noise_at(noise: Any, t: Any) -> Any:
+    """Row t, or some rows, of what a cell drew for a sequence: (T, …) in nested tuples, or None."""
     if isinstance(noise, tuple):
         return tuple(noise_at(part, t) for part in noise)
-    return graph.redone(lambda noise: noise[t], noise)
+    return None if noise is None else noise[t]
 
 
-def noise_of(cell: Any, x: Tensor, state: State) -> Any:
-    """What a cell draws for a sequence x (T, B, D): arrays, in nested tuples, or None."""
+def noise_of(cell: Any, x: Tensor, state: State, one: bool = False) -> Any:
+    """What a cell draws for a sequence x (T, B, D): Tensors, in nested tuples, or None. For ``one``
+    step x (B, D), the only row of what it draws for that.
+    """
     if not isinstance(state, tuple) or not all(isinstance(s, Tensor) for s in state):
         return cell.noise(x, state)  # which says so
-
-    def drawn(*arrays: np.ndarray) -> Any:
-        again, *states = map(Tensor.wrap, arrays)
-        return _as_arrays(cell.noise(again, tuple(states)))
-
-    return graph.redone(drawn, x._data, *(s._data for s in state), draws=True)
+    drawing = _Drawing(cell, one)
+    parts = [draw(x, *state, by=drawing, part=0)]
+    parts += [draw(x, *state, by=drawing, part=i) for i in range(1, len(drawing.arrays))]
+    return drawing.filled(drawing.made, iter(parts))
 
 
-def _as_arrays(noise: Any) -> Any:
-    if isinstance(noise, tuple):
-        return tuple(map(_as_arrays, noise))
-    if noise is None or isinstance(noise, np.ndarray):
-        return noise
-    return noise._data if isinstance(noise, Tensor) else np.asarray(noise)
+class _Drawing:
+    """What a cell draws for one sequence, array by array: asked for the first, it draws all."""
+
+    def __init__(self, cell: Any, one: bool) -> None:
+        self.cell, self.one = cell, one
+        self.made: Any = None
+        self.arrays: list[np.ndarray] = []
+
+    def __call__(self, x: np.ndarray, *state: np.ndarray, part: int) -> np.ndarray:
+        if part == 0:
+            x = x[None] if self.one else x
+            self.made = self.cell.noise(Tensor.wrap(x), tuple(map(Tensor.wrap, state)))
+            self.arrays = []
+            self.filled(self.made, None)
+        if not self.arrays:
+            return np.zeros(0)
+        return self.arrays[part][0] if self.one else self.arrays[part]
+
+    def filled(self, made: Any, parts: Iterator[Tensor] | None) -> Any:
+        """The nested tuples with these parts; without any, their arrays are listed."""
+        if isinstance(made, tuple):
+            return tuple(self.filled(part, parts) for part in made)
+        if made is None:
+            return None
+        if parts is not None:
+            return next(parts)
+        self.arrays.append(made._data if isinstance(made, Tensor) else np.asarray(made))
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Drawing) and (other.cell, other.one) == (self.cell, self.one)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:

@@ -26,7 +26,7 @@ from tinyseq.nn.cells import State
 from tinyseq.nn.layers import probability
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked, _Around
-from tinyseq.nn.unroll import noise_at, noise_of, start_of
+from tinyseq.nn.unroll import noise_of, start_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
@@ -69,8 +69,7 @@ class Wrapper(_Around):
         self, x: Tensor, state: State, noise: Any = None, seen: Tensor | None = None
     ) -> State:
         if noise is None:  # nothing to draw, or called by itself
-            one = Tensor.wrap(graph.redone(_as_sequence, x._data))
-            noise = noise_at(noise_of(self, one, state), 0)
+            noise = noise_of(self, x, state, one=True)
         inside, own = (None, None) if noise is None else noise
         return self.step(x, state, inside, own, seen)
 
@@ -88,10 +87,6 @@ class Wrapper(_Around):
         else:
             new = self.cell(x, (seen, *state[1:]), **extra)
         return tuple(new)
-
-
-def _as_sequence(x: np.ndarray) -> np.ndarray:
-    return x[None]
 
 
 class LearnedState(Wrapper):

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from tinyseq import errors
 from tinyseq import primitives as raw
-from tinyseq.graph import recording, redone
 from tinyseq.op import TensorLike, as_tensor, coerce
 from tinyseq.ops import reductions, shaping
 from tinyseq.ops.axes import normalize_axes
@@ -30,7 +29,7 @@ from tinyseq.ops.shaping import *
 from tinyseq.ops.shaping import sum_to
 from tinyseq.primitives import *
 from tinyseq.primitives import detach, equal, greater, greater_equal, less, less_equal, not_equal
-from tinyseq.tensor import FLOATS, Tensor, refuse_fractions
+from tinyseq.tensor import FLOATS, Tensor, refuse_dtype, refuse_fractions
 
 __all__ = [
     "argsort", "astype", "clip", "detach", "einsum", "equal", "gather", "gelu", "getitem",
@@ -54,10 +53,16 @@ def astype(x: TensorLike, dtype: npt.DTypeLike) -> Tensor:
         return x
     if wanted in FLOATS:
         return raw.astype(x, dtype=wanted)
-    out = Tensor(x._data, wanted)  # whole numbers and booleans carry no gradient
-    if x.dtype in FLOATS:
-        redone(lambda array: refuse_fractions(array, wanted), x._data)
-    return out if recording.tape is None else raw.astype(x, dtype=wanted)
+    return copy(x, wanted)  # whole numbers and booleans carry no gradient
+
+
+def copy(x: Tensor, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """The same values in an array of their own, as a constant; raises as `astype` does."""
+    wanted = x.dtype if dtype is None else np.dtype(dtype)
+    refuse_dtype(wanted)
+    if x.dtype in FLOATS and wanted not in FLOATS:
+        raw.check(x, rule=refuse_fractions, wanted=wanted)
+    return raw.astype(x.detach() if x.requires_grad else x, dtype=wanted)
 
 
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:

@@ -118,8 +118,9 @@ def _simple(x: Tensor, labels: Labels, sizes: dict[str, int]) -> tuple[Tensor, L
     while twice := next((label for label in labels if labels.count(label) > 1), None):
         pair = [i for i, label in enumerate(labels) if label == twice][:2]
         rest = [i for i in range(x.ndim) if i not in pair]
-        diagonal = np.arange(x.shape[pair[0]])
-        x = raw.getitem(raw.transpose(x, axes=(*pair, *rest)), index=(diagonal, diagonal))
+        diagonal = Tensor.wrap(np.arange(x.shape[pair[0]]))
+        x = raw.transpose(x, axes=(*pair, *rest))
+        x = raw.getitem(x, diagonal, diagonal, index=(raw.ARRAY, raw.ARRAY))
         labels = [twice, *(labels[i] for i in rest)]
     kept = [i for i, label in enumerate(labels) if x.shape[i] == sizes[label]]
     x = raw.reshape(x, shape=tuple(x.shape[i] for i in kept))

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq import errors, graph
+from tinyseq import errors
 from tinyseq import primitives as raw
-from tinyseq.graph import recording, redone
 from tinyseq.op import TensorLike, as_tensor
 from tinyseq.ops.axes import one_axis, one_axis_or_flat
 from tinyseq.tensor import Tensor
@@ -23,35 +22,36 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
     Raises `IndexError` outside of x, and where a mask is not as long as its axes; `DtypeError` for
     an array of anything but whole numbers and booleans.
     """
-    if isinstance(index, tuple):
-        index = tuple(_fixed_index(part) for part in index)
+    x = as_tensor(x)
+    if not isinstance(index, tuple):
+        part = _part(index)
+        if not isinstance(part, Tensor):
+            return raw.getitem(x, index=part)
+        parts, index = (part,), raw.ARRAY
     else:
-        index = _fixed_index(index)
-    parts = index if isinstance(index, tuple) else (index,)
-    if any(_is_mask(part) and part.size == 0 for part in parts):
-        x = as_tensor(x)
+        parts = tuple(map(_part, index))
+        index = tuple(raw.ARRAY if isinstance(part, Tensor) else part for part in parts)
+    arrays = [part for part in parts if isinstance(part, Tensor)]
+    if any(array.size == 0 and array.dtype == bool for array in arrays):
         _check_empty_masks(x.shape, parts)
-    return raw.getitem(x, index=index)
-
-
-def _is_mask(part: Any) -> bool:
-    return isinstance(part, np.ndarray) and part.dtype == bool
+    return raw.getitem(x, *arrays, index=index)
 
 
 def _check_empty_masks(shape: tuple[int, ...], parts: tuple[Any, ...]) -> None:
     """NumPy looks at the length of every mask but those that hold nothing."""
+    masks = [isinstance(part, Tensor) and part.dtype == bool for part in parts]
     takes = [
         part.ndim
-        if _is_mask(part)
+        if mask
         else int(not (part is None or part is ... or isinstance(part, bool | np.bool_)))
-        for part in parts
+        for part, mask in zip(parts, masks, strict=True)
     ]
     axis = 0
     for i, part in enumerate(parts):
         if part is ...:
             axis = len(shape) - sum(takes[i:])
         axes = shape[axis : axis + takes[i]]
-        if _is_mask(part) and part.size == 0 and part.shape != axes:
+        if masks[i] and part.size == 0 and part.shape != axes:
             raise IndexError(
                 f"getitem: {errors.describe(shape)}: a mask of shape {errors.describe(part.shape)} "
                 f"does not fit the axes {errors.describe(axes)} from axis {axis} on. "
@@ -60,43 +60,35 @@ def _check_empty_masks(shape: tuple[int, ...], parts: tuple[Any, ...]) -> None:
         axis += takes[i]
 
 
-def _fixed_index(part: Any) -> Any:
-    """A copy, for the caller may write into an index array before the backward pass reads it; and
-    in int64, for the backward pass counts places, which smaller dtypes have no room for.
+def _part(part: Any) -> Any:
+    """One part of an index; an array becomes a Tensor: a copy in int64, for the caller may write
+    into it before the backward pass, and that counts places, which smaller dtypes have no room for.
     """
     if isinstance(part, slice):
         bounds = (part.start, part.stop, part.step)
         return slice(*(None if n is None else operator.index(n) for n in bounds))
-    take, given = recording.take, isinstance(part, Tensor)
-    if given:
-        graph.readable_index("an index")
-        part = part._data
-    if (
-        take is not None
-        and isinstance(part, np.ndarray)
-        and part.dtype.kind in "iub"
-        and (given or take.knows(part))
-    ):
-        return redone(_whole, part)
+    if isinstance(part, Tensor):
+        return Tensor(_of_places(part))
     if isinstance(part, str) or not isinstance(part, np.ndarray | Sequence):
         return part
     try:
-        array = np.array(part)
+        array = np.asarray(part)
     except ValueError as cause:
         raise errors.DtypeError(f"no rectangular index can be made of {part}: {cause}") from cause
     if array.size == 0 and not isinstance(part, np.ndarray):
         array = array.astype(np.int64)  # an empty list has no dtype of its own
+    array = _of_places(array)
+    if array.ndim == 0:
+        return array.item()  # as NumPy: the number itself, whose axis goes away
+    return Tensor(array)
+
+
+def _of_places(array: Any) -> Any:
     if array.dtype.kind not in "iub":
         raise errors.DtypeError(
             f"an index of dtype {array.dtype} picks nothing; use whole numbers or booleans."
         )
-    if array.ndim == 0:
-        return array.item()  # as NumPy: the number itself, whose axis goes away
-    return array if array.dtype == bool else array.astype(np.int64, copy=False)
-
-
-def _whole(index: np.ndarray) -> np.ndarray:
-    return index if index.dtype == bool else index.astype(np.int64, copy=False)
+    return array
 
 
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
@@ -114,7 +106,7 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
                 f"take_along_axis: {errors.describe(x.shape)} and indices "
                 f"{errors.describe(index.shape)} differ along axis {a}. Only axis {at} may differ."
             )
-    return raw.getitem(x, index=_along(x.shape, index, at))
+    return _along(x, index, at, x.shape)
 
 
 def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
@@ -133,36 +125,39 @@ def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
                 f"gather: index {errors.describe(where_from.shape)} is longer than "
                 f"{errors.describe(x.shape)} along axis {a}. Only axis {at} may be."
             )
-    return raw.getitem(x, index=_along(where_from.shape, where_from, at))
+    return _along(x, where_from, at, where_from.shape)
 
 
-def _indices(indices: TensorLike, x: Tensor, axis: int, name: str) -> np.ndarray[Any, Any]:
-    """A copy of the indices, after a look at dtype, axes and range."""
-    if isinstance(indices, Tensor):
-        graph.readable("an index")
-    index = np.array(indices._data if isinstance(indices, Tensor) else indices)
+def _indices(indices: TensorLike, x: Tensor, axis: int, name: str) -> Tensor:
+    """The indices, after a look at dtype, axes and range."""
+    index = indices if isinstance(indices, Tensor) else np.asarray(indices)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(f"{name}: indices must be whole numbers, not {index.dtype}.")
-    index = index.astype(np.int64, copy=False)
+    index = Tensor(index)  # a copy: the caller may write into it before the backward pass
     if index.ndim != x.ndim:
         raise errors.ShapeError(
             f"{name}: indices {errors.describe(index.shape)} need as many axes as "
             f"{errors.describe(x.shape)}. Use expand_dims on them."
         )
-    n = x.shape[axis]
+    raw.check(index, rule=_within, shape=x.shape, axis=axis, name=name)
+    return index
+
+
+def _within(index: np.ndarray, shape: tuple[int, ...], axis: int, name: str) -> None:
+    n = shape[axis]
     wrong = index[(index < -n) | (index >= n)]
     if wrong.size:
         raise IndexError(
             f"{name}: index {wrong[0]} is outside of axis {axis} of shape "
-            f"{errors.describe(x.shape)}. Use {-n} to {n - 1}."
+            f"{errors.describe(shape)}. Use {-n} to {n - 1}."
         )
-    return index
 
 
-def _along(shape: tuple[int, ...], index: np.ndarray[Any, Any], axis: int) -> tuple[Any, ...]:
-    """The index along the axis; along every other one each place stays where it is."""
-    places = np.ogrid[tuple(slice(n) for n in shape)]
-    return tuple(index if a == axis else places[a] for a in range(len(shape)))
+def _along(x: Tensor, index: Tensor, axis: int, shape: tuple[int, ...]) -> Tensor:
+    """x by the index along the axis; along every other one each place stays where it is."""
+    places = map(Tensor.wrap, np.ogrid[tuple(slice(n) for n in shape)])
+    parts = [index if a == axis else here for a, here in enumerate(places)]
+    return raw.getitem(x, *parts, index=(raw.ARRAY,) * x.ndim)
 
 
 def argsort(x: TensorLike, axis: int | None = -1) -> Tensor:
@@ -180,5 +175,4 @@ def sort(x: TensorLike, axis: int | None = -1) -> Tensor:
     place.
     """
     x, at = one_axis_or_flat(x, axis, "sort")
-    graph.readable("sort")
-    return raw.getitem(x, index=_along(x.shape, raw.argsort(x, axis=at)._data, at))
+    return _along(x, raw.argsort(x, axis=at), at, x.shape)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq.functional.losses import IGNORED
+from tinyseq.functional.targets import IGNORED
 from tinyseq.text.epochs import Epochs
 from tinyseq.text.partition import Padded
 

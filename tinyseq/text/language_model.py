@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import functional, nn, ops
-from tinyseq.functional.losses import IGNORED
-from tinyseq.graph import ever, redone
+from tinyseq import functional, nn, op, ops
+from tinyseq.functional.targets import IGNORED
 from tinyseq.nn.training import reads_from_the_end
 from tinyseq.tensor import Tensor
 from tinyseq.text.batches import padded
@@ -90,14 +89,12 @@ class LanguageModel(nn.Module):
 
     def _vectors(self, indices: npt.ArrayLike) -> Tensor:
         """The embeddings (T, B, D), zeros at `START`."""
-        symbols = indices._data if isinstance(indices, Tensor) else np.asarray(indices)
-        start = symbols == START
-        if not ever("start", bool(start.any())):
-            vectors: Tensor = self.embedding(symbols)
+        if type(self.embedding) is nn.Embedding:
+            vectors: Tensor = self.embedding(indices, zeros=True)
             return vectors
-        known = redone(lambda symbols: np.where(symbols == START, 0, symbols), symbols)
-        start = redone(lambda symbols: (symbols == START)[..., None], symbols)
-        return ops.where(start, 0.0, self.embedding(known))
+        symbols = op.as_tensor(indices)  # one of your own may know no START
+        start = symbols == START
+        return ops.where(start[..., None], 0.0, self.embedding(ops.where(start, 0, symbols)))
 
     def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
         """The state before any symbol, for B parallel texts: zeros."""
@@ -192,7 +189,7 @@ def _sentence(indices: npt.ArrayLike, size: int) -> np.ndarray:
         )
     if not symbols.size:
         return np.zeros(0, np.int64)
-    return functional.as_indices(symbols, size, "LanguageModel", "V")
+    return functional.as_indices(symbols, size, "LanguageModel", "V").numpy()
 
 
 def _check_reads_forwards(model: nn.Module, who: str) -> None:

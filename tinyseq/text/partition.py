@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyseq.functional.losses import IGNORED
+from tinyseq.functional.targets import IGNORED
 from tinyseq.text.epochs import Epochs
 
 __all__ = ["Partition", "RandomOffsets", "Windows", "split"]

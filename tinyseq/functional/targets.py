@@ -1,0 +1,211 @@
+"""What losses and layers ask of their arguments: sizes and dtypes at once, and values by the op
+`check`, which a recorded training step does anew with each call's arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyseq import errors, op, ops
+from tinyseq.primitives import check
+from tinyseq.tensor import FLOATS, Tensor
+
+IGNORED = -100
+
+
+# -- whole numbers --------------------------------------------------------------------------------
+
+
+def as_indices(x: op.TensorLike, size: int, name: str, letter: str, least: int = 0) -> Tensor:
+    """Whole numbers from ``least`` to size − 1; anything else is named and refused."""
+    index = x if isinstance(x, Tensor) else np.asarray(x)
+    if index.dtype.kind not in "iu":
+        raise errors.DtypeError(
+            f"{name}: indices must be whole numbers, not {index.dtype}. Convert them with "
+            ".astype(int)."
+        )
+    index = Tensor(index)  # a copy: the caller may write into it before the backward pass
+    check(index, rule=_within, least=least, size=size, name=name, letter=letter)
+    return index
+
+
+def _within(index: np.ndarray, least: int, size: int, name: str, letter: str) -> None:
+    if index.size and not (index.min() >= least and index.max() < size):
+        wrong = index[(index < least) | (index >= size)].ravel()[0]
+        raise IndexError(f"{name}: index {wrong} is outside of 0 … {size - 1} ({letter}={size}).")
+
+
+def as_classes(
+    name: str, argument: str, scores: Tensor, targets: op.TensorLike, ignored: int, mean: bool
+) -> Tensor:
+    """One class a row of the scores (..., V): (...), or the one that is ignored, which not all are
+    where a mean is wanted.
+    """
+    *batch, V = scores.shape
+    classes = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    if classes.shape != tuple(batch):
+        raise errors.ShapeError(
+            f"{name}: {argument} {errors.describe(scores.shape)} need targets of shape "
+            f"{errors.describe(batch)}, got {errors.describe(classes.shape)}: "
+            "one class a row, without the last axis V."
+        )
+    if classes.dtype.kind not in "iu":
+        as_indices(classes, V, name, "V")  # which says so
+    classes = Tensor(classes)  # a copy, too
+    check(classes, rule=_within_or_ignored, size=V, name=name, ignored=ignored, mean=mean)
+    return classes
+
+
+def _within_or_ignored(classes: np.ndarray, size: int, name: str, ignored: int, mean: bool) -> None:
+    if classes.size and not (classes.min() >= 0 and classes.max() < size):
+        classes = classes[classes != ignored]
+        _within(classes, 0, size, name, "V")
+    elif 0 <= ignored < size:
+        classes = classes[classes != ignored]
+    if mean:
+        refuse_nothing(np.asarray(classes.size), name)
+
+
+def refuse_nothing(weight: np.ndarray, name: str) -> None:
+    """A rule, which raises when the targets weigh nothing together."""
+    if weight == 0:
+        raise ValueError(
+            f"{name}: all targets are ignored or weigh nothing, and their mean is undefined. "
+            'Skip this batch, or use reduction="sum".'
+        )
+
+
+def as_lengths(name: str, x: op.TensorLike, B: int, most: int, least: int = 0) -> Tensor:
+    """B whole numbers from ``least`` to ``most``; anything else is named and refused."""
+    n = x if isinstance(x, Tensor) else np.asarray(x)
+    if n.shape != (B,) or n.dtype.kind not in "iu":
+        raise errors.ShapeError(
+            f"{name} must be B={B} whole numbers, one a sequence, got {n.dtype} of shape "
+            f"{errors.describe(n.shape)}."
+        )
+    n = op.as_tensor(n)
+    check(n, rule=_between, name=name, least=least, most=most)
+    return n
+
+
+def _between(n: np.ndarray, name: str, least: int, most: int) -> None:
+    if n.size and (n.min() < least or n.max() > most):
+        wrong = n[(n < least) | (n > most)][0]
+        raise ValueError(f"{name}: {wrong} is outside of {least} … {most}.")
+
+
+# -- numbers --------------------------------------------------------------------------------------
+
+
+def refuse_whole(name: str, argument: str, x: Tensor) -> None:
+    """Raise unless x holds floats."""
+    if x.dtype not in FLOATS:
+        raise errors.DtypeError(
+            f"{name}: {argument} must be float32 or float64, not {x.dtype}. "
+            f"Are {argument} and targets in this order?"
+        )
+
+
+def as_scores(
+    name: str, argument: str, x: op.TensorLike, weight: npt.ArrayLike | None
+) -> tuple[Tensor, Tensor | None]:
+    """Scores with a last axis of V classes, and the weights of the classes, (V)."""
+    x = op.as_tensor(x)
+    if x.ndim == 0:
+        raise errors.ShapeError(f"{name}: {argument} need a last axis of V classes, got a number.")
+    if x.shape[-1] == 0:
+        raise errors.ShapeError(
+            f"{name}: {argument} {errors.describe(x.shape)} have no classes: their last axis is "
+            "empty. Give it at least one."
+        )
+    refuse_whole(name, argument, x)
+    if weight is None:
+        return x, None
+    w = _not_negative(name, "weight", weight, x)
+    if w.shape != x.shape[-1:]:
+        raise errors.ShapeError(
+            f"{name}: weight of shape {errors.describe(w.shape)} does not fit V={x.shape[-1]} "
+            "classes. Give one number a class."
+        )
+    return x, w
+
+
+def as_weights(name: str, argument: str, weights: npt.ArrayLike, like: Tensor) -> Tensor:
+    """Numbers that are not negative, which broadcast with what they weigh."""
+    w = _not_negative(name, argument, weights, like)
+    try:
+        fits = np.broadcast_shapes(w.shape, like.shape) == like.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise errors.ShapeError(
+            f"{name}: {argument} of shape {errors.describe(w.shape)} does not broadcast to logits "
+            f"{errors.describe(like.shape)}."
+        )
+    return w
+
+
+def _not_negative(name: str, argument: str, weights: npt.ArrayLike, like: Tensor) -> Tensor:
+    if not isinstance(weights, Tensor) or weights.requires_grad:  # NumPy refuses the latter
+        weights = np.asarray(weights, like.dtype)
+    w = ops.astype(op.as_tensor(weights), like.dtype)
+    check(w, rule=_refuse_negative, name=name, argument=argument)
+    return w
+
+
+def _refuse_negative(w: np.ndarray, name: str, argument: str) -> None:
+    if not (w >= 0).all():
+        raise ValueError(f"{name}: {argument} must not be negative or NaN.")
+
+
+def as_twin(name: str, argument: str, x: Tensor, targets: op.TensorLike) -> Tensor:
+    """Targets of the shape and dtype of x, which holds floats."""
+    refuse_whole(name, argument, x)
+    y = op.as_tensor(targets, x.dtype)
+    if y.shape != x.shape:
+        raise errors.ShapeError(
+            f"{name}: {argument} {errors.describe(x.shape)} and targets "
+            f"{errors.describe(y.shape)} must have the same shape. Reshape one of them."
+        )
+    return ops.astype(y, x.dtype)
+
+
+# -- probabilities and their logarithms -----------------------------------------------------------
+
+
+def as_probabilities(logits: Tensor, targets: op.TensorLike) -> Tensor:
+    """One probability for every class of the logits, 1 in sum."""
+    p = ops.astype(op.as_tensor(targets), logits.dtype)
+    if p.shape != logits.shape:
+        raise errors.ShapeError(
+            f"cross_entropy: probabilities of shape {errors.describe(p.shape)} do not fit "
+            f"logits {errors.describe(logits.shape)}. Give one for every class, or classes as "
+            "whole numbers."
+        )
+    check(p, rule=_sum_to_one)
+    return p
+
+
+def _sum_to_one(p: np.ndarray) -> None:
+    # 0.001: room for what was rounded, or moved a little by finite differences
+    if not ((p >= -1e-3).all() and (np.abs(p.sum(-1) - 1) <= 1e-3).all()):
+        raise ValueError(
+            "cross_entropy: float targets must be probabilities: at least 0, and 1 in sum over the "
+            "last axis. For classes pass whole numbers."
+        )
+
+
+def refuse_improbable(y: np.ndarray, name: str) -> None:
+    """A rule, which raises unless all are from 0 to 1."""
+    if y.size and not (y.min() >= 0 and y.max() <= 1):
+        raise ValueError(f"{name}: targets must be probabilities, from 0 to 1.")
+
+
+def refuse_logits(log_probs: np.ndarray, name: str) -> None:
+    """A rule, which raises for what lies above 0, by more than was rounded: ln p does not."""
+    if (log_probs > 1e-3).any():
+        raise ValueError(
+            f"{name}: log_probs above 0 are no logarithms of probabilities. "
+            "Pass logits through log_softmax first."
+        )
