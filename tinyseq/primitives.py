@@ -706,22 +706,27 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int, reduction: st
     (N); 0 for the class that is ignored. ``reduction``: ``"none"``; ``"sum"``, Σ yᵢ; or ``"mean"``,
     that sum over the number of those that are not ignored.
     """
-    classes = classes.reshape(-1)
+    classes, dropped = _known(classes, ignored)
     x = x.reshape(len(classes), x.shape[-1])
     if x.size and _quick(x):
-        y = load.kernels.losses.softmax_loss(x, classes, ignored)
+        y = load.kernels.losses.softmax_loss(x, classes)
     else:
-        keep = classes != ignored
         x = x - np.max(x, axis=1, keepdims=True)
-        chosen = x[np.arange(len(x)), np.where(keep, classes, 0)]
-        y = np.where(keep, np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen, 0)
+        chosen = x[np.arange(len(x)), classes]
+        y = np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen
+    if dropped.size:
+        y[dropped] = 0
     if reduction == "none":
         return y
-    return np.add.reduce(y) / (_counted(classes, ignored) if reduction == "mean" else 1.0)
+    return np.add.reduce(y) / (float(y.size - dropped.size) if reduction == "mean" else 1.0)
 
 
-def _counted(classes: np.ndarray, ignored: int) -> float:
-    return float(np.count_nonzero(classes != ignored))
+def _known(classes: np.ndarray, ignored: int) -> tuple[np.ndarray, np.ndarray]:
+    """The classes in one row, 0 in place of the one that is ignored, and where that was."""
+    flat = classes.reshape(-1)
+    hidden = flat == ignored
+    dropped = np.flatnonzero(hidden)
+    return np.where(hidden, 0, flat) if dropped.size else flat, dropped
 
 
 def _softmax_loss_slope_vjp(
@@ -754,26 +759,28 @@ def softmax_loss_slope(
     class that is ignored; with ``mean`` over the number of the others: what `softmax_loss` passes
     back.
     """
-    classes = classes.reshape(-1)
-    rows = x.reshape(len(classes), x.shape[-1])
-    weights = slope_weights(g, classes, ignored, mean)
+    out = np.empty(x.shape, x.dtype)
+    slope_into(out, g, x, classes, ignored, mean)
+    return out
+
+
+def slope_into(
+    out: np.ndarray, g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
+) -> None:
+    """`softmax_loss_slope`, into memory that is there."""
+    classes, dropped = _known(classes, ignored)
+    rows, slopes = (a.reshape(len(classes), x.shape[-1]) for a in (x, out))
+    weights = np.empty(len(rows), g.dtype)
+    weights[...] = g / g.dtype.type(weights.size - dropped.size) if mean else g
     if x.size and _quick(weights, rows):
-        slope = load.kernels.losses.softmax_loss_slope(weights, rows, classes, ignored)
-        return slope.reshape(x.shape)
-    keep = classes != ignored
-    y = np.where(keep[:, None], rows - np.max(rows, axis=1, keepdims=True), 0)
-    np.exp(y, out=y)
-    y *= (weights / np.add.reduce(y, axis=1))[:, None]
-    y[np.arange(len(y)), np.where(keep, classes, 0)] -= weights
-    y[~keep] = 0
-    return y.reshape(x.shape)
-
-
-def slope_weights(g: np.ndarray, classes: np.ndarray, ignored: int, mean: bool) -> np.ndarray:
-    """What each row of `softmax_loss_slope` is multiplied by: (N)."""
-    weights = np.empty(len(classes), g.dtype)
-    weights[...] = g / g.dtype.type(_counted(classes, ignored)) if mean else g
-    return weights
+        load.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
+    else:
+        np.subtract(rows, np.max(rows, axis=1, keepdims=True), out=slopes)
+        np.exp(slopes, out=slopes)
+        slopes *= (weights / np.add.reduce(slopes, axis=1))[:, None]
+        slopes[np.arange(len(slopes)), classes] -= weights
+    if dropped.size:
+        slopes[dropped] = 0
 
 
 def _cumsum_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int, reverse: bool) -> tuple[Tensor]:

@@ -26,7 +26,7 @@ from tinyseq.primitives import (
     ARRAY,
     repeated_axes,
     scatter_into,
-    slope_weights,
+    slope_into,
     worth_a_kernel,
 )
 from tinyseq.tensor import FLOATS, Tensor
@@ -282,6 +282,8 @@ def _into(
     if name == "add" and _is_bias(arrays[0], arrays[1], out):
         rows = (arrays[0].reshape(-1, out.shape[-1]), arrays[1], out.reshape(-1, out.shape[-1]))
         return partial(load.kernels.updates.add_to_rows, *rows)
+    if name == "check":
+        return partial(op.forward, *arrays, **attrs)
     if name in _UFUNCS:
         return partial(_UFUNCS[name], *arrays, out=out)
     if name == "matmul":
@@ -303,7 +305,7 @@ def _into(
     if name == "joined":
         return partial(joined_into, out, arrays, attrs["places"])
     if name == "softmax_loss_slope":
-        return _slope_into(arrays, out, **attrs)
+        return partial(slope_into, out, arrays[0], arrays[1], arrays[2], **attrs)
     return None
 
 
@@ -347,8 +349,9 @@ def _sum_to_into(x: np.ndarray, shape: tuple[int, ...], out: np.ndarray) -> Call
 
 
 def _rows_into(x: np.ndarray, index: np.ndarray, out: np.ndarray, or_zeros: bool) -> None:
-    # NumPy looks at each index first, or else writes by way of a buffer
-    whole = index.size == 0 or (index.min() >= 0 and index.max() < len(x))
+    # NumPy looks at each index first, or else writes by way of a buffer; without a sign one below
+    # 0 is large
+    whole = index.size == 0 or index.view(np.uint64).max() < len(x)
     np.take(x, index, axis=0, out=out, mode="clip" if whole else "raise")
     if or_zeros and not whole:
         out[index < 0] = 0
@@ -357,19 +360,3 @@ def _rows_into(x: np.ndarray, index: np.ndarray, out: np.ndarray, or_zeros: bool
 def _scatter_into(out: np.ndarray, arrays: Sequence[np.ndarray], indices: Sequence[Any]) -> None:
     out.fill(0)
     scatter_into(out, arrays, indices)
-
-
-def _slope_into(
-    arrays: Sequence[np.ndarray], out: np.ndarray, ignored: int, mean: bool
-) -> Callable[[], Any] | None:
-    g, x, classes = arrays
-    if load.kernels is None or not x.flags.c_contiguous or g.dtype != x.dtype or not x.size:
-        return None
-    rows, slopes = (a.reshape(classes.size, x.shape[-1]) for a in (x, out))
-
-    def slope() -> None:
-        flat = classes.reshape(-1)
-        weights = slope_weights(g, flat, ignored, mean)
-        load.kernels.losses.softmax_loss_slope(weights, rows, flat, ignored, slopes)
-
-    return slope
