@@ -164,6 +164,11 @@ def test_what_comes_later_is_recorded_then():
         inputs[0] = -1
         targets[T - 1 - n % 3 :, 1] = -100
     both(make, calls)
+    model, loss = make()
+    step = nn.TrainingStep(loss, optim.Adam(model.parameters()), mode="compiled")
+    for c in calls:
+        step(*c)
+    assert recordings(step) == [1]
 
 
 def test_weights_and_smoothing_of_classes():
@@ -657,6 +662,61 @@ def test_what_is_made_of_an_argument_is_made_anew(loss, first, later):
     """Also where the first calls gave no hint that it would change."""
     later = np.asarray(later, np.asarray(first).dtype)
     alike(loss, [(ROWS, np.asarray(first))] * 4 + [(ROWS, later)] * 2)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda m: lambda x, i: (ts.sort(m(x) * i[:, None], axis=0) * ROWS[:, :3]).sum(),
+        lambda m: lambda x, i: ts.gather(m(x), 0, i[:, None]).sum(),
+        lambda m: lambda x, i: (ts.take_along_axis(m(x), i[:, None], 0) * ROWS[:, :3]).sum(),
+        lambda m: lambda x, i: (m(x)[ts.argsort(i)] * ROWS[:, :3]).sum(),
+        lambda m: lambda x, i: m(x)[i, ts.where(i > 2, 0, i)].sum(),
+        lambda m: (
+            lambda x, i: functional.cross_entropy(m(x), ts.where(i > 2, 0, i), weight=i[:3] + 0.5)
+        ),
+        lambda m: (
+            lambda x, i: ts.logsumexp(ts.where(i[:, None] == 3, np.inf, m(x)), axis=1)[i != 3].sum()
+        ),
+    ],
+    ids=["sort", "gather", "take_along_axis", "argsort", "pairs", "weights of classes", "infinite"],
+)
+def test_places_are_found_anew(loss):
+    """What was in another order, at another place or infinite in the calls that were recorded."""
+    rng = np.random.default_rng(0)
+    alike(loss, [(ROWS[rng.permutation(6)], rng.permutation(6)) for _ in range(8)])
+
+
+def test_noise_that_a_cell_of_ones_own_draws_with_numpy():
+    class Noisy(nn.RNNCell):
+        rng: np.random.Generator
+
+        def noise(self, x, state):
+            T, B, _ = x.shape
+            return self.rng.random((T, B, 1), np.float32), (None, self.rng.random((T, B, H)) < 0.5)
+
+        def forward(self, x, state, noise):
+            scale, (_, keep) = noise
+            (h,) = super().forward(x * scale, state)
+            return (ts.where(keep, state[0], h),)
+
+    for layer_mode in ("unroll", "compiled"):
+
+        def make(layer_mode=layer_mode):
+            ts.random.seed(0)
+            cell = Noisy(D, H)
+            cell.rng = np.random.default_rng(1)
+            return nn.Recurrent(cell, mode=layer_mode)
+
+        calls = [sequences(np.random.default_rng(n)) for n in range(6)]
+        alike(lambda m: lambda x, t: regression(m, x, t), calls, make=make)
+
+
+def test_all_targets_may_be_ignored_in_no_call():
+    targets = [np.array([n % 3, -100, 1, -100, n % 2, -100]) for n in range(5)]
+    calls = [(ROWS, t) for t in (*targets, np.full(6, -100), targets[0])]
+    alike(lambda m: lambda x, t: functional.cross_entropy(m(x), t), calls)
+    alike(lambda m: lambda x, t: functional.nll_loss(functional.log_softmax(m(x)), t), calls)
 
 
 def test_a_mask_for_nobody_is_no_mask_for_all():

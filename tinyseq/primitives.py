@@ -561,8 +561,9 @@ def _getitem_into(out: np.ndarray, x: np.ndarray, *arrays: np.ndarray, index: An
 
 
 def _take_rows(out: np.ndarray, x: np.ndarray, index: np.ndarray, or_zeros: bool = False) -> None:
-    # NumPy looks at each index first, or else writes by way of a buffer
-    whole = index.size == 0 or (index.min() >= 0 and index.max() < len(x))
+    # NumPy looks at each index first, or else writes by way of a buffer; without a sign one below
+    # 0 is large
+    whole = index.size == 0 or index.view(np.uint64).max() < len(x)
     np.take(x, index, axis=0, out=out, mode="clip" if whole else "raise")
     if or_zeros and not whole:
         out[index < 0] = 0
@@ -798,22 +799,27 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int, reduction: st
     (N); 0 for the class that is ignored. ``reduction``: ``"none"``; ``"sum"``, Σ yᵢ; or ``"mean"``,
     that sum over the number of those that are not ignored.
     """
-    classes = classes.reshape(-1)
+    classes, dropped = _known(classes, ignored)
     x = x.reshape(len(classes), x.shape[-1])
     if x.size and _quick(x):
-        y = load.kernels.losses.softmax_loss(x, classes, ignored)
+        y = load.kernels.losses.softmax_loss(x, classes)
     else:
-        keep = classes != ignored
         x = x - np.max(x, axis=1, keepdims=True)
-        chosen = x[np.arange(len(x)), np.where(keep, classes, 0)]
-        y = np.where(keep, np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen, 0)
+        chosen = x[np.arange(len(x)), classes]
+        y = np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen
+    if dropped.size:
+        y[dropped] = 0
     if reduction == "none":
         return y
-    return np.add.reduce(y) / (_counted(classes, ignored) if reduction == "mean" else 1.0)
+    return np.add.reduce(y) / (float(y.size - dropped.size) if reduction == "mean" else 1.0)
 
 
-def _counted(classes: np.ndarray, ignored: int) -> float:
-    return float(np.count_nonzero(classes != ignored))
+def _known(classes: np.ndarray, ignored: int) -> tuple[np.ndarray, np.ndarray]:
+    """The classes in one row, 0 in place of the one that is ignored, and where that was."""
+    flat = classes.reshape(-1)
+    hidden = flat == ignored
+    dropped = np.flatnonzero(hidden)
+    return np.where(hidden, 0, flat) if dropped.size else flat, dropped
 
 
 def _softmax_loss_slope_vjp(
@@ -838,19 +844,26 @@ def _softmax_loss_slope_vjp(
     return dg, reshape(dx, shape=x.shape), None
 
 
-def _softmax_loss_slope_into(
+def _softmax_loss_slope_into(out: np.ndarray, *inputs: np.ndarray, **attrs: Any) -> Write:
+    return partial(_write_slope, out, *inputs, **attrs)
+
+
+def _write_slope(
     out: np.ndarray, g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
-) -> Write | None:
-    if load.kernels is None or not x.flags.c_contiguous or g.dtype != x.dtype or not x.size:
-        return None
-    rows, slopes = (a.reshape(classes.size, x.shape[-1]) for a in (x, out))
-
-    def write() -> None:
-        flat = classes.reshape(-1)
-        weights = _slope_weights(g, flat, ignored, mean)
-        load.kernels.losses.softmax_loss_slope(weights, rows, flat, ignored, slopes)
-
-    return write
+) -> None:
+    classes, dropped = _known(classes, ignored)
+    rows, slopes = (a.reshape(len(classes), x.shape[-1]) for a in (x, out))
+    weights = np.empty(len(rows), g.dtype)
+    weights[...] = g / g.dtype.type(weights.size - dropped.size) if mean else g
+    if x.size and _quick(weights, rows):
+        load.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
+    else:
+        np.subtract(rows, np.max(rows, axis=1, keepdims=True), out=slopes)
+        np.exp(slopes, out=slopes)
+        slopes *= (weights / np.add.reduce(slopes, axis=1))[:, None]
+        slopes[np.arange(len(slopes)), classes] -= weights
+    if dropped.size:
+        slopes[dropped] = 0
 
 
 @primitive(_softmax_loss_slope_vjp, reads="x", into=_softmax_loss_slope_into, casts=False)
@@ -861,26 +874,9 @@ def softmax_loss_slope(
     class that is ignored; with ``mean`` over the number of the others: what `softmax_loss` passes
     back.
     """
-    classes = classes.reshape(-1)
-    rows = x.reshape(len(classes), x.shape[-1])
-    weights = _slope_weights(g, classes, ignored, mean)
-    if x.size and _quick(weights, rows):
-        slope = load.kernels.losses.softmax_loss_slope(weights, rows, classes, ignored)
-        return slope.reshape(x.shape)
-    keep = classes != ignored
-    y = np.where(keep[:, None], rows - np.max(rows, axis=1, keepdims=True), 0)
-    np.exp(y, out=y)
-    y *= (weights / np.add.reduce(y, axis=1))[:, None]
-    y[np.arange(len(y)), np.where(keep, classes, 0)] -= weights
-    y[~keep] = 0
-    return y.reshape(x.shape)
-
-
-def _slope_weights(g: np.ndarray, classes: np.ndarray, ignored: int, mean: bool) -> np.ndarray:
-    """What each row of `softmax_loss_slope` is multiplied by: (N)."""
-    weights = np.empty(len(classes), g.dtype)
-    weights[...] = g / g.dtype.type(_counted(classes, ignored)) if mean else g
-    return weights
+    out = np.empty(x.shape, x.dtype)
+    _write_slope(out, g, x, classes, ignored, mean)
+    return out
 
 
 def _cumsum_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int, reverse: bool) -> tuple[Tensor]:
@@ -899,7 +895,11 @@ def cumsum(x: np.ndarray, axis: int, reverse: bool) -> Any:
 # -- what a recorded step does anew with each call's arrays ---------------------------------------
 
 
-@primitive(hint=None, casts=False)
+def _check_into(out: np.ndarray, x: np.ndarray, rule: Callable[..., None], **details: Any) -> Write:
+    return partial(rule, x, **details)
+
+
+@primitive(hint=None, into=_check_into, casts=False)
 def check(x: np.ndarray, rule: Callable[..., None], **details: Any) -> Any:
     """True, once rule(x, **details) has raised no error: a look at an argument's values."""
     rule(x, **details)

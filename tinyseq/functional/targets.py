@@ -31,9 +31,18 @@ def as_indices(x: op.TensorLike, size: int, name: str, letter: str, least: int =
 
 
 def _within(index: np.ndarray, least: int, size: int, name: str, letter: str) -> None:
-    if index.size and not (index.min() >= least and index.max() < size):
+    if not _all_within(index, least, size):
         wrong = index[(index < least) | (index >= size)].ravel()[0]
         raise IndexError(f"{name}: index {wrong} is outside of 0 … {size - 1} ({letter}={size}).")
+
+
+def _all_within(index: np.ndarray, least: int, size: int) -> bool:
+    if index.size == 0:
+        return True
+    above = index - least if least else index
+    return bool(
+        above.view(np.uint64).max() < size - least
+    )  # without a sign what lies below is large
 
 
 def as_classes(
@@ -58,16 +67,14 @@ def as_classes(
 
 
 def _within_or_ignored(classes: np.ndarray, size: int, name: str, ignored: int, mean: bool) -> None:
-    if classes.size and not (classes.min() >= 0 and classes.max() < size):
+    if 0 <= ignored < size or not _all_within(classes, 0, size):
         classes = classes[classes != ignored]
         _within(classes, 0, size, name, "V")
-    elif 0 <= ignored < size:
-        classes = classes[classes != ignored]
     if mean:
-        refuse_nothing(np.asarray(classes.size), name)
+        refuse_nothing(classes.size, name)
 
 
-def refuse_nothing(weight: np.ndarray, name: str) -> None:
+def refuse_nothing(weight: np.ndarray | int, name: str) -> None:
     """A rule, which raises when the targets weigh nothing together."""
     if weight == 0:
         raise ValueError(

@@ -49,26 +49,22 @@ def _sum(row: np.ndarray) -> Any:
 
 
 @jit(SUMS)
-def _losses(team, part, x, classes, ignored, out, scratch):  # type: ignore[no-untyped-def]
+def _losses(team, part, x, classes, out, scratch):  # type: ignore[no-untyped-def]
     begin(team, part)
     for first in range(0, x.shape[0], _ROWS):
         block = x[first : first + _ROWS]
         rows = scratch[: block.shape[0]]
         _centred(block, rows)
         for i in range(rows.shape[0]):
-            if classes[first + i] != ignored:
-                out[first + i] = rows[i, classes[first + i]]
+            out[first + i] = rows[i, classes[first + i]]
         _exponentials(rows)
         for i in range(rows.shape[0]):
-            if classes[first + i] != ignored:
-                out[first + i] = math.log(_sum(rows[i])) - out[first + i]
-            else:
-                out[first + i] = 0
+            out[first + i] = math.log(_sum(rows[i])) - out[first + i]
     end(team, part)
 
 
 @jit(SUMS)
-def _slopes(team, part, g, x, classes, ignored, out):  # type: ignore[no-untyped-def]
+def _slopes(team, part, g, x, classes, out):  # type: ignore[no-untyped-def]
     begin(team, part)
     for first in range(0, x.shape[0], _ROWS):
         rows = out[first : first + _ROWS]
@@ -76,9 +72,6 @@ def _slopes(team, part, g, x, classes, ignored, out):  # type: ignore[no-untyped
         _exponentials(rows)
         for i in range(rows.shape[0]):
             slope, weight = rows[i], g[first + i]
-            if classes[first + i] == ignored:
-                slope[:] = 0
-                continue
             share = weight / _sum(slope)
             for j in range(slope.size):
                 slope[j] *= share
@@ -86,9 +79,9 @@ def _slopes(team, part, g, x, classes, ignored, out):  # type: ignore[no-untyped
     end(team, part)
 
 
-def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int = -1) -> np.ndarray:
+def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """y = ln Σ e^x − x_class: x (N, V), C-contiguous float32 or float64, V ≥ 1; classes (N) int64,
-    from 0 to V − 1, which is not checked here, or the one that is ignored, whose y is 0; y (N).
+    from 0 to V − 1, which is not checked here; y (N).
     """
     out = np.empty(len(x), x.dtype)
     slices = cuts(len(x), get_num_threads() if x.size >= _MANY else 1)
@@ -96,28 +89,22 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int = -1) -> np.nd
 
     def part(i: int, team: np.ndarray) -> None:
         rows = slices[i]
-        _losses(team, i, x[rows], classes[rows], ignored, out[rows], scratch[i])
+        _losses(team, i, x[rows], classes[rows], out[rows], scratch[i])
 
     shared(part, len(slices))
     return out
 
 
 def softmax_loss_slope(
-    g: np.ndarray,
-    x: np.ndarray,
-    classes: np.ndarray,
-    ignored: int = -1,
-    out: np.ndarray | None = None,
+    g: np.ndarray, x: np.ndarray, classes: np.ndarray, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """g · (softmax x − one_hot class), 0 for the class that is ignored: g (N), all C-contiguous and
-    of one dtype; result (N, V).
-    """
+    """g · (softmax x − one_hot class): g (N), all C-contiguous and of one dtype; result (N, V)."""
     out = np.empty(x.shape, x.dtype) if out is None else out
     slices = cuts(len(x), get_num_threads() if x.size >= _MANY else 1)
 
     def part(i: int, team: np.ndarray) -> None:
         rows = slices[i]
-        _slopes(team, i, g[rows], x[rows], classes[rows], ignored, out[rows])
+        _slopes(team, i, g[rows], x[rows], classes[rows], out[rows])
 
     shared(part, len(slices))
     return out

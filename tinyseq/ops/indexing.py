@@ -23,15 +23,13 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
     an array of anything but whole numbers and booleans.
     """
     x = as_tensor(x)
-    if not isinstance(index, tuple):
-        part = _part(index)
-        if not isinstance(part, Tensor):
-            return raw.getitem(x, index=part)
-        parts, index = (part,), raw.ARRAY
-    else:
-        parts = tuple(map(_part, index))
-        index = tuple(raw.ARRAY if isinstance(part, Tensor) else part for part in parts)
+    several = isinstance(index, tuple)
+    parts = tuple(map(_part, index)) if several else (_part(index),)
     arrays = [part for part in parts if isinstance(part, Tensor)]
+    if not arrays:
+        return raw.getitem(x, index=parts if several else parts[0])
+    index = tuple(raw.ARRAY if isinstance(part, Tensor) else part for part in parts)
+    index = index if several else raw.ARRAY
     if any(array.size == 0 and array.dtype == bool for array in arrays):
         _check_empty_masks(x.shape, parts)
     return raw.getitem(x, *arrays, index=index)
