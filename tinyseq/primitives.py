@@ -845,7 +845,7 @@ def _softmax_loss_slope_vjp(
 
 
 def _softmax_loss_slope_into(out: np.ndarray, *inputs: np.ndarray, **attrs: Any) -> Write:
-    return partial(_write_slope, out, *inputs, **attrs)
+    return partial(_write_slope, out, *inputs, **attrs)  # type: ignore[arg-type]
 
 
 def _write_slope(
