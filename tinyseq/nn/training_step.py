@@ -11,6 +11,7 @@ import numpy as np
 from tinyseq import errors, graph, optim, random
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
+from tinyseq.locks import give_lock
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class TrainingStep:
     `None` after a step.
     """
 
+    _lock: Any  # a recording works in memory of its own, once at a time
+
     def __init__(
         self,
         loss: Callable[..., Any],
@@ -86,7 +89,7 @@ class TrainingStep:
         self.norm: float | None = None
         self._kinds: dict[Any, _Kind] = {}
         self._told = 0  # kinds so far
-        self._lock = threading.RLock()  # a recording works in memory of its own, once at a time
+        give_lock(self, "_lock", threading.RLock)
 
     def __call__(self, *arguments: Any) -> Any:
         if graph.recording.tape is not None:
@@ -117,7 +120,8 @@ class TrainingStep:
         return {**vars(self), "_kinds": {}, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.RLock())
+        vars(self).update(state)
+        give_lock(self, "_lock", threading.RLock)
 
     def __repr__(self) -> str:
         name = getattr(self.loss, "__qualname__", type(self.loss).__name__)
