@@ -246,6 +246,8 @@ def _hooked(hook: Hook, t: Tensor, g: Tensor) -> Tensor:
             f"a hook on {_called(t)} would be called once and never again. Remove it, or let the "
             'step run as it is written: mode="eager".'
         )
+    if graph.recording.tape is not None:  # the rehearsal of a step: nobody's gradient
+        return g
     changed = hook(g)
     if changed is None:
         return g

@@ -88,11 +88,12 @@ class Player:
         """The step played back: its arrays are written over by the next call."""
         assert self._playback is not None
         assert self._done is not None
-        before = [g.bit_generator.state for g in self._generators]
+        drawn = [generator(), *self._generators] if self._draws else []
+        before = [g.bit_generator.state for g in drawn]
         try:
             self._playback(arrays)
         except BaseException:  # what it drew it will draw again
-            for g, state in zip(self._generators, before, strict=True):
+            for g, state in zip(drawn, before, strict=True):
                 g.bit_generator.state = state
             raise
         self.plays += 1
@@ -135,13 +136,13 @@ class Player:
         self._outside = [(t, a, t.requires_grad) for t, a in alive if t is not None]
         self._modules = list(take.modules.values())
         self._around = watched(partial(self.step.source, self.step.plain), self._modules)
-        self._seen = self._look()
         self._changes = changes[0]
+        self._seen = self._look()
         self._threads = get_num_threads()
         own = (g for m in self._modules for g in vars(m).values())
-        draws = any(c.drawn is not None for c in take.calls)
-        given = [g for g in own if isinstance(g, np.random.Generator)]
-        self._generators = list({id(g): g for g in (generator(), *given)}.values()) if draws else []
+        self._draws = any(c.drawn is not None for c in take.calls)
+        given = (g for g in own if isinstance(g, np.random.Generator))
+        self._generators = list({id(g): g for g in given}.values())
         self._owned = _arrays_of(self.step.optimizer)
 
     def _look(self) -> list[Any]:
@@ -163,10 +164,11 @@ class Player:
                 return False
         if self._threads != get_num_threads() or not unchanged(self._around):
             return False
-        if self._changes != changes[0]:  # of some module: perhaps it was changed back
+        now = changes[0]
+        if self._changes is not now:  # of some module: perhaps it was changed back
             if self._look() != self._seen:
                 return False
-            self._changes = changes[0]
+            self._changes = now
         return True
 
 

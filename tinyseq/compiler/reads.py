@@ -53,7 +53,7 @@ def fingerprint(cell: Module) -> Iterator[Part]:
         kind = type(module)
         yield Part(path, "type", (kind, kind.forward, kind.__call__, module.training))
         functions = list(_methods(kind))  # type: ignore[arg-type]
-        for name, value in vars(module).items():
+        for name, value in list(vars(module).items()):
             if not name.startswith("_scope") and name != "training":  # which is said already
                 yield Part(path, name, content(value))
             if isinstance(value, FunctionType):
@@ -164,8 +164,10 @@ def kept(cell: Module) -> Iterator[None]:
             )
     finally:
         for (_, module), attributes, contents in zip(modules, before, copies, strict=True):
-            vars(module).clear()
-            vars(module).update(attributes)
+            own = vars(module)  # which other threads read, and they may change the mode
+            for name in own.keys() - attributes.keys() - {"training"}:
+                del own[name]
+            own.update({k: v for k, v in attributes.items() if k != "training"})
             for name, value in contents.items():
                 held: Any = attributes[name]
                 if isinstance(held, np.ndarray):

@@ -321,19 +321,24 @@ def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, no
         running is None,
         _shapes(noise),
     )
-    key = (kinds, *fingerprint(cell))
     mine = _known.setdefault(cell, {})
-    known = mine.get(key)
-    if known is None:
-        name = type(cell).__name__
+    for last in (False, True):
+        key = (kinds, *fingerprint(cell))
+        known = mine.get(key)
+        if known is not None:
+            break
         try:
-            changing(key, mine)
+            changing(key, list(mine))
             with kept(cell):
                 known = _Known(*_traced(cell, x, state, running, noise))
         except CompileError as error:
-            known = CompileError(f"{name} cannot be compiled: {error}")
+            known = CompileError(f"{type(cell).__name__} cannot be compiled: {error}")
             known.__cause__ = error.__cause__
-        mine[key] = known
+            if not last:  # another thread may have changed the cell: a failure counts if it repeats
+                continue
+        if key == (kinds, *fingerprint(cell)):  # no other thread changed it meanwhile
+            mine[key] = known
+        break
     if isinstance(known, CompileError):
         raise known.with_traceback(None)
     return known

@@ -124,14 +124,11 @@ def _run(
         line = line_of(sys._getframe(1)) if forward is None else "in its gradient"
         tape.append(_Entry(op, inputs, attrs, output, line))
 
-    hooks = {t: t.hooks for t in named.values() if t.hooks}
     with np.errstate(all="ignore"), graph.recorded(True), graph.within(()):
         anomaly, recording.anomaly = recording.anomaly, False
         outer = recording.tape, recording.take
         recording.tape, recording.take = note, None
         try:
-            for t in hooks:  # they are for the gradient of the sequence, not for this rehearsal
-                t.hooks = None
             try:
                 y, after = step(x, tuple(state), noise)
             except CompileError as error:
@@ -163,8 +160,6 @@ def _run(
         finally:
             recording.tape, recording.take = outer
             recording.anomaly = anomaly
-            for t, was in hooks.items():
-                t.hooks = was
     return _Run(tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients)
 
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from tinyseq import errors, graph
 from tinyseq.tensor import FLOATS, Tensor
 
-changes = [0]  # of attributes of any module, so far: whoever relies on them looks here first
+#: Another object after each change of an attribute of any module: who relies on them looks here.
+changes = [object()]
 
 
 class Parameter(Tensor):
@@ -78,7 +79,7 @@ class Module:
             graph.unrepeated(f"{type(self).__name__}.{name} = …")
         super().__setattr__(name, value)
         if not name.startswith("_"):
-            changes[0] += 1
+            changes[0] = object()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
@@ -92,7 +93,7 @@ class Module:
     # -- what it is made of ---------------------------------------------------------------------
 
     def _children(self) -> Iterator[tuple[str, Module]]:
-        for name, value in vars(self).items():
+        for name, value in list(vars(self).items()):  # another thread may add one meanwhile
             for path, part in _parts(name, value):
                 if isinstance(part, Module):
                     yield path, part
@@ -112,7 +113,7 @@ class Module:
         """Parameters and constants, each once, with dotted names such as ``layers.0.cell.w_x``."""
         seen: set[int] = set()
         for path, module in self.named_modules():
-            for attribute, value in vars(module).items():
+            for attribute, value in list(vars(module).items()):
                 for name, part in _parts(attribute, value):
                     if isinstance(part, Tensor) and id(part) not in seen:
                         seen.add(id(part))
