@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyseq as ts
-from tinyseq import graph, locks, nn, optim
+from tinyseq import functional, graph, locks, nn, optim, text
+from tinyseq.compiler import runtime
 from tinyseq.errors import CompileError
 
 LIBRARY = Path(ts.__file__).parent
@@ -120,10 +121,8 @@ class Carrying(nn.Module):
 
 def everything(models):
     """All that an evaluation puts back."""
-    return [
-        (m.training, vars(m).get("state"), m.dropout.rng.bit_generator.state, m.part.training)
-        + (m.own.training, m.dropout.training)
-        for m in models
+    return [(m.state, m.dropout.rng.bit_generator.state) for m in models], [
+        (m.training, m.part.training, m.own.training, m.dropout.training) for m in models
     ]
 
 
@@ -231,7 +230,7 @@ def test_a_step_that_draws_is_refused_all_the_same(monkeypatch):
 
     layer = nn.Recurrent(Drawing(2, 3), mode="compiled")
     for _ in range(2):
-        with pytest.raises(CompileError, match="random numbers|changes from call to call"):
+        with pytest.raises(CompileError, match=r"random numbers|changes from call to call"):
             layer(np.ones((4, 2, 2), np.float32))
 
 
@@ -265,6 +264,34 @@ def test_the_cell_is_whole_at_every_moment_of_its_compiling():
         caller.join(60)
     assert not failed
     assert not counted
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_training_step_whose_number_of_threads_keeps_changing(every, monkeypatch):
+    """Also between its two recordings, and in the middle of one: it is played back later."""
+    monkeypatch.setattr(runtime, "_WORTH_SHARING", 0.0)
+    layer, before = nn.LSTM(3, 4, mode="compiled"), ts.get_num_threads()
+    changing, calls = [True], [0]
+
+    def loss(x):
+        calls[0] += 1
+        if changing[0] and calls[0] % every == 0:  # after the number was looked at
+            ts.set_num_threads(1 + calls[0] % 4)
+        return (layer(x)[0] ** 2).mean()
+
+    x = np.ones((4, 5, 3), np.float32)
+    step = nn.TrainingStep(loss, optim.SGD(layer.parameters(), lr=0.0), mode="compiled")
+    try:
+        losses = [float(step(x)) for _ in range(40)]
+        changing[0] = False
+        for _ in range(3):
+            losses.append(float(step(x)))
+        done = calls[0]
+        losses.append(float(step(x)))
+    finally:
+        ts.set_num_threads(before)
+    assert calls[0] == done  # played back
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
 
 # -- forked processes -----------------------------------------------------------------------------
@@ -353,7 +380,7 @@ def test_a_child_forked_inside_a_lock_leaves_it():
         pass
 
     owner = Owner()
-    locks.give_lock(owner, "lock")
+    owner.lock = locks.new_lock(owner, "lock")
 
     def work():
         with owner.lock:
@@ -409,3 +436,75 @@ def test_workers_draw_the_same_numbers_unless_each_has_a_stream():
     drawn = [numbers for i in range(3) for numbers in in_a_fork(worker, i)]
     assert len({tuple(numbers) for numbers in [*drawn, draw()]}) == 7
     assert in_a_fork(worker, 1) == (drawn[2], drawn[3])
+
+
+# -- all at once ----------------------------------------------------------------------------------
+
+#: Seconds; ``TINYSEQ_STRESS=60 pytest tests/test_threads.py`` for the patient.
+STRESS = float(os.environ.get("TINYSEQ_STRESS", "4"))
+
+
+def life(seed):
+    """What a program does with a model: train, evaluate, go on, write; in numbers and text."""
+    rng = np.random.default_rng(seed)
+    ts.seed(seed)
+    model = text.LanguageModel(6, 8 + seed % 3, cell="gru", dropout=0.2, mode="compiled")
+    vocabulary = text.Vocabulary(list("abcdef"))
+    x = rng.integers(0, 6, (2, 7, 40))
+
+    def loss(inputs, targets):
+        return functional.cross_entropy(model(inputs)[0], targets)
+
+    step, losses = nn.TrainingStep(loss, optim.Adam(model.parameters(), lr=0.01)), []
+    for _ in range(4):
+        losses.append(float(step(*x)))
+        with nn.evaluation(model):
+            losses.append(float(loss(*x)))
+    written = text.generate_batch(model, vocabulary, ["ab"] * 3, 5, rng=rng)
+    return losses, draw(), written
+
+
+@needs_fork
+@has_threads
+def test_the_numbers_of_a_life_among_others_are_those_of_one_alone(monkeypatch):
+    """Threads that train, evaluate, write, draw, compile, change the number of threads, and fork,
+    all at once. Losses may differ by rounding: other numbers of threads add in another order.
+    """
+    monkeypatch.setattr(runtime, "_WORTH_SHARING", 0.0)  # all of them want the helpers
+    alone = [life(seed) for seed in range(3)]
+    before, until, failed = ts.get_num_threads(), time.monotonic() + STRESS, []
+
+    def check(found, expected):
+        np.testing.assert_allclose(found[0], expected[0], rtol=2e-4)
+        assert found[1:] == expected[1:]
+
+    def repeat(work):
+        def run():
+            try:
+                while time.monotonic() < until and not failed:
+                    work()
+            except BaseException as error:
+                failed.append(error)
+
+        return threading.Thread(target=run, daemon=True)
+
+    def change():
+        ts.set_num_threads(1 + time.monotonic_ns() % 4)
+        time.sleep(1e-3)
+
+    def fork():
+        check(in_a_fork(life, 0), alone[0])
+        time.sleep(0.2)
+
+    work = [lambda seed=seed: check(life(seed), alone[seed]) for seed in range(3)]
+    workers = [repeat(w) for w in [*work, change, fork]]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(STRESS + 120)
+            assert not worker.is_alive(), "it hangs"
+    finally:
+        ts.set_num_threads(before)
+    if failed:
+        raise failed[0]

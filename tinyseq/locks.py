@@ -11,15 +11,15 @@ from weakref import WeakKeyDictionary
 _held: WeakKeyDictionary[Any, tuple[str, Callable[[], Any]]] = WeakKeyDictionary()
 
 
-def give_lock(owner: Any, name: str, kind: Callable[[], Any] = threading.Lock) -> None:
-    """Set the attribute ``name`` of ``owner``, an object or a module, to a new lock; again in every
-    forked child.
+def new_lock(owner: Any, name: str, kind: Callable[[], Any] = threading.Lock) -> Any:
+    """A lock for the attribute ``name`` of ``owner``, an object or a module, which every forked
+    child sets to a new one.
 
     Use it as ``with owner.name:``. That also holds in a child which is forked inside the block: the
     block then releases the lock it took, and the next one takes the new lock.
     """
-    setattr(owner, name, kind())
     _held[owner] = name, kind
+    return kind()
 
 
 def _renew() -> None:

@@ -75,6 +75,7 @@ class Player:
         self.step = step
         self.ever = frozenset(ever)
         self.plays = 0
+        self._threads = get_num_threads()
         self._first: Take | None = None
         self._playback: Playback | None = None
         self._done: Done | None = None
@@ -83,6 +84,11 @@ class Player:
     def ready(self) -> bool:
         """Whether there is a recording."""
         return self._playback is not None
+
+    @property
+    def other_threads(self) -> bool:
+        """Whether there is another number of threads now: one may return to the first."""
+        return self._threads != get_num_threads()
 
     def play(self, arrays: Sequence[np.ndarray]) -> Done:
         """The step played back: its arrays are written over by the next call."""
@@ -162,7 +168,7 @@ class Player:
         for tensor, array, wanted in self._outside:
             if tensor._data is not array or tensor.hooks or tensor.requires_grad is not wanted:
                 return False
-        if self._threads != get_num_threads() or not unchanged(self._around):
+        if self.other_threads or not unchanged(self._around):
             return False
         now = changes[0]
         if self._changes is not now:  # of some module: perhaps it was changed back

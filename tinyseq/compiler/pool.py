@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyseq.kernels.memory import over, raw
-from tinyseq.locks import give_lock
+from tinyseq.locks import new_lock
 
 _KEPT = 512  # takes that an array may go unused before it is let go
 
@@ -22,12 +21,10 @@ class Pool:
     that was handed out and of every view of it. The pool itself holds no array over them.
     """
 
-    _lock: threading.Lock
-
     def __init__(self) -> None:
         self._arrays: dict[Any, list[list[Any]]] = {}  # [bytes, when they were last handed out]
         self._takes = 0
-        give_lock(self, "_lock")
+        self._lock = new_lock(self, "_lock")
         self._alone = 0
         self._alone = self._holders([[np.empty(1), 0]][0])
 

@@ -24,7 +24,7 @@ from tinyseq.kernels import gemm
 from tinyseq.kernels.jit import is_kept, jit
 from tinyseq.kernels.memory import aligned, over, raw
 from tinyseq.kernels.threads import ALONE, get_num_threads, shared
-from tinyseq.locks import give_lock
+from tinyseq.locks import new_lock
 
 _WORTH_SHARING = 2e7  # operations below which waking a second thread costs more than it brings
 _ROWS = 256  # of a chunk, for each thread: its numbers are to stay in the second-level cache
@@ -37,8 +37,6 @@ _SILENT = 2.0  # seconds of compiling before it is said
 
 class Compiled:
     """A program for given wanted gradients: its source, its functions, and how to run them."""
-
-    _lock: threading.Lock
 
     def __init__(self, program: Program, wanted: frozenset[Value], saving: bool) -> None:
         self.program = program
@@ -54,7 +52,7 @@ class Compiled:
 
         self.constants = {v: v.data for v in program.constants if v.data is not None and not v.row}
         self.memories: list[Memory] = []
-        give_lock(self, "_lock")
+        self._lock = new_lock(self, "_lock")
 
     def emitted(self) -> Source:
         return emit(self.plan)
@@ -327,8 +325,7 @@ def _sum(parts: np.ndarray) -> np.ndarray:
 # -- source and functions -------------------------------------------------------------------------
 
 _loaded: dict[str, dict[str, Callable[..., None]]] = {}
-_loading: threading.Lock
-give_lock(sys.modules[__name__], "_loading")
+_loading = new_lock(sys.modules[__name__], "_loading")
 
 
 def load(name: str, text: str) -> dict[str, Callable[..., None]]:

@@ -8,8 +8,9 @@ attributes, the shapes behind the batch, the dtype, and which gradients are want
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -91,7 +92,8 @@ def scan(
     return y, tuple(after)
 
 
-class Still(NamedTuple):
+@dataclass(frozen=True)
+class Still:
     """One use of a compiled program, in a training step that will be done again."""
 
     compiled: Compiled
@@ -99,7 +101,7 @@ class Still(NamedTuple):
     steps: int
     batch: int
     reverse: int
-    parts: int
+    parts: int = field(compare=False)  # the number of threads may change between two takes
 
 
 class _Call:
@@ -339,6 +341,7 @@ def lookup(cell: Module, x: Tensor, state: State, running: np.ndarray | None, no
         if key == (kinds, *fingerprint(cell)):  # no other thread changed it meanwhile
             mine[key] = known
         break
+    assert known is not None
     if isinstance(known, CompileError):
         raise known.with_traceback(None)
     return known

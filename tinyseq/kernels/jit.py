@@ -111,7 +111,8 @@ class _Kept(NullCache):  # type: ignore[misc]
         return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
-        assert not result.lifted and not result.library.has_dynamic_globals
+        assert not result.lifted
+        assert not result.library.has_dynamic_globals
         code = dumps(result._reduce())
         self.written = False
         with contextlib.suppress(OSError):  # a full disk, say

@@ -27,7 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tinyseq.kernels.jit import EXACT, jit
-from tinyseq.locks import give_lock
+from tinyseq.locks import new_lock
 
 _WATCH = 70_000  # looks, some 15 ns each: a millisecond
 _LINE = 16  # numbers of 8 bytes: what is written by different threads is not to share cache lines
@@ -227,8 +227,8 @@ class _Team:
 
 _threads = 0  # 0: not asked for yet
 _team: _Team | None = None
-_lock: threading.Lock  # of the two above, and of whether the team is busy
-give_lock(sys.modules[__name__], "_lock")
+#: Of the two above, and of whether the team is busy.
+_lock = new_lock(sys.modules[__name__], "_lock")
 
 
 def _wanted() -> int:

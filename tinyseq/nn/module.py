@@ -176,7 +176,10 @@ class Module:
         return self.astype(np.float32)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode on (dropout drops) or off, here and below; returns the module."""
+        """Training mode on (dropout drops) or off, here and below; returns the module.
+
+        The mode belongs to the module: all threads that call it see the same.
+        """
         for _, module in self.named_modules():
             module.training = mode
         return self

@@ -5,7 +5,6 @@ leaves no trace.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 
 from tinyseq import errors, random
 from tinyseq.backprop import no_grad
-from tinyseq.locks import give_lock
+from tinyseq.locks import new_lock
 from tinyseq.nn.layers import _size
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
@@ -193,8 +192,7 @@ def evaluation(model: Module) -> Iterator[None]:
 
 _Entry = list[Any]  # a part or generator, and a function that puts it back to how it was
 _entered: dict[int, list[_Entry]] = {}  # of all evaluations that run, by the part's identity
-_lock: threading.Lock
-give_lock(sys.modules[__name__], "_lock")
+_lock = new_lock(sys.modules[__name__], "_lock")
 
 
 def _enter(parts: Iterable[Any]) -> list[_Entry]:
