@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from types import CodeType
@@ -457,7 +458,7 @@ print(sum(float(p.grad.sum()) for p in layer.parameters()))
 
 def kept(folder):
     """Every file of compiled code, and when it was written."""
-    return {p: p.stat().st_mtime_ns for p in folder.rglob("*.nb[ic]")}
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*.*")}
 
 
 @pytest.fixture(scope="module")
@@ -486,16 +487,39 @@ def test_the_second_process_compiles_nothing(cold):
 
 def test_files_that_were_cut_off_are_written_again(cold):
     folder, expected = cold
-    for n, path in enumerate(sorted(folder.rglob("*.nb[ic]"))):
+    for n, path in enumerate(sorted(kept(folder))):
         os.truncate(path, 0 if n % 2 else 100)
-    for path in folder.rglob("*.py"):
-        os.truncate(path, 10)
     assert run("-c", STEP, TINYSEQ_CACHE_DIR=str(folder))[0] == expected
     before = kept(folder)
     assert min(p.stat().st_size for p in before) > 100
-    assert "def backward" in next(folder.rglob("RNNCell*.py")).read_text(encoding="utf-8")
+    assert any("RNNCell" in p.name and ".backward" in p.name for p in before)
     assert run("-c", STEP, TINYSEQ_CACHE_DIR=str(folder)) == (expected, "")
     assert kept(folder) == before
+
+
+def test_damaged_files_are_written_again(cold):
+    """Bits flipped in every file with machine code: it is never executed."""
+    folder, expected = cold
+    rng = np.random.default_rng(0)
+    damaged = {p: t for p, t in kept(folder).items() if p.stat().st_size > 5000}
+    assert len(damaged) > 5
+    for n, path in enumerate(damaged):
+        contents = np.fromfile(path, np.uint8)
+        for at in rng.integers(contents.size, size=(1, 3, 1000)[n % 3]):
+            contents[at] ^= 1 << int(rng.integers(8))
+        contents.tofile(path)
+    damaged = kept(folder)
+    assert run("-c", STEP, TINYSEQ_CACHE_DIR=str(folder))[0] == expected
+    before = kept(folder)
+    assert all(before[p] != damaged[p] for p in damaged if p.stat().st_size > 5000)
+    assert run("-c", STEP, TINYSEQ_CACHE_DIR=str(folder)) == (expected, "")
+    assert kept(folder) == before
+
+
+def test_a_file_of_another_function_is_not_taken(cold):
+    """Every signature has a file of its own, whoever wrote first."""
+    folder, _ = cold
+    assert len({p.read_bytes() for p in kept(folder)}) == len(kept(folder))
 
 
 def test_without_a_folder_it_is_said_once(cold):
@@ -520,11 +544,18 @@ def test_other_kernels_have_another_folder(monkeypatch, tmp_path):
     assert jit._fingerprint() != changed
 
 
-def test_a_lost_folder_costs_the_cache_alone(monkeypatch, tmp_path):
+def test_a_lost_folder_costs_the_cache_alone(monkeypatch, tmp_path, capsys):
     text = '"""step"""\n\n\ndef forward(n):\n    return n + 1\n'
-    monkeypatch.setattr(runtime, "folder", lambda: tmp_path / "gone" / "gone")
-    assert runtime.load("Lost", text)["forward"](1) == 2
-    assert list((tmp_path / "gone" / "gone").glob("Lost_*.py"))
-    monkeypatch.setattr(runtime, "folder", lambda: Path(os.devnull) / "x")
-    text = text.replace("+ 1", "+ 2")
-    assert runtime.load("Lost", text)["forward"](1) == 3
+    monkeypatch.setattr(runtime, "_SILENT", 0.0)
+    for where, end in ((tmp_path / "gone" / "gone", True), (Path(os.devnull) / "x", False)):
+        monkeypatch.setattr(jit, "folder", lambda where=where: where)
+        text = text.replace("+ 1", "+ 1 + 1")
+        forward = runtime.load("Lost", text)["forward"]
+        with runtime.said("Lost", "forward", forward):
+            assert forward(1) == 1 + text.count("+ 1")
+            time.sleep(0.1)
+        said = capsys.readouterr().err
+        assert "compiling Lost (forward)" in said
+        assert ("it is kept for the next time" in said) is end
+        assert ("it could not be kept" in said) is not end
+        assert len(list(where.glob("tinyseq_Lost_*"))) == end

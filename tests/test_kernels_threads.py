@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from tinyseq.kernels import threads
+from tinyseq.kernels import activations, gemm, losses, threads
 from tinyseq.kernels.threads import begin, end, get_num_threads, parallel, set_num_threads, shared
 
 
@@ -88,3 +88,144 @@ def test_an_error_in_a_part_is_raised_when_all_have_ended(failing, team):
             call(task, team)
         others = [part for part in range(team) if part != failing]
         assert sorted(done) == others or threads._PLAIN, call.__name__
+
+
+# -- the number of threads changes, at any moment -------------------------------------------------
+
+
+@pytest.mark.parametrize("now", [1, 2, 5])
+@pytest.mark.parametrize("parts", [2, 3, 4, 7])
+def test_all_parts_are_done_whatever_team_is_got(now, parts, monkeypatch):
+    """The number changes between the call, which cut its work into parts, and its team."""
+    taken, before = threads._taken, get_num_threads()
+
+    def changed():
+        set_num_threads(now)
+        return taken()
+
+    def put(part, counts=None):
+        if counts is not None:
+            begin(counts, part)
+        done[part] += 1
+        if counts is not None:
+            end(counts, part)
+
+    try:
+        for call in (shared, parallel):
+            set_num_threads(4)
+            done = np.zeros(parts, int)
+            with monkeypatch.context() as patch:
+                patch.setattr(threads, "_taken", changed)
+                call(put, parts)
+            assert (done == 1).all(), call.__name__
+    finally:
+        set_num_threads(before)
+
+
+def within(seconds, work):
+    """Fail, and do not hang, when the work takes longer."""
+    failed = []
+
+    def run():
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    worker = threading.Thread(target=run, daemon=True)
+    worker.start()
+    worker.join(seconds)
+    assert not worker.is_alive(), "it hangs"
+    if failed:
+        raise failed[0]
+
+
+def test_the_number_changes_while_a_part_has_parts_of_its_own(team):
+    inner, changing = np.zeros(4, int), []
+
+    def nested(part):
+        inner[part] += 1
+
+    def task(part):
+        if part == 0:
+            changing.append(threading.Thread(target=set_num_threads, args=(team + 1,), daemon=True))
+            changing[0].start()
+            time.sleep(0.1)  # the other thread now waits for the team, where it waits at all
+            parallel(nested, 4)
+
+    within(20, lambda: parallel(task, 2))
+    changing[0].join(20)
+    assert (inner == 1).all()
+    assert get_num_threads() == team + 1
+
+
+def test_a_part_changes_the_number(team):
+    within(20, lambda: parallel(lambda part: set_num_threads(team + 1 + part), 2))
+    done = []
+    within(20, lambda: parallel(done.append, 5))
+    assert sorted(done) == list(range(5))
+
+
+def test_a_number_that_was_set_is_not_set_back_by_who_asks_first(monkeypatch):
+    """The default is looked up, and another thread sets a number meanwhile."""
+    before, setting = get_num_threads(), []
+
+    def cores():
+        setting.append(threading.Thread(target=set_num_threads, args=(7,), daemon=True))
+        setting[0].start()
+        setting[0].join(0.1)
+        return 3
+
+    monkeypatch.delenv("TINYSEQ_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(cores()), raising=False)
+    monkeypatch.setattr(threads, "_threads", 0)
+    try:
+        get_num_threads()
+        setting[0].join(20)
+        assert get_num_threads() == 7
+    finally:
+        monkeypatch.undo()
+        set_num_threads(before)
+
+
+def test_kernels_beside_a_thread_that_keeps_changing_the_number():
+    """Every row of every result is computed, with the bits of one of the numbers alone."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((300, 300)).astype(np.float32) for _ in range(2))
+    logits = rng.standard_normal((2000, 50)).astype(np.float32)
+    classes = rng.integers(0, 50, 2000)
+    big = rng.standard_normal(1 << 20).astype(np.float32)
+
+    def results():
+        out = [np.full_like(big, np.nan), np.full_like(big, np.nan)]
+        activations.apply_tanh(big, out[0])
+        gemm.add_shared(big, big, out[1])
+        packed = np.full(gemm.panels_shape(300, 300, a.dtype), np.nan, a.dtype)
+        gemm.pack_shared(a, packed)
+        total = gemm.product(big.reshape(-1, 64).T, big.reshape(-1, 64))  # a sum over the rows
+        return [*out, packed, gemm.product(a, b), total, losses.softmax_loss(logits, classes)]
+
+    before, stop, seen = get_num_threads(), threading.Event(), []
+    try:
+        for n in (1, 2, 3, 4):
+            set_num_threads(n)
+            seen.append([r.tobytes() for r in results()])
+
+        def change():
+            n = 0
+            while not stop.is_set():
+                n += 1
+                set_num_threads(1 + n % 4)
+                time.sleep(1e-4 * (n % 3))
+
+        changing = threading.Thread(target=change, daemon=True)
+        changing.start()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            for i, r in enumerate(results()):
+                assert any(r.tobytes() == known[i] for known in seen), f"result {i}"
+    finally:
+        stop.set()
+        changing.join(20)
+        set_num_threads(before)

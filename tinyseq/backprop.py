@@ -241,6 +241,8 @@ def _walk(
 def _hooked(hook: Hook, t: Tensor, g: Tensor) -> Tensor:
     remedy = 'Remove it, or let the step run as it is written: mode="unroll".'
     graph.unrepeated(f"a hook on {_called(t)}", remedy)
+    if graph.recording.tape is not None:  # the rehearsal of a step: nobody's gradient
+        return g
     changed = hook(g)
     if changed is None:
         return g

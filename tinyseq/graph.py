@@ -95,7 +95,8 @@ class _Recording(threading.local):
 
 
 recording = _Recording()
-changes = [0]  # of public attributes of any Module, so far: whoever relies on them looks here first
+#: Another object after each change of a public attribute of any Module: look here first.
+module_changes = [object()]
 
 
 @contextmanager

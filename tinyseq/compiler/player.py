@@ -14,7 +14,7 @@ from tinyseq.compiler.pool import pool
 from tinyseq.compiler.reads import changed, watch
 from tinyseq.compiler.take import Take, compare, taking
 from tinyseq.errors import CompileError
-from tinyseq.graph import changes
+from tinyseq.graph import module_changes
 from tinyseq.kernels.threads import get_num_threads
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
@@ -66,6 +66,7 @@ class Player:
     def __init__(self, step: Step) -> None:
         self.step = step
         self.plays = 0
+        self._threads = get_num_threads()
         self._first: Take | None = None
         self._playback: Playback | None = None
         self._done: Done | None = None
@@ -75,15 +76,21 @@ class Player:
         """Whether there is a recording."""
         return self._playback is not None
 
+    @property
+    def other_threads(self) -> bool:
+        """Whether there is another number of threads now: one may return to the first."""
+        return self._threads != get_num_threads()
+
     def play(self, arrays: Sequence[np.ndarray]) -> Done:
         """The step played back: its arrays are written over by the next call."""
         assert self._playback is not None
         assert self._done is not None
-        before = [g.bit_generator.state for g in self._generators]
+        drawn = [generator(), *self._generators] if self._draws else []
+        before = [g.bit_generator.state for g in drawn]
         try:
             self._playback(arrays)
         except BaseException:  # what it drew it will draw again
-            for g, state in zip(self._generators, before, strict=True):
+            for g, state in zip(drawn, before, strict=True):
                 g.bit_generator.state = state
             raise
         self.plays += 1
@@ -130,12 +137,12 @@ class Player:
             reads += known.reads
         self._reads = [read for read in reads if not read.counted]
         self._counted = [read for read in reads if read.counted]
-        self._changes = changes[0]
+        self._changes = module_changes[0]
         self._threads = get_num_threads()
         own = (g for m in self._modules for g in vars(m).values())
-        draws = any(c.drawn is not None for c in take.calls)
-        given = [g for g in own if isinstance(g, np.random.Generator)]
-        self._generators = list({id(g): g for g in (generator(), *given)}.values()) if draws else []
+        self._draws = any(c.drawn is not None for c in take.calls)
+        given = (g for g in own if isinstance(g, np.random.Generator))
+        self._generators = list({id(g): g for g in given}.values())
 
     def holds(self, source: Any, params: Sequence[Tensor]) -> bool:
         """Whether what was recorded rests on what is still so: the function, the parameters, and
@@ -150,12 +157,13 @@ class Player:
         for tensor, array, wanted in self._outside:
             if tensor._data is not array or tensor.hooks or tensor.requires_grad is not wanted:
                 return False
-        if self._threads != get_num_threads() or changed(self._reads) is not None:
+        if self.other_threads or changed(self._reads) is not None:
             return False
-        if self._changes != changes[0]:  # of some module: perhaps it was changed back
+        now = module_changes[0]
+        if self._changes is not now:  # of some module: perhaps it was changed back
             if changed(self._counted) is not None:
                 return False
-            self._changes = changes[0]
+            self._changes = now
         return True
 
 

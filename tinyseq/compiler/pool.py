@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from tinyseq import changes
 from tinyseq.kernels.memory import over, raw
+from tinyseq.locks import new_lock
 
 _KEPT = 512  # takes that an array may go unused before it is let go
 
@@ -25,7 +25,7 @@ class Pool:
     def __init__(self) -> None:
         self._arrays: dict[Any, list[list[Any]]] = {}  # [bytes, when they were last handed out]
         self._takes = 0
-        self._lock = threading.Lock()
+        self._lock = new_lock(self, "_lock")
         self._alone = 0
         self._alone = self._holders([[np.empty(1), 0]][0])
 

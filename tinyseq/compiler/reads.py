@@ -38,7 +38,7 @@ class Read(NamedTuple):
     """Something that is read: its name, how, what was there, and, of what may change in place,
     what counts and what that was.
 
-    ``counted``: it changes only where an attribute of a Module is set; see `graph.changes`.
+    ``counted``: it changes only where an attribute of a Module is set; see `graph.module_changes`.
     """
 
     name: str
@@ -339,8 +339,10 @@ def kept(cell: Module, reads: Iterable[Read]) -> Iterator[None]:
             )
     finally:
         for (_, module), attributes, contents in zip(modules, before, copies, strict=True):
-            vars(module).clear()
-            vars(module).update(attributes)
+            own = vars(module)  # which other threads read, and they may change the mode
+            for name in own.keys() - attributes.keys() - {"training"}:
+                del own[name]
+            own.update({k: v for k, v in attributes.items() if k != "training"})
             for name, value in contents.items():
                 held: Any = attributes[name]
                 if isinstance(held, np.ndarray):

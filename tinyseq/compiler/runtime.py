@@ -6,14 +6,12 @@ import hashlib
 import itertools
 import linecache
 import math
-import os
 import sys
-import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,9 +22,10 @@ from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Equation, Program, Value
 from tinyseq.compiler.split import Plan, kind, listed, split
 from tinyseq.kernels import gemm
-from tinyseq.kernels.jit import folder, jit
+from tinyseq.kernels.jit import is_kept, jit
 from tinyseq.kernels.memory import aligned, over, raw
 from tinyseq.kernels.threads import ALONE, get_num_threads, shared
+from tinyseq.locks import new_lock
 
 _WORTH_SHARING = 2e7  # operations below which waking a second thread costs more than it brings
 _ROWS = 256  # of a chunk, for each thread: its numbers are to stay in the second-level cache
@@ -54,7 +53,7 @@ class Compiled:
 
         self.constants = {v: v.data for v in program.constants if v.data is not None and not v.row}
         self.memories: list[Memory] = []
-        self._lock = threading.Lock()
+        self._lock = new_lock(self, "_lock")
 
     def emitted(self) -> Source:
         return emit(self.plan)
@@ -361,7 +360,7 @@ class Run:
         run, memory = self.compiled.functions[function.name], self.memory
         sizes, cuts = (memory.T, memory.reverse, memory.chunk), memory.cuts
         if function.name not in self.compiled.there and hasattr(run, "signatures"):
-            with said(self.compiled.program.name, function.name):
+            with said(self.compiled.program.name, function.name, run):
                 run(ALONE, 0, 0, 0, *sizes, *arrays)  # compiles, or loads: no rows to run yet
             self.compiled.there.add(function.name)
         if memory.parts == 1:
@@ -373,23 +372,20 @@ class Run:
 # -- source and functions -------------------------------------------------------------------------
 
 _loaded: dict[str, dict[str, Callable[..., None]]] = {}
-_loading = threading.Lock()
+_loading = new_lock(sys.modules[__name__], "_loading")
 
 
 def load(name: str, text: str) -> dict[str, Callable[..., None]]:
     """The functions of an emitted source: the same source is loaded once, whichever layer asks.
 
-    The source is a file in the folder of compiled code, where numba keeps the machine code beside
-    it; where nothing can be written it lives in memory, known to tracebacks and debuggers.
+    The source lives in memory, known to tracebacks and debuggers.
     """
     with _loading:
         if text in _loaded:
             return _loaded[text]
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         module = f"{name}_{digest}"
-        path = folder()
-        kept = None if path is None else _written(path / f"{module}.py", text)
-        file = f"<tinyseq {module}>" if kept is None else str(kept)
+        file = f"<tinyseq {module}>"
         lines = text.splitlines(keepends=True)
         linecache.cache[file] = (len(text), None, lines, file)
         # A module that can be imported by its name: what numba keeps on disk is found by that
@@ -401,44 +397,29 @@ def load(name: str, text: str) -> dict[str, Callable[..., None]]:
             for k, f in vars(emitted).items()
             if getattr(f, "__module__", "") == emitted.__name__
         }
-        _loaded[text] = {k: jit(keep=kept is not None)(f) for k, f in own.items()}
+        _loaded[text] = {k: jit()(f) for k, f in own.items()}
         vars(emitted).update(_loaded[text])  # they may call each other
         return _loaded[text]
 
 
-def _written(path: Path, text: str) -> Path | None:
-    """The file, there as a whole or not at all; `None` when the folder is lost, or the disk full.
-
-    One of that length that is there already is left alone: numba looks at when it was written.
-    """
-    contents = text.encode()
-    try:
-        if not path.exists() or path.stat().st_size != len(contents):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-            with os.fdopen(handle, "wb") as f:
-                f.write(contents)
-            os.replace(temporary, path)
-    except OSError:
-        return None
-    return path
-
-
 @contextmanager
-def said(name: str, function: str) -> Iterator[None]:
-    """A line on stderr when what happens inside takes a while."""
+def said(name: str, function: str, compiled: Any) -> Iterator[None]:
+    """Lines on stderr when what happens inside takes a while: that it compiles, and what came of
+    it.
+    """
+    began, told = time.monotonic(), threading.Event()
 
-    def say() -> None:
-        print(
-            f"tinyseq: compiling {name} ({function}), once; it is kept for the next time …",
-            file=sys.stderr,
-            flush=True,
-        )
+    def say(what: str) -> None:
+        told.set()
+        print(f"tinyseq: {what}", file=sys.stderr, flush=True)
 
-    timer = threading.Timer(_SILENT, say)
+    timer = threading.Timer(_SILENT, say, [f"compiling {name} ({function}) …"])
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+    if told.is_set():
+        end = "it is kept for the next time" if is_kept(compiled) else "it could not be kept"
+        say(f"compiled {name} ({function}) in {time.monotonic() - began:.0f} s; {end}.")

@@ -8,9 +8,10 @@ attributes, the shapes behind the batch, the dtype, and which gradients are want
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -106,14 +107,15 @@ def scan(
     return y, tuple(after)
 
 
-class Still(NamedTuple):
+@dataclass(frozen=True)
+class Still:
     """One use of a compiled program, in a training step that will be done again."""
 
     known: Known
     compiled: Compiled
     order: tuple[Value, ...]  # of its inputs
     reverse: bool
-    parts: int
+    parts: int = field(compare=False)  # the number of threads may change between two takes
 
 
 class _Call:
@@ -340,7 +342,7 @@ def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise:
         _shapes(noise),
     )
     mine = _known.setdefault(cell, {}).setdefault(kind, [])
-    found = next((entry for entry in mine if changed(entry[0]) is None), None)
+    found = next((entry for entry in list(mine) if changed(entry[0]) is None), None)
     if found is None:
         found = _new(mine, cell, x, state, running, noise)
     elif found is not mine[0]:
@@ -352,31 +354,30 @@ def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise:
 
 
 def _new(
-    mine: list[_Entry],
-    cell: Module,
-    x: Tensor,
-    state: State,
-    running: Tensor | None,
-    noise: Any,
+    mine: list[_Entry], cell: Module, x: Tensor, state: State, running: Tensor | None, noise: Any
 ) -> _Entry:
     """A cell traced as it is now, kept among those that are known."""
     known: Known | CompileError
-    reads = watch((), [cell], baked=True)
-    try:
-        if len(mine) >= _MOST:
-            raise CompileError(
-                f"{changed(mine[0][0])} was another one in each of {len(mine)} calls, and every "
-                "time the step would be compiled anew. Make it a Tensor that is an attribute of "
-                "the cell, and change its contents: self.rate = ts.tensor(0.5); "
-                "self.rate.data = …"
-            )
-        with kept(cell, reads):
-            known = Known(reads, *_traced(cell, x, state, running, noise))
-    except CompileError as error:
-        known = CompileError(f"{type(cell).__name__} cannot be compiled: {error}")
-        known.__cause__ = error.__cause__
-    if len(mine) < _MOST:
-        mine.insert(0, (reads, known))
+    for last in (False, True):
+        reads = watch((), [cell], baked=True)
+        try:
+            if len(mine) >= _MOST:
+                raise CompileError(
+                    f"{changed(mine[0][0])} was another one in each of {len(mine)} calls, and "
+                    "every time the step would be compiled anew. Make it a Tensor that is an "
+                    "attribute of the cell, and change its contents: self.rate = ts.tensor(0.5); "
+                    "self.rate.data = …"
+                )
+            with kept(cell, reads):
+                known = Known(reads, *_traced(cell, x, state, running, noise))
+        except CompileError as error:
+            known = CompileError(f"{type(cell).__name__} cannot be compiled: {error}")
+            known.__cause__ = error.__cause__
+            if not last:  # another thread may have changed the cell: a failure counts if it repeats
+                continue
+        if len(mine) < _MOST and changed(reads) is None:
+            mine.insert(0, (reads, known))
+        break
     return reads, known
 
 

@@ -129,12 +129,9 @@ def _run(
         line = line_of(sys._getframe(1)) if forward is None else "in its gradient"
         tape.append(_Entry(op, inputs, attrs, output, line))
 
-    hooks = {t: t.hooks for t in named.values() if t.hooks}
     with np.errstate(all="ignore"), graph.recorded(True), graph.within(()), graph.taped(note):
         anomaly, recording.anomaly = recording.anomaly, False
         try:
-            for t in hooks:  # they are for the gradient of the sequence, not for this rehearsal
-                t.hooks = None
             try:
                 y, after = step(x, tuple(state), noise)
             except CompileError as error:
@@ -165,8 +162,6 @@ def _run(
             gradients = list(grad(outs, wanted, given_seeds, create_graph=True)) if wanted else []
         finally:
             recording.anomaly = anomaly
-            for t, was in hooks.items():
-                t.hooks = was
     return _Run(tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients)
 
 

@@ -13,6 +13,7 @@ The number of rows that fit depends on the registers: 14 with 32 of them (AVX-51
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ from numba.extending import intrinsic, overload
 from tinyseq.kernels.jit import EXACT, jit
 from tinyseq.kernels.memory import aligned
 from tinyseq.kernels.threads import begin, cuts, end, get_num_threads, shared
+from tinyseq.locks import new_lock
 
 _PLAIN = bool(numba.core.config.DISABLE_JIT)  # no compiler: NumPy stands in for the tile
 
@@ -296,7 +298,7 @@ def _turn(size: int) -> Callable[[int, int, int, int], None]:
 _turn_4, _turn_8 = _turn(4), _turn(8)
 _ARGUMENTS = "rows, panels, a, a_row, a_col, w, w_panel, out, out_row, k, columns, add"
 _ready: set[str] = set()
-_getting_ready = threading.Lock()
+_getting_ready = new_lock(sys.modules[__name__], "_getting_ready")
 
 
 def _symbol(dtype: Any) -> str:

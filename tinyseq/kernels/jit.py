@@ -2,9 +2,9 @@
 
 The folder is ``$TINYSEQ_CACHE_DIR``, by default ``tinyseq`` in the user's cache folder. What is
 kept there is found by the sources of all kernels, the versions of Python, NumPy, numba and
-tinyseq, and (by numba itself) the processor: whatever changes, it is compiled anew, beside what is
-there. Files appear whole or not at all, so processes may race. A folder that cannot be written to
-costs the compile time at every start, and one warning.
+tinyseq, and the processor: whatever changes, it is compiled anew, beside what is there. Files
+appear whole or not at all, so processes may race. A folder that cannot be written to costs the
+compile time at every start, and one warning.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import pickle
 import sys
 import tempfile
 import warnings
@@ -23,6 +24,10 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 from numba.core import config
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.serialize import dumps
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +37,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 SUMS = frozenset({"reassoc", "contract", "arcp"})
 #: Every operation as it is written, but for contraction: for functions that count on rounding.
 EXACT = frozenset({"contract"})
+
+_SEAL = hashlib.sha256().digest_size  # bytes at the beginning of a file
 
 
 @functools.cache
@@ -71,35 +78,73 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def _never_fail(cache: Any) -> None:
-    """What a full disk or a power cut left of a file is no reason to fail: it is written anew, if
-    that can be done.
+class _Kept(NullCache):  # type: ignore[misc]
+    """Machine code on disk, as numba asks for it: a file for each function and signature.
+
+    A file begins with the checksum of the rest. One that does not match is compiled anew and
+    replaced: damaged machine code would be executed, and crash at every start.
     """
-    load, save = cache.load_overload, cache.save_overload
 
-    def load_or_none(*args: Any) -> Any:
-        try:
-            return load(*args)
-        except Exception:  # whatever pickle makes of it
-            with contextlib.suppress(OSError):
-                cache.flush()
-            return None
+    def __init__(self, function: Callable[..., Any], path: Path) -> None:
+        assert function.__closure__ is None, "a file is found by the source alone"
+        code = function.__code__
+        self._name = f"{function.__module__}.{function.__qualname__}-{code.co_firstlineno}"
+        self._folder = path
+        self.written = False
 
-    def save_or_not(*args: Any) -> None:
-        with contextlib.suppress(OSError):
-            save(*args)
+    @property
+    def cache_path(self) -> str:
+        return str(self._folder)
 
-    cache.load_overload, cache.save_overload = load_or_none, save_or_not
+    def _path(self, signature: Any, codegen: Any) -> Path:
+        key = repr((self._name, signature, codegen.magic_tuple()))
+        return self._folder / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.code"
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        target.refresh()
+        with contextlib.suppress(Exception):  # whatever is wrong with it: it is compiled anew
+            contents = self._path(signature, target.codegen()).read_bytes()
+            if contents[:_SEAL] == hashlib.sha256(contents[_SEAL:]).digest():
+                found = CompileResult._rebuild(target, *pickle.loads(contents[_SEAL:]))
+                self.written = True
+                return found
+        return None
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        assert not result.lifted
+        assert not result.library.has_dynamic_globals
+        code = dumps(result._reduce())
+        self.written = False
+        with contextlib.suppress(OSError):  # a full disk, say
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".tmp")
+            try:
+                with os.fdopen(handle, "wb") as f:
+                    f.write(hashlib.sha256(code).digest() + code)
+                os.replace(temporary, self._path(signature, result.codegen))
+                self.written = True
+            finally:
+                Path(temporary).unlink(missing_ok=True)
 
 
-def jit(
-    fastmath: Iterable[str] = SUMS, inline: bool = False, keep: bool = True
-) -> Callable[[F], F]:
+def is_kept(compiled: Any) -> bool:
+    """Whether the machine code of a function was loaded from disk, or written there."""
+    return getattr(compiled._cache, "written", False)
+
+
+if hasattr(os, "register_at_fork"):  # no child begins in the middle of another thread's compiling
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+
+
+def jit(fastmath: Iterable[str] = SUMS, inline: bool = False) -> Callable[[F], F]:
     """Compile the decorated function when it is first called, or load what an earlier run kept.
 
     ``fastmath``: `SUMS` or `EXACT`. ``inline``: part of whatever calls it, never called or kept by
-    itself. ``keep=False``: not kept on disk. Under ``NUMBA_DISABLE_JIT=1`` the function stays plain
-    Python.
+    itself. Under ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
     """
 
     def decorate(function: F) -> F:
@@ -111,15 +156,8 @@ def jit(
             boundscheck=False,
             forceinline=inline,
         )
-        path = None if inline or not keep or config.DISABLE_JIT else folder()
-        if path is not None:
-            outer = config.CACHE_DIR
-            config.CACHE_DIR = str(path)
-            try:
-                compiled.enable_caching()
-                _never_fail(compiled._cache)
-            finally:
-                config.CACHE_DIR = outer
+        if not inline and not config.DISABLE_JIT and (path := folder()) is not None:
+            compiled._cache = _Kept(function, path)
         return compiled
 
     return decorate

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tinyseq.kernels.jit import EXACT, jit
+from tinyseq.locks import new_lock
 
 _WATCH = 70_000  # looks, some 15 ns each: a millisecond
 _LINE = 16  # numbers of 8 bytes: what is written by different threads is not to share cache lines
@@ -133,7 +135,7 @@ class _Team:
 
     def __init__(self, helpers: int) -> None:
         self.helpers = helpers
-        self.free = threading.Lock()
+        self.busy = False  # read and written under the lock of the module
         self._counts = np.zeros((1 + helpers) * _LINE, np.int64)
         self._address = self._counts.ctypes.data
         self._task: Callable[[int], None] | None = None
@@ -196,6 +198,7 @@ class _Team:
 
     def run_shared(self, task: Callable[[int, np.ndarray], None], parts: int) -> None:
         """As `run`, for a task that begins and ends by itself; no more parts than threads."""
+        assert parts <= self.helpers + 1
         counts = self._counts
         self._task, self._parts = lambda part: task(part, counts), parts
         self._wake()
@@ -207,7 +210,7 @@ class _Team:
             raise failed[0]
 
     def run(self, task: Callable[[int], None], parts: int) -> None:
-        """Part 0 here, the others on the helpers; `free` is held by the caller."""
+        """Any number of parts, the first here, the others in turn on the helpers and here."""
         self._task, self._parts = task, parts
         self._start()
         try:
@@ -218,18 +221,18 @@ class _Team:
             raise failed[0]
 
     def dismiss(self) -> None:
-        with self.free:
-            self._task = None
-            self._start()
+        self._task = None
+        self._start()
 
 
 _threads = 0  # 0: not asked for yet
 _team: _Team | None = None
-_starting = threading.Lock()
+#: Of the two above, and of whether the team is busy.
+_lock = new_lock(sys.modules[__name__], "_lock")
 
 
-def get_num_threads() -> int:
-    """How many threads a kernel may use: by default as many as the process has cores."""
+def _wanted() -> int:
+    """How many threads, the lock being held."""
     global _threads
     if _threads == 0:
         given = os.environ.get("TINYSEQ_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
@@ -238,17 +241,26 @@ def get_num_threads() -> int:
     return _threads
 
 
+def get_num_threads() -> int:
+    """How many threads a kernel may use: by default as many as the process has cores."""
+    with _lock:
+        return _wanted()
+
+
 def set_num_threads(n: int) -> None:
     """Use n threads in kernels from now on, the caller's own included. 1: none but the caller's.
+
+    Any thread may call it at any time. A kernel that runs ends with the threads it began with.
 
     Raises `ValueError` for less than 1.
     """
     global _threads, _team
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"set_num_threads: n={n!r} must be a whole number, at least 1.")
-    with _starting:
+    with _lock:
         if n != _threads and _team is not None:
-            _team.dismiss()
+            if not _team.busy:  # else it is dismissed when its task has ended
+                _team.dismiss()
             _team = None
         _threads = n
 
@@ -259,7 +271,7 @@ def parallel(task: Callable[[int], None], parts: int) -> None:
     Each part has to release the GIL (a compiled kernel does), or nothing is gained. An error in a
     part is raised here, after all parts have ended.
     """
-    team = _taken() if parts > 1 and get_num_threads() > 1 else None
+    team = _taken() if parts > 1 else None
     if team is None:
         for part in range(parts):
             task(part)
@@ -267,31 +279,44 @@ def parallel(task: Callable[[int], None], parts: int) -> None:
     try:
         team.run(task, parts)
     finally:
-        team.free.release()
+        _give_back(team)
 
 
 def shared(task: Callable[[int, np.ndarray], None], parts: int) -> None:
     """As `parallel`, for a task whose one compiled call begins with ``begin(team, part)`` and ends
     with ``end(team, part)``: task(part, team). With ``team=ALONE`` both do nothing.
     """
-    team = _taken() if 1 < parts <= get_num_threads() and not _PLAIN else None
+    team = None if parts == 1 or _PLAIN else _taken()
     if team is None:
         for part in range(parts):
             task(part, ALONE)
         return
     try:
-        team.run_shared(task, parts)
+        if parts <= team.helpers + 1:
+            team.run_shared(task, parts)
+        else:  # the team became smaller since the parts were cut
+            team.run(lambda part: task(part, ALONE), parts)
     finally:
-        team.free.release()
+        _give_back(team)
 
 
 def _taken() -> _Team | None:
-    """The team, if nobody else has it: to be set free again."""
+    """The team, if there is one and nobody else has it: to be given back."""
     global _team
-    with _starting:
-        if _team is None:
-            _team = _Team(get_num_threads() - 1)
-        return _team if _team.free.acquire(blocking=False) else None
+    with _lock:
+        if _team is None and _wanted() > 1:
+            _team = _Team(_wanted() - 1)
+        if _team is None or _team.busy:
+            return None
+        _team.busy = True
+        return _team
+
+
+def _give_back(team: _Team) -> None:
+    with _lock:
+        team.busy = False
+        if team is not _team:  # it was replaced meanwhile
+            team.dismiss()
 
 
 def cuts(n: int, parts: int) -> list[slice]:
@@ -311,8 +336,8 @@ def in_slices(n: int, task: Callable[[slice], object]) -> None:
 
 def _after_fork() -> None:
     """The threads of the parent are not there in the child."""
-    global _team, _starting
-    _team, _starting = None, threading.Lock()
+    global _team
+    _team = None
 
 
 if hasattr(os, "register_at_fork"):

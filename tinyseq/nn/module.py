@@ -75,7 +75,7 @@ class Module:
         graph.unrepeated(f"{type(self).__name__}.{name} = …")
         super().__setattr__(name, value)
         if not name.startswith("_"):
-            graph.changes[0] += 1
+            graph.module_changes[0] = object()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
@@ -89,7 +89,7 @@ class Module:
     # -- what it is made of ---------------------------------------------------------------------
 
     def _children(self) -> Iterator[tuple[str, Module]]:
-        for name, value in vars(self).items():
+        for name, value in list(vars(self).items()):  # another thread may add one meanwhile
             for path, part in _parts(name, value):
                 if isinstance(part, Module):
                     yield path, part
@@ -109,7 +109,7 @@ class Module:
         """Parameters and constants, each once, with dotted names such as ``layers.0.cell.w_x``."""
         seen: set[int] = set()
         for path, module in self.named_modules():
-            for attribute, value in vars(module).items():
+            for attribute, value in list(vars(module).items()):
                 for name, part in _parts(attribute, value):
                     if isinstance(part, Tensor) and id(part) not in seen:
                         seen.add(id(part))
@@ -172,7 +172,10 @@ class Module:
         return self.astype(np.float32)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode on (dropout drops) or off, here and below; returns the module."""
+        """Training mode on (dropout drops) or off, here and below; returns the module.
+
+        The mode belongs to the module: all threads that call it see the same.
+        """
         for _, module in self.named_modules():
             module.training = mode
         return self

@@ -4,14 +4,17 @@ leaves no trace.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tinyseq import errors, random
 from tinyseq.backprop import no_grad
+from tinyseq.locks import new_lock
 from tinyseq.nn.layers import _size
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
@@ -169,26 +172,68 @@ def evaluation(model: Module) -> Iterator[None]:
 
         with nn.evaluation(model):
             losses = [loss(y, t).item() for y, t in nn.tbptt(model, held_out, k=200)]
+
+    With threads: recording and the library's stream are the calling thread's alone. The mode and
+    all else that a part holds belong to the part, and so to all threads that call it: train a model
+    in one thread and evaluate a copy (``copy.deepcopy``) in another. Evaluations of one model may
+    overlap; it is in evaluation mode until the last of them ends, and then as it was before the
+    first.
     """
     parts = [module for _, module in model.named_modules()]
-    before = [dict(vars(part)) for part in parts]
-    modes = [part.training for part in parts]
-    own = [g for held in before for g in held.values() if isinstance(g, np.random.Generator)]
-    streams = [g.bit_generator.state for g in own]
-    stream = random.get_state()
-    model.eval()
+    held = [value for part in parts for value in list(vars(part).values())]
+    before = random.get_state()
+    entries = _enter([*parts, *(g for g in held if isinstance(g, np.random.Generator))])
     try:
+        model.eval()
         with no_grad():
             yield
     finally:
-        for part, held, mode in zip(parts, before, modes, strict=True):
-            part.training = mode
-            if isinstance(part, Recurrent):  # what it ran here does not count
-                part._steps = held["_steps"]
-            _put_states_back(part, held)
-        for generator, state in zip(own, streams, strict=True):
-            generator.bit_generator.state = state
-        random.set_state(stream)
+        _leave(entries)
+        random.set_state(before)
+
+
+_Entry = list[Any]  # a part or generator, and a function that puts it back to how it was
+_entered: dict[int, list[_Entry]] = {}  # of all evaluations that run, by the part's identity
+_lock = new_lock(sys.modules[__name__], "_lock")
+
+
+def _enter(parts: Iterable[Any]) -> list[_Entry]:
+    with _lock:
+        entries = [[part, _as_it_is(part)] for part in {id(p): p for p in parts}.values()]
+        for entry in entries:
+            _entered.setdefault(id(entry[0]), []).append(entry)
+    return entries
+
+
+def _leave(entries: list[_Entry]) -> None:
+    """Put each part back; where another evaluation came after this one, leave that to it."""
+    with _lock:
+        for entry in entries:
+            part, put_back = entry
+            running = _entered[id(part)]
+            at = next(i for i, other in enumerate(running) if other is entry)
+            del running[at]
+            if at < len(running):
+                running[at][1] = put_back
+            else:
+                put_back()
+            if not running:
+                del _entered[id(part)]
+
+
+def _as_it_is(part: Module | np.random.Generator) -> Callable[[], None]:
+    """What puts a part, or a generator of one, back to how it is now."""
+    if isinstance(part, np.random.Generator):
+        return partial(setattr, part.bit_generator, "state", part.bit_generator.state)
+    held, mode = dict(vars(part)), part.training
+
+    def put_back() -> None:
+        part.training = mode
+        if isinstance(part, Recurrent):  # what it ran here does not count
+            part._steps = held["_steps"]
+        _put_states_back(part, held)
+
+    return put_back
 
 
 def _put_states_back(part: Module, before: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from tinyseq import errors, graph, optim, random
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
+from tinyseq.locks import new_lock
 from tinyseq.nn.modes import mode_of
 from tinyseq.optim.update import Update
 from tinyseq.tensor import Tensor
@@ -87,7 +88,8 @@ class TrainingStep:
         self.norm: float | None = None
         self._kinds: dict[Any, _Kind] = {}
         self._told = 0  # kinds so far
-        self._lock = threading.RLock()  # a recording works in memory of its own, once at a time
+        # A recording works in memory of its own, once at a time
+        self._lock = new_lock(self, "_lock", threading.RLock)
 
     def __call__(self, *arguments: Any) -> Any:
         if graph.recording.tape is not None:
@@ -118,7 +120,7 @@ class TrainingStep:
         return {**vars(self), "_kinds": {}, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.RLock())
+        vars(self).update(state, _lock=new_lock(self, "_lock", threading.RLock))
 
     def __repr__(self) -> str:
         name = getattr(self.loss, "__qualname__", type(self.loss).__name__)
@@ -165,7 +167,8 @@ class _Kind:
             if known is None or known.ready or not known.holds(step.source, step.params):
                 self.player = Player(step)
                 self.recordings += 1
-                self.vain = 1 if known is not None and known.plays > _MOST else self.vain + 1
+                if known is None or not known.other_threads:
+                    self.vain = 1 if known is not None and known.plays > _MOST else self.vain + 1
             before = random.get_state()
             try:
                 if self.vain > _MOST:

@@ -267,7 +267,7 @@ class Writing:
         N, B = draws.shape
         given = (*self.choice, draws, *self.scratch, ended, written, *self.bound)
         if not getattr(generate, "signatures", True):
-            with said(self.loop.program.name, "generate"):  # compiles, or loads
+            with said(self.loop.program.name, "generate", generate):  # compiles, or loads
                 generate(ALONE, 0, 0, 0, 0, 0, 0, *given)
         written[...] = 0
         step = max(1, int(_ONE_CALL / (self.loop.work * B)))
