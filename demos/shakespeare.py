@@ -41,11 +41,11 @@ from typing import Any
 import common  # before NumPy, whose threads it sets
 import numpy as np
 import options
-import report
+import results
 import runs
 from console import exit_code, ignore, interruptible, say
 from options import number, option, positive, read_text, share, whole
-from report import describe, figures, indented, summary
+from results import describe, figures, indented, summary
 from runs import BEST, HELD_OUT, LAST, PROGRAM, Limit, Progress
 
 import tinyseq as ts
@@ -334,7 +334,7 @@ def train_command(arguments: list[str]) -> int:
         )
         return 130
     baseline = run.count()
-    common.write_json(run.out / "numbers.json", report.numbers(run, baseline))
+    common.write_json(run.out / "numbers.json", results.numbers(run, baseline))
     say(summary(run, baseline))
     return 0
 

@@ -35,7 +35,7 @@ from typing import Any
 
 import common  # before NumPy, whose threads it sets
 import options
-import report
+import results
 import shakespeare
 from console import exit_code, say
 from matplotlib.figure import Figure
@@ -296,7 +296,7 @@ def markdown(summary: dict[str, Any], command: str) -> str:
     published = ""
     others = {f"{ngram['n']}-gram, Kneser–Ney": f"{ngram['nats']:.3f}"}
     if summary["text"]["sha256"] == TINY_SHA256:
-        others |= {f"published: {name}": str(n) for name, n in report.PUBLISHED.items()}
+        others |= {f"published: {name}": str(n) for name, n in results.PUBLISHED.items()}
         published = "The published figures are estimates on random blocks of the same 10 %. "
     for name, figure in others.items():
         bits = float(figure) / math.log(2)
@@ -347,7 +347,7 @@ def draw(summary: dict[str, Any]) -> Figure:
     label = f"{ngram['n']}-gram: {ngram['nats']:.3f}"
     axes.axhline(ngram["nats"], color="grey", linestyle="-.", linewidth=1, label=label)
     if summary["text"]["sha256"] == TINY_SHA256:
-        name, nats = next(iter(report.PUBLISHED.items()))
+        name, nats = next(iter(results.PUBLISHED.items()))
         label = f"{name.split(',')[0]}: {nats}"
         axes.axhline(nats, color="black", linestyle=":", linewidth=1, label=label)
     most = max(row["passes"] for row in summary["rows"])

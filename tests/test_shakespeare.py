@@ -23,7 +23,7 @@ import console
 import numpy as np
 import pooch
 import pytest
-import report
+import results
 import runs
 import safetensors.numpy
 from any_machine import PATIENCE, but_for_compiling
@@ -147,7 +147,7 @@ def test_the_numbers_say_what_was_run_and_what_it_gave(lines, clock, tmp_path, c
 
 
 def test_what_is_published_stands_beside_tinyshakespeare(lines, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, "TINY_SHA256", hashlib.sha256((LINES * 30).encode()).hexdigest())
+    monkeypatch.setattr(results, "TINY_SHA256", hashlib.sha256((LINES * 30).encode()).hexdigest())
     options = ["--cell", "layernorm", "--steps", 1, "--quiet"]
     assert train(lines, tmp_path / "out", *options) == 0
     printed = capsys.readouterr().out

@@ -86,9 +86,11 @@ class _Kept(NullCache):  # type: ignore[misc]
     """
 
     def __init__(self, function: Callable[..., Any], path: Path) -> None:
-        assert function.__closure__ is None, "a file is found by the source alone"
         code = function.__code__
-        self._name = f"{function.__module__}.{function.__qualname__}-{code.co_firstlineno}"
+        # A file is found by the source alone: what is closed over are functions of kernels/
+        closed = "".join(f"-{cell.cell_contents.__name__}" for cell in function.__closure__ or ())
+        place = f"{function.__module__}.{function.__qualname__}-{code.co_firstlineno}"
+        self._name = place.replace("<locals>.", "") + closed
         self._folder = path
         self.written = False
 
