@@ -658,14 +658,14 @@ def _logsumexp_vjp(
 
 
 def _share_vjp(
-    g: Tensor, p: Tensor, x: Tensor, y: Tensor, axis: tuple[int, ...]
+    g: Tensor, p: Tensor, x: Tensor, y: Tensor, axis: tuple[int, ...] = ()
 ) -> tuple[Tensor, Tensor]:
     slope = where(y == math.inf, 0.0, g * p)
     return slope, -slope
 
 
 @primitive(_share_vjp, reads="1y", emit="exp({0} - {1})")
-def share(x: np.ndarray, y: np.ndarray, axis: tuple[int, ...]) -> Any:
+def share(x: np.ndarray, y: np.ndarray, axis: tuple[int, ...] = ()) -> Any:
     """e^(x − y) with y = ln Σ eˣ over the axes, repeated along them: what each x has of the sum.
 
     Where y is ∞, so are n of the x, which have 1/n each.

@@ -178,8 +178,8 @@ def _with_index(
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """An op whose index is part of the program: its arrays are the same at every step."""
     n = 1 if op is getitem else len(attrs["indices"])
-    made = {id(entry.output) for entry in tape}
-    if any(id(array) in made or array.name for array in inputs[n:]):
+    made = {id(entry.output._data) for entry in tape}
+    if any(id(array._data) in made for array in inputs[n:]):
         readable("an index")
     arrays = iter([array._data for array in inputs[n:]])
     if op is getitem:
