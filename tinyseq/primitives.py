@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -529,22 +529,25 @@ def _own(index: Any, arrays: Iterator[Tensor]) -> list[Tensor]:
 
 
 @primitive(_scatter_add_vjp, reads="", casts=False)
-def scatter_add(*inputs: np.ndarray, indices: list[Any], shape: tuple[int, ...]) -> Any:
+def scatter_add(
+    *inputs: np.ndarray,
+    indices: list[Any],
+    shape: tuple[int, ...],
+    out: np.ndarray | None = None,
+) -> Any:
     """Zeros of this shape with each x added at its index: the adjoint of several x = y[index].
 
     ``inputs``: the xs, one an index, and then the arrays of the indices. Where these name a place
     twice, both elements are added there.
     """
-    out = np.zeros(shape, inputs[0].dtype)
-    scatter_into(out, inputs, indices)
-    return out
-
-
-def scatter_into(out: np.ndarray, inputs: Sequence[np.ndarray], indices: Sequence[Any]) -> None:
-    """`scatter_add` to what is there."""
+    if out is None:
+        out = np.zeros(shape, inputs[0].dtype)
+    else:
+        out.fill(0)
     arrays = iter(inputs[len(indices) :])
     for x, index in zip(inputs, indices, strict=False):
         add_at(out, filled(index, arrays), x)
+    return out
 
 
 def add_at(out: np.ndarray, index: Any, x: np.ndarray) -> None:
@@ -753,21 +756,18 @@ def _softmax_loss_slope_vjp(
 
 @primitive(_softmax_loss_slope_vjp, reads="x", casts=False)
 def softmax_loss_slope(
-    g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
+    g: np.ndarray,
+    x: np.ndarray,
+    classes: np.ndarray,
+    ignored: int,
+    mean: bool,
+    out: np.ndarray | None = None,
 ) -> Any:
     """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N) or a number, x (..., V) → (..., V), 0 for the
     class that is ignored; with ``mean`` over the number of the others: what `softmax_loss` passes
     back.
     """
-    out = np.empty(x.shape, x.dtype)
-    slope_into(out, g, x, classes, ignored, mean)
-    return out
-
-
-def slope_into(
-    out: np.ndarray, g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
-) -> None:
-    """`softmax_loss_slope`, into memory that is there."""
+    out = np.empty(x.shape, x.dtype) if out is None else out
     classes, dropped = _known(classes, ignored)
     rows, slopes = (a.reshape(len(classes), x.shape[-1]) for a in (x, out))
     weights = np.empty(len(rows), g.dtype)
@@ -781,6 +781,7 @@ def slope_into(
         slopes[np.arange(len(slopes)), classes] -= weights
     if dropped.size:
         slopes[dropped] = 0
+    return out
 
 
 def _cumsum_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int, reverse: bool) -> tuple[Tensor]:

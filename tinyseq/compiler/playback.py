@@ -22,13 +22,7 @@ from tinyseq.compiler.take import Call, Take
 from tinyseq.kernels import load
 from tinyseq.kernels.memory import bytes_for, over
 from tinyseq.op import Op
-from tinyseq.primitives import (
-    ARRAY,
-    repeated_axes,
-    scatter_into,
-    slope_into,
-    worth_a_kernel,
-)
+from tinyseq.primitives import ARRAY, repeated_axes, worth_a_kernel
 from tinyseq.tensor import FLOATS, Tensor
 
 _UFUNCS = {
@@ -300,12 +294,10 @@ def _into(
         name == "getitem" and attrs["index"] is ARRAY and arrays[1].dtype != bool
     ):
         return partial(_rows_into, arrays[0], arrays[1], out, name == "lookup")
-    if name == "scatter_add":
-        return partial(_scatter_into, out, arrays, attrs["indices"])
+    if name in ("scatter_add", "softmax_loss_slope"):
+        return partial(op.forward, *arrays, **attrs, out=out)
     if name == "joined":
         return partial(joined_into, out, arrays, attrs["places"])
-    if name == "softmax_loss_slope":
-        return partial(slope_into, out, arrays[0], arrays[1], arrays[2], **attrs)
     return None
 
 
@@ -355,8 +347,3 @@ def _rows_into(x: np.ndarray, index: np.ndarray, out: np.ndarray, or_zeros: bool
     np.take(x, index, axis=0, out=out, mode="clip" if whole else "raise")
     if or_zeros and not whole:
         out[index < 0] = 0
-
-
-def _scatter_into(out: np.ndarray, arrays: Sequence[np.ndarray], indices: Sequence[Any]) -> None:
-    out.fill(0)
-    scatter_into(out, arrays, indices)

@@ -26,7 +26,7 @@ from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
 from tinyseq.nn.module import Module
-from tinyseq.nn.unroll import noise_at, unroll
+from tinyseq.nn.unroll import mapped, noise_at, unroll
 from tinyseq.op import Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -81,7 +81,8 @@ def scan(
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
     arrays = {v: np.asarray(t._data, order="C") for v, t in zip(values, inputs, strict=True)}
-    given = [*_flat(noise), *([] if running is None else [running])]
+    given: list[Tensor] = []
+    mapped(given.append, (noise, running))
     arrays |= {v: np.asarray(t._data, order="C") for v, t in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
     order = [*values, *program.noise]
@@ -312,7 +313,7 @@ def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise:
         x.dtype,
         tuple((s.shape[1:], s.dtype) for s in state),
         running is None,
-        _shapes(noise),
+        mapped(lambda part: (part.shape[2:], str(part.dtype)), noise),
     )
     key = (kinds, *fingerprint(cell))
     mine = _known.setdefault(cell, {})
@@ -375,17 +376,3 @@ def _traced(
         x.dtype,
     )
     return program, tensors
-
-
-def _shapes(noise: Any) -> Any:
-    if noise is None:
-        return None
-    if isinstance(noise, tuple):
-        return tuple(_shapes(part) for part in noise)
-    return noise.shape[2:], str(noise.dtype)
-
-
-def _flat(noise: Any) -> list[Tensor]:
-    if isinstance(noise, tuple):
-        return [t for part in noise for t in _flat(part)]
-    return [] if noise is None else [noise]
