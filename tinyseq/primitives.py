@@ -709,7 +709,7 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int, reduction: st
     (N); 0 for the class that is ignored. ``reduction``: ``"none"``; ``"sum"``, Σ yᵢ; or ``"mean"``,
     that sum over the number of those that are not ignored.
     """
-    classes, dropped = _known(classes, ignored)
+    classes, dropped, counted = _known(classes, ignored)
     x = x.reshape(len(classes), x.shape[-1])
     if x.size and _quick(x):
         y = load.kernels.losses.softmax_loss(x, classes)
@@ -717,19 +717,21 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int, reduction: st
         x = x - np.max(x, axis=1, keepdims=True)
         chosen = x[np.arange(len(x)), classes]
         y = np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen
-    if dropped.size:
+    if counted < len(classes):
         y[dropped] = 0
     if reduction == "none":
         return y
-    return np.add.reduce(y) / (float(y.size - dropped.size) if reduction == "mean" else 1.0)
+    return np.add.reduce(y) / (float(counted) if reduction == "mean" else 1.0)
 
 
-def _known(classes: np.ndarray, ignored: int) -> tuple[np.ndarray, np.ndarray]:
-    """The classes in one row, 0 in place of the one that is ignored, and where that was."""
+def _known(classes: np.ndarray, ignored: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The classes in one row, 0 in place of the one that is ignored; where that was; how many
+    others there are.
+    """
     flat = classes.reshape(-1)
-    hidden = flat == ignored
-    dropped = np.flatnonzero(hidden)
-    return np.where(hidden, 0, flat) if dropped.size else flat, dropped
+    dropped = flat == ignored
+    n = int(np.count_nonzero(dropped))
+    return np.where(dropped, 0, flat) if n else flat, dropped, flat.size - n
 
 
 def _softmax_loss_slope_vjp(
@@ -768,18 +770,19 @@ def softmax_loss_slope(
     back.
     """
     out = np.empty(x.shape, x.dtype) if out is None else out
-    classes, dropped = _known(classes, ignored)
-    rows, slopes = (a.reshape(len(classes), x.shape[-1]) for a in (x, out))
-    weights = np.empty(len(rows), g.dtype)
-    weights[...] = g / g.dtype.type(weights.size - dropped.size) if mean else g
+    classes, dropped, counted = _known(classes, ignored)
+    N, V = len(classes), x.shape[-1]
+    rows, slopes = x.reshape(N, V), out.reshape(N, V)
+    weights = np.empty(N, g.dtype)
+    np.divide(g, float(counted) if mean else 1.0, out=weights)
     if x.size and _quick(weights, rows):
         load.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
     else:
         np.subtract(rows, np.max(rows, axis=1, keepdims=True), out=slopes)
         np.exp(slopes, out=slopes)
         slopes *= (weights / np.add.reduce(slopes, axis=1))[:, None]
-        slopes[np.arange(len(slopes)), classes] -= weights
-    if dropped.size:
+        slopes[np.arange(N), classes] -= weights
+    if counted < N:
         slopes[dropped] = 0
     return out
 
