@@ -13,16 +13,19 @@ of what its rule reads, so that reading a long sequence step by step stays linea
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import weakref
 import zlib
 
 import numpy as np
 
+from tinyseq.locks import new_lock
+
 clock = 0  # changes noticed so far
 out: dict[int, _Memory] = {}  # what user code may write into, by the id of the array that owns it
 _memories: dict[int, _Memory] = {}  # all that was handed out or written to, likewise
-_ticking = threading.RLock()
+_ticking = new_lock(sys.modules[__name__], "_ticking", threading.RLock)
 
 
 def _checksum(array: np.ndarray) -> int:

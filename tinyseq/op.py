@@ -50,7 +50,7 @@ class Op:
         joint: dict[int, Joint],
         emit: str | None,
         hint: str | None,
-        into: Callable[..., Any] | None = None,
+        into: Callable[..., Any] | str | None = None,
         casts: bool = True,
     ) -> None:
         self.name = name
@@ -102,10 +102,13 @@ class Op:
         """What writes the result for these arrays into ``out``, of its shape and dtype, each time
         that it is called; `None` where there is no such thing.
 
-        ``into`` is a NumPy ufunc, or gives it: ``into(out, *arrays, **attrs)``.
+        ``into`` is a NumPy ufunc; ``"out"``, where the forward takes that; or it gives what writes:
+        ``into(out, *arrays, **attrs)``.
         """
         if isinstance(self.into, np.ufunc):
             return partial(self.into, *arrays, out=out)
+        if isinstance(self.into, str):
+            return partial(self.forward, *arrays, **attrs, out=out)
         return None if self.into is None else self.into(out, *arrays, **attrs)
 
     def _look(self, out: np.ndarray, arrays: list[np.ndarray]) -> None:
@@ -154,7 +157,7 @@ def primitive(
     joint: dict[int, Joint] | None = None,
     emit: str | None = None,
     hint: str | None = "",
-    into: Callable[..., Any] | None = None,
+    into: Callable[..., Any] | str | None = None,
     casts: bool = True,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declare the decorated NumPy function as an op of that name."""

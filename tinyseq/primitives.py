@@ -600,27 +600,25 @@ def _own(index: Any, arrays: Iterator[Tensor]) -> list[Tensor]:
     return [next(arrays) for part in parts if part.__class__ is _Array]
 
 
-def _scatter_add_into(
-    out: np.ndarray, *inputs: np.ndarray, indices: list[Any], shape: tuple[int, ...]
-) -> Write:
-    def write() -> None:
-        out.fill(0)
-        arrays = iter(inputs[len(indices) :])
-        for x, index in zip(inputs, indices, strict=False):
-            _add_at(out, filled(index, arrays), x)
-
-    return write
-
-
-@primitive(_scatter_add_vjp, reads="", into=_scatter_add_into, casts=False)
-def scatter_add(*inputs: np.ndarray, indices: list[Any], shape: tuple[int, ...]) -> Any:
+@primitive(_scatter_add_vjp, reads="", into="out", casts=False)
+def scatter_add(
+    *inputs: np.ndarray,
+    indices: list[Any],
+    shape: tuple[int, ...],
+    out: np.ndarray | None = None,
+) -> Any:
     """Zeros of this shape with each x added at its index: the adjoint of several x = y[index].
 
     ``inputs``: the xs, one an index, and then the arrays of the indices. Where these name a place
     twice, both elements are added there.
     """
-    out = np.empty(shape, inputs[0].dtype)
-    _scatter_add_into(out, *inputs, indices=indices, shape=shape)()
+    if out is None:
+        out = np.zeros(shape, inputs[0].dtype)
+    else:
+        out.fill(0)
+    arrays = iter(inputs[len(indices) :])
+    for x, index in zip(inputs, indices, strict=False):
+        _add_at(out, filled(index, arrays), x)
     return out
 
 
@@ -751,14 +749,14 @@ def _logsumexp_vjp(
 
 
 def _share_vjp(
-    g: Tensor, p: Tensor, x: Tensor, y: Tensor, axis: tuple[int, ...]
+    g: Tensor, p: Tensor, x: Tensor, y: Tensor, axis: tuple[int, ...] = ()
 ) -> tuple[Tensor, Tensor]:
     slope = where(y == math.inf, 0.0, g * p)
     return slope, -slope
 
 
 @primitive(_share_vjp, reads="1y", emit="exp({0} - {1})")
-def share(x: np.ndarray, y: np.ndarray, axis: tuple[int, ...]) -> Any:
+def share(x: np.ndarray, y: np.ndarray, axis: tuple[int, ...] = ()) -> Any:
     """e^(x − y) with y = ln Σ eˣ over the axes, repeated along them: what each x has of the sum.
 
     Where y is ∞, so are n of the x, which have 1/n each.
@@ -799,7 +797,7 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int, reduction: st
     (N); 0 for the class that is ignored. ``reduction``: ``"none"``; ``"sum"``, Σ yᵢ; or ``"mean"``,
     that sum over the number of those that are not ignored.
     """
-    classes, dropped = _known(classes, ignored)
+    classes, dropped, counted = _known(classes, ignored)
     x = x.reshape(len(classes), x.shape[-1])
     if x.size and _quick(x):
         y = load.kernels.losses.softmax_loss(x, classes)
@@ -807,19 +805,21 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray, ignored: int, reduction: st
         x = x - np.max(x, axis=1, keepdims=True)
         chosen = x[np.arange(len(x)), classes]
         y = np.log(np.add.reduce(np.exp(x, out=x), axis=1)) - chosen
-    if dropped.size:
+    if counted < len(classes):
         y[dropped] = 0
     if reduction == "none":
         return y
-    return np.add.reduce(y) / (float(y.size - dropped.size) if reduction == "mean" else 1.0)
+    return np.add.reduce(y) / (float(counted) if reduction == "mean" else 1.0)
 
 
-def _known(classes: np.ndarray, ignored: int) -> tuple[np.ndarray, np.ndarray]:
-    """The classes in one row, 0 in place of the one that is ignored, and where that was."""
+def _known(classes: np.ndarray, ignored: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The classes in one row, 0 in place of the one that is ignored; where that was; how many
+    others there are.
+    """
     flat = classes.reshape(-1)
-    hidden = flat == ignored
-    dropped = np.flatnonzero(hidden)
-    return np.where(hidden, 0, flat) if dropped.size else flat, dropped
+    dropped = flat == ignored
+    n = int(np.count_nonzero(dropped))
+    return np.where(dropped, 0, flat) if n else flat, dropped, flat.size - n
 
 
 def _softmax_loss_slope_vjp(
@@ -844,38 +844,34 @@ def _softmax_loss_slope_vjp(
     return dg, reshape(dx, shape=x.shape), None
 
 
-def _softmax_loss_slope_into(out: np.ndarray, *inputs: np.ndarray, **attrs: Any) -> Write:
-    return partial(_write_slope, out, *inputs, **attrs)  # type: ignore[arg-type]
-
-
-def _write_slope(
-    out: np.ndarray, g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
-) -> None:
-    classes, dropped = _known(classes, ignored)
-    rows, slopes = (a.reshape(len(classes), x.shape[-1]) for a in (x, out))
-    weights = np.empty(len(rows), g.dtype)
-    weights[...] = g / g.dtype.type(weights.size - dropped.size) if mean else g
+@primitive(_softmax_loss_slope_vjp, reads="x", into="out", casts=False)
+def softmax_loss_slope(
+    g: np.ndarray,
+    x: np.ndarray,
+    classes: np.ndarray,
+    ignored: int,
+    mean: bool,
+    out: np.ndarray | None = None,
+) -> Any:
+    """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N) or a number, x (..., V) → (..., V), 0 for the
+    class that is ignored; with ``mean`` over the number of the others: what `softmax_loss` passes
+    back.
+    """
+    out = np.empty(x.shape, x.dtype) if out is None else out
+    classes, dropped, counted = _known(classes, ignored)
+    N, V = len(classes), x.shape[-1]
+    rows, slopes = x.reshape(N, V), out.reshape(N, V)
+    weights = np.empty(N, g.dtype)
+    np.divide(g, float(counted) if mean else 1.0, out=weights)
     if x.size and _quick(weights, rows):
         load.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
     else:
         np.subtract(rows, np.max(rows, axis=1, keepdims=True), out=slopes)
         np.exp(slopes, out=slopes)
         slopes *= (weights / np.add.reduce(slopes, axis=1))[:, None]
-        slopes[np.arange(len(slopes)), classes] -= weights
-    if dropped.size:
+        slopes[np.arange(N), classes] -= weights
+    if counted < N:
         slopes[dropped] = 0
-
-
-@primitive(_softmax_loss_slope_vjp, reads="x", into=_softmax_loss_slope_into, casts=False)
-def softmax_loss_slope(
-    g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
-) -> Any:
-    """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N) or a number, x (..., V) → (..., V), 0 for the
-    class that is ignored; with ``mean`` over the number of the others: what `softmax_loss` passes
-    back.
-    """
-    out = np.empty(x.shape, x.dtype)
-    _write_slope(out, g, x, classes, ignored, mean)
     return out
 
 

@@ -27,6 +27,7 @@ from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
+from tinyseq.nested import leaves, mapped
 from tinyseq.op import Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -96,7 +97,7 @@ def scan(
     compiled = known.for_gradients(wanted, bool(wanted))
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
-    given = [*_flat(noise), *([] if running is None else [running])]
+    given = list(leaves((noise, running)))
     arrays = {v: t._data for v, t in zip(values, inputs, strict=True)}
     arrays |= {v: t._data for v, t in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
@@ -160,7 +161,7 @@ class _Call:
                 rows = slice(ts[0], ts[-1] + 1)
                 if known:
                     running = None if self.running is None else self.running[rows]
-                    noise = _rows(self.noise, rows)
+                    noise = mapped(lambda n, rows=rows: n[rows], self.noise)
                     part, state = self.unroll(
                         x[rows], state, reverse, running, noise=noise, first=ts[0]
                     )
@@ -302,13 +303,6 @@ def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tenso
     return list(map(renewed, tensors))
 
 
-def _rows(noise: Any, rows: slice) -> Any:
-    """Some rows of what a cell drew for a sequence."""
-    if noise is None:
-        return None
-    return tuple(_rows(n, rows) for n in noise) if isinstance(noise, tuple) else noise[rows]
-
-
 def _replayed(
     node: Node, inputs: tuple[Tensor, ...], steps: Collection[int] | None
 ) -> dict[Any, Tensor]:
@@ -339,7 +333,7 @@ def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise:
         x.dtype,
         tuple((s.shape[1:], s.dtype) for s in state),
         running is None,
-        _shapes(noise),
+        mapped(lambda part: (part.shape[2:], str(part.dtype)), noise),
     )
     mine = _known.setdefault(cell, {}).setdefault(kind, [])
     found = next((entry for entry in list(mine) if changed(entry[0]) is None), None)
@@ -424,17 +418,3 @@ def _traced(
         x.dtype,
     )
     return program, tensors
-
-
-def _shapes(noise: Any) -> Any:
-    if noise is None:
-        return None
-    if isinstance(noise, tuple):
-        return tuple(_shapes(part) for part in noise)
-    return noise.shape[2:], str(noise.dtype)
-
-
-def _flat(noise: Any) -> list[Tensor]:
-    if isinstance(noise, tuple):
-        return [t for part in noise for t in _flat(part)]
-    return [] if noise is None else [noise]

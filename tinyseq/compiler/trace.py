@@ -174,7 +174,7 @@ def _with_index(
     """An op whose index is part of the program: its arrays are the same at every step."""
     n = 1 if op is getitem else len(attrs["indices"])
     made = {id(entry.output._data) for entry in tape}
-    if any(id(array._data) in made or array.name for array in inputs[n:]):
+    if any(id(array._data) in made for array in inputs[n:]):
         readable("an index")
     arrays = iter([array._data for array in inputs[n:]])
     if op is getitem:

@@ -26,23 +26,23 @@ def as_indices(x: op.TensorLike, size: int, name: str, letter: str, least: int =
             ".astype(int)."
         )
     index = Tensor(index)  # a copy: the caller may write into it before the backward pass
-    check(index, rule=_within, least=least, size=size, name=name, letter=letter)
+    check(index, rule=_within, least=least, most=size - 1, name=name, letter=letter)
     return index
 
 
-def _within(index: np.ndarray, least: int, size: int, name: str, letter: str) -> None:
-    if not _all_within(index, least, size):
-        wrong = index[(index < least) | (index >= size)].ravel()[0]
-        raise IndexError(f"{name}: index {wrong} is outside of 0 … {size - 1} ({letter}={size}).")
+def _within(n: np.ndarray, least: int, most: int, name: str, letter: str = "") -> None:
+    """Of lengths or, with the letter of their size, of indices, which may be −1 for some."""
+    if _all_within(n, least, most):
+        return
+    wrong = n[(n < least) | (n > most)].ravel()[0]
+    if not letter:
+        raise ValueError(f"{name}: {wrong} is outside of {least} … {most}.")
+    raise IndexError(f"{name}: index {wrong} is outside of 0 … {most} ({letter}={most + 1}).")
 
 
-def _all_within(index: np.ndarray, least: int, size: int) -> bool:
-    if index.size == 0:
-        return True
-    above = index - least if least else index
-    return bool(
-        above.view(np.uint64).max() < size - least
-    )  # without a sign what lies below is large
+def _all_within(n: np.ndarray, least: int, most: int) -> bool:
+    above = n - least if least else n  # in one pass: without a sign, what lies below 0 is large
+    return n.size == 0 or bool(above.view(np.uint64).max() <= most - least)
 
 
 def as_classes(
@@ -62,14 +62,14 @@ def as_classes(
     if classes.dtype.kind not in "iu":
         as_indices(classes, V, name, "V")  # which says so
     classes = Tensor(classes)  # a copy, too
-    check(classes, rule=_within_or_ignored, size=V, name=name, ignored=ignored, mean=mean)
+    check(classes, rule=_within_or_ignored, most=V - 1, name=name, ignored=ignored, mean=mean)
     return classes
 
 
-def _within_or_ignored(classes: np.ndarray, size: int, name: str, ignored: int, mean: bool) -> None:
-    if 0 <= ignored < size or not _all_within(classes, 0, size):
+def _within_or_ignored(classes: np.ndarray, most: int, name: str, ignored: int, mean: bool) -> None:
+    if 0 <= ignored <= most or not _all_within(classes, 0, most):
         classes = classes[classes != ignored]
-        _within(classes, 0, size, name, "V")
+        _within(classes, 0, most, name, "V")
     if mean:
         refuse_nothing(classes.size, name)
 
@@ -92,14 +92,8 @@ def as_lengths(name: str, x: op.TensorLike, B: int, most: int, least: int = 0) -
             f"{errors.describe(n.shape)}."
         )
     n = op.as_tensor(n)
-    check(n, rule=_between, name=name, least=least, most=most)
+    check(n, rule=_within, least=least, most=most, name=name)
     return n
-
-
-def _between(n: np.ndarray, name: str, least: int, most: int) -> None:
-    if n.size and (n.min() < least or n.max() > most):
-        wrong = n[(n < least) | (n > most)][0]
-        raise ValueError(f"{name}: {wrong} is outside of {least} … {most}.")
 
 
 # -- numbers --------------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyseq import graph, ops
+from tinyseq.nested import mapped
 from tinyseq.nn.cells import State
 from tinyseq.nn.module import Module
 from tinyseq.primitives import draw
@@ -60,11 +61,9 @@ def _check_state(cell: Any, new: Any, old: State) -> None:
         )
 
 
-def noise_at(noise: Any, t: Any) -> Any:
-    """Row t, or some rows, of what a cell drew for a sequence: (T, …) in nested tuples, or None."""
-    if isinstance(noise, tuple):
-        return tuple(noise_at(part, t) for part in noise)
-    return None if noise is None else noise[t]
+def noise_at(noise: Any, t: int | slice) -> Any:
+    """Row t, or some rows, of what a cell drew for a sequence: (T, …)."""
+    return mapped(lambda part: part[t], noise)
 
 
 def noise_of(cell: Any, x: Tensor, state: State, one: bool = False) -> Any:
@@ -76,7 +75,8 @@ def noise_of(cell: Any, x: Tensor, state: State, one: bool = False) -> Any:
     drawing = _Drawing(cell, one)
     parts = [draw(x, *state, by=drawing, part=0)]
     parts += [draw(x, *state, by=drawing, part=i) for i in range(1, len(drawing.arrays))]
-    return drawing.filled(drawing.made, iter(parts))
+    drawn = iter(parts)
+    return mapped(lambda _: next(drawn), drawing.made)
 
 
 class _Drawing:
@@ -90,28 +90,22 @@ class _Drawing:
     def __call__(self, x: np.ndarray, *state: np.ndarray, part: int) -> np.ndarray:
         if part == 0:
             x = x[None] if self.one else x
-            self.made = self.cell.noise(Tensor.wrap(x), tuple(map(Tensor.wrap, state)))
+            with graph.taped(None):  # the whole of it is one op
+                self.made = self.cell.noise(Tensor.wrap(x), tuple(map(Tensor.wrap, state)))
             self.arrays = []
-            self.filled(self.made, None)
+            mapped(lambda a: self.arrays.append(_as_array(a)), self.made)
         if not self.arrays:
             return np.zeros(0)
         return self.arrays[part][0] if self.one else self.arrays[part]
-
-    def filled(self, made: Any, parts: Iterator[Tensor] | None) -> Any:
-        """The nested tuples with these parts; without any, their arrays are listed."""
-        if isinstance(made, tuple):
-            return tuple(self.filled(part, parts) for part in made)
-        if made is None:
-            return None
-        if parts is not None:
-            return next(parts)
-        self.arrays.append(made._data if isinstance(made, Tensor) else np.asarray(made))
-        return None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Drawing) and (other.cell, other.one) == (self.cell, self.one)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _as_array(drawn: Any) -> np.ndarray:
+    return drawn._data if isinstance(drawn, Tensor) else np.asarray(drawn)
 
 
 def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
