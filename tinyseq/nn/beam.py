@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyseq.nested import mapped
 from tinyseq.nn.layers import _size
 from tinyseq.tensor import Tensor
 
@@ -100,9 +101,7 @@ def beam_search(
 
 def rows_of(state: Any, rows: np.ndarray) -> Any:
     """Some sequences of a batch, out of a state whose tensors are (B, …)."""
-    if isinstance(state, Tensor):
-        return state[rows]
-    return None if state is None else tuple(rows_of(part, rows) for part in state)
+    return mapped(lambda part: part[rows], state)
 
 
 def finite(logits: Tensor) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from tinyseq import errors, graph, ops, random
 from tinyseq.backprop import grad
 from tinyseq.graph import identity, recorded, recording
+from tinyseq.nested import leaves, mapped
 from tinyseq.op import primitive
 from tinyseq.tensor import Tensor
 
@@ -30,22 +31,22 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
     """
     if not recording.enabled:
         return fn(*inputs)
-    tensors = list(_flat(inputs))
+    tensors = _tensors(inputs)
     random_state = random.get_state()
 
     def run(again: Sequence[Tensor]) -> list[Tensor]:
-        return list(_flat(fn(*_like(inputs, iter(again)))))
+        return _tensors(fn(*_like(inputs, iter(again))))
 
     choices: list[bool] = []
     with graph.scope("checkpoint"):
         copies = [ops.cut(x) for x in tensors]
         with _noting(choices):
             result = fn(*_like(inputs, iter(copies)))
-        outs = list(_flat(result))
-        leaves = _leaves(outs, copies)
+        outs = _tensors(result)
+        parameters = _parameters(outs, copies)
     packed = _checkpointed(
         *tensors,
-        *leaves,
+        *parameters,
         n=len(tensors),
         run=run,
         value=np.concatenate([y._data.reshape(-1) for y in outs]),
@@ -124,15 +125,15 @@ def _choosing(choices: list[bool]) -> Iterator[None]:
         recording.chosen = outer
 
 
-def _leaves(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+def _parameters(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
     """The parameters that went into the outputs besides the inputs."""
     path = recording.scope
     given = {identity(x) for x in inputs}
-    leaves = []
+    found = []
     for x in graph.topological(*outs):
         if x.node is None:
             if x.requires_grad and identity(x) not in given:
-                leaves.append(x)
+                found.append(x)
         elif x.node.scope[: len(path)] != path:
             raise errors.GraphError(
                 "checkpoint: the function uses a recorded tensor of shape "
@@ -141,27 +142,21 @@ def _leaves(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
                 "computed again. "
                 "Pass it as an input."
             )
-    return leaves
+    return found
 
 
-def _flat(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any) -> list[Tensor]:
     """The tensors in nested tuples, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _flat(part)
-    elif value is not None:
-        raise TypeError(
-            f"checkpoint: inputs and results are tensors, nested tuples of them, or None, not "
-            f"{type(value).__name__}. Bind other arguments with functools.partial."
-        )
+    found = list(leaves(value))
+    for x in found:
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"checkpoint: inputs and results are tensors, nested tuples of them, or None, not "
+                f"{type(x).__name__}. Bind other arguments with functools.partial."
+            )
+    return found
 
 
 def _like(structure: Any, tensors: Iterator[Tensor]) -> Any:
     """The same nested tuples, filled with other tensors."""
-    if isinstance(structure, Tensor):
-        return next(tensors)
-    if isinstance(structure, tuple | list):
-        return tuple(_like(part, tensors) for part in structure)
-    return structure
+    return mapped(lambda _: next(tensors), structure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tinyseq import errors, functional, graph, op, ops
 from tinyseq.functional import as_indices
+from tinyseq.nested import leaves, mapped
 from tinyseq.nn import beam
 from tinyseq.nn.attention import AdditiveAttention, DotAttention
 from tinyseq.nn.beam import Hypothesis
@@ -357,47 +358,22 @@ class Bridge(Module):
 
     def __init__(self, widths_in: Any, widths_out: Any, rng: np.random.Generator | None) -> None:
         self.widths = widths_out
-        self.linear = Linear(sum(_leaves(widths_in)), sum(_leaves(widths_out)), rng=rng)
+        self.linear = Linear(sum(leaves(widths_in)), sum(leaves(widths_out)), rng=rng)
 
     def forward(self, state: Any) -> Any:
-        flat = ops.tanh(self.linear(ops.concat(list(_leaves(state)), axis=-1)))
-        ends = np.cumsum(list(_leaves(self.widths)))
-        parts = iter(
-            [
-                flat[:, end - n : end]
-                for n, end in zip(_leaves(self.widths), ends.tolist(), strict=True)
-            ]
-        )
-
-        def cut(widths: Any) -> Any:
-            return tuple(cut(part) for part in widths) if isinstance(widths, tuple) else next(parts)
-
-        return cut(self.widths)
+        flat = ops.tanh(self.linear(ops.concat(list(leaves(state)), axis=-1)))
+        ends = itertools.accumulate(leaves(self.widths))
+        return mapped(lambda n: flat[:, (end := next(ends)) - n : end], self.widths)
 
     def _describe(self) -> str:
         return ""
 
 
 def _bridge(encoder: Any, decoder: Any, rng: np.random.Generator | None) -> Bridge | None:
-    """`None` where the encoder's state is of the decoder's form."""
-    widths_in = _widths(encoder.initial_state(1))
-    widths_out = _widths(decoder.initial_state(1))
+    """`None` where the encoder's state is of the decoder's form: nested alike, the same widths."""
+    states = encoder.initial_state(1), decoder.initial_state(1)
+    widths_in, widths_out = mapped(lambda s: s.shape[-1], states)
     return None if widths_in == widths_out else Bridge(widths_in, widths_out, rng)
-
-
-def _widths(state: Any) -> Any:
-    """The state's nesting, with the width of each tensor in its place."""
-    if isinstance(state, Tensor):
-        return state.shape[-1]
-    return tuple(_widths(part) for part in state)
-
-
-def _leaves(nested: Any) -> Iterator[Any]:
-    if isinstance(nested, tuple | list):
-        for part in nested:
-            yield from _leaves(part)
-    else:
-        yield nested
 
 
 def _output(state: Any) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 from tinyseq import errors, random
 from tinyseq.backprop import no_grad
 from tinyseq.locks import new_lock
+from tinyseq.nested import leaves, mapped
 from tinyseq.nn.layers import _size
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
@@ -39,16 +40,13 @@ def detach(state: Any) -> Any:
     once. `None`, the state before the first step, stays `None`. Raises `TypeError` for what is not
     a state.
     """
-    if state is None:
-        return None
-    if isinstance(state, Tensor):
-        return state.detach()
-    if isinstance(state, tuple | list):
-        return tuple(detach(part) for part in state)
-    raise TypeError(
-        f"a state is a Tensor or nested tuples of Tensors, not {type(state).__name__}. Pass what a "
-        "layer returned as its state."
-    )
+    for part in leaves(state):
+        if not isinstance(part, Tensor):
+            raise TypeError(
+                f"a state is a Tensor or nested tuples of Tensors, not {type(part).__name__}. Pass "
+                "what a layer returned as its state."
+            )
+    return mapped(Tensor.detach, state)
 
 
 class tbptt:  # called like a function, as `range` and `zip` are

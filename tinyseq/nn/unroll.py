@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import graph, ops
+from tinyseq.nested import mapped
 from tinyseq.nn.cells import State
 from tinyseq.nn.module import Module
 from tinyseq.primitives import draw
@@ -62,9 +63,7 @@ def _check_state(cell: Any, new: Any, old: State) -> None:
 
 def noise_at(noise: Any, t: Any) -> Any:
     """Row t, or some rows, of what a cell drew for a sequence: (T, …) in nested tuples, or None."""
-    if isinstance(noise, tuple):
-        return tuple(noise_at(part, t) for part in noise)
-    return None if noise is None else noise[t]
+    return mapped(lambda rows: rows[t], noise)
 
 
 def noise_of(cell: Any, x: Tensor, state: State, one: bool = False) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyseq import errors, graph, nn, ops
 from tinyseq.kernels import load
+from tinyseq.nested import mapped
 from tinyseq.nn import beam
 from tinyseq.nn.modes import mode_of
 from tinyseq.random import generator
@@ -344,14 +345,8 @@ def _read(model: nn.Module, primes: list[np.ndarray]) -> tuple[Tensor, Any]:
     if len(states) == 1:
         return logits[0], states[0]
     back = np.argsort(np.concatenate(order))
-    return ops.concat(logits)[back], beam.rows_of(_joined(states), back)
-
-
-def _joined(states: Sequence[Any]) -> Any:
-    """The states of several batches as one: nested tuples of tensors (B, …)."""
-    if isinstance(states[0], Tensor):
-        return ops.concat(list(states))
-    return None if states[0] is None else tuple(map(_joined, zip(*states, strict=True)))
+    joined = mapped(lambda *parts: ops.concat(parts), *states)  # one batch of all
+    return ops.concat(logits)[back], beam.rows_of(joined, back)
 
 
 def _compiles(model: nn.Module, symbols: int, mode: str) -> bool:
