@@ -12,6 +12,11 @@ from tinyseq.nested import mapped
 from tinyseq.nn.layers import _size
 from tinyseq.tensor import Tensor
 
+DIVERGED = (
+    "the model's output is not finite: its training has diverged. Lower the learning rate, or clip "
+    "the gradients."
+)
+
 
 class Hypothesis(NamedTuple):
     """One way to write a sequence, as a beam search ranks them.
@@ -66,7 +71,7 @@ def beam_search(
     for _ in range(max_steps):
         logits, state = step(symbols.reshape(1, B * W), state)
         V = logits.shape[-1]
-        after = _log_softmax(finite(logits), refused).reshape(B, W, V)
+        after = log_softmax(finite(logits._data), refused).reshape(B, W, V)
         after[~going] = -np.inf
         if eos is not None:
             after[~going, eos] = 0.0  # what has ended is one candidate, as it is
@@ -104,21 +109,18 @@ def rows_of(state: Any, rows: np.ndarray) -> Any:
     return mapped(lambda part: part[rows], state)
 
 
-def finite(logits: Tensor) -> np.ndarray:
-    """The logits as an array. Raises `ValueError` where one is not finite."""
-    if not np.isfinite(logits._data).all():
-        raise ValueError(
-            "the model's output is not finite: its training has diverged. Lower the learning rate, "
-            "or clip the gradients."
-        )
-    return logits._data
+def finite(values: np.ndarray) -> np.ndarray:
+    """The logits, or what was made of them. Raises `ValueError` where one is not finite."""
+    if not np.isfinite(values).all():
+        raise ValueError(DIVERGED)
+    return values
 
 
 def _penalty(length: np.ndarray, alpha: float) -> np.ndarray:
     return np.asarray(((5 + length) / 6) ** alpha)
 
 
-def _log_softmax(logits: np.ndarray, refused: np.ndarray | None) -> np.ndarray:
+def log_softmax(logits: np.ndarray, refused: np.ndarray | None = None) -> np.ndarray:
     """In float64: scores of long hypotheses are sums of many. −∞ for what is refused."""
     x = logits.astype(np.float64)
     if refused is not None:

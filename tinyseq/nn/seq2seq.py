@@ -298,7 +298,7 @@ class EncoderDecoder(Module):
             symbols, going = np.full(B, self.bos), np.ones(B, bool)
             for _ in range(max_steps):
                 logits, _, state = self._decode(symbols[None], state, read)
-                symbols = beam.finite(logits)[0].argmax(axis=-1)
+                symbols = beam.finite(logits._data)[0].argmax(axis=-1)
                 going &= symbols != self.eos
                 if not going.any():
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from tinyseq.nn import beam
 from tinyseq.nn.modes import mode_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
-from tinyseq.text.language_model import DIVERGED, START, LanguageModel
+from tinyseq.text.language_model import START, LanguageModel
 from tinyseq.text.sampling import Choice, choice, pick
 from tinyseq.text.vocabulary import Vocabulary
 
@@ -87,7 +88,6 @@ def generate(
             )
         if length is None:
             raise ValueError("a beam search needs a length, the most symbols to write")
-        choice(vocabulary, 1.0, None, 1.0, allow_unknown)
         if length == 0:
             return iter(())
         found = beam_search(
@@ -97,7 +97,8 @@ def generate(
     symbols = _encoded(vocabulary, prime, start)
     how = choice(vocabulary, temperature, top_k, top_p, allow_unknown)
     blocks = _blocks(model, [symbols], _sizes(length), how, rng, mode)
-    return _handed_out(vocabulary, blocks, how.eos)
+    texts = (vocabulary.symbols_of(_until(block[:, 0], how.eos)) for block in blocks)
+    return itertools.chain.from_iterable(texts)
 
 
 def generate_batch(
@@ -274,18 +275,10 @@ def _blocks(
             with nn.evaluation(model):
                 good = writer.go_on(part, ended, written)
             if not good:
-                raise ValueError(DIVERGED)
+                raise ValueError(beam.DIVERGED)
             yield written
             if ended.all():
                 return
-
-
-def _handed_out(
-    vocabulary: Vocabulary, blocks: Iterator[np.ndarray], eos: int | None
-) -> Iterator[str]:
-    """The symbols of one text."""
-    for block in blocks:
-        yield from vocabulary.symbols_of(_until(block[:, 0], eos))
 
 
 def _until(symbols: np.ndarray, eos: int | None) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq.random import generator
+from tinyseq.text.sampling import Choice, pick
 
 SMOOTHING = ("kneser-ney", "add-k")
 
@@ -238,18 +239,11 @@ class NGram:
             raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
         size = self._fitted()
         contexts = self._read(self._checked(prime, "prime"))
+        how = Choice(temperature, 0, 1.0, np.empty(0, np.int64), None)
         draws = generator(rng).random(length) if temperature > 0 else np.zeros(length)
         written = np.empty(length, np.int64)
         for i, draw in enumerate(draws):
-            nats = self._next(contexts, size)
-            if temperature == 0:
-                written[i] = nats.argmax()
-            else:
-                with np.errstate(over="ignore"):  # −∞ is right: a probability of 0
-                    scaled = (nats - nats.max()) / temperature
-                cumulative = np.cumsum(np.exp(scaled))
-                # side="right": a draw of exactly 0 must not pick a symbol of probability 0
-                written[i] = np.searchsorted(cumulative, draw * cumulative[-1], side="right")
+            written[i] = pick(self._next(contexts, size), draw, how)
             contexts = self._append(contexts, int(written[i]), size)
         return written
 
