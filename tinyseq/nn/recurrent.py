@@ -161,11 +161,30 @@ class Recurrent(_Around):
         return "reverse" if self.reverse else ""
 
 
-class _Several:
-    """Layers of layers: their programs and sources, one below the other."""
+class _Several(Module):
+    """Layers of layers: a tuple of their states; their programs and sources one after another."""
+
+    _each: str  # what there is one state of
 
     def _inner(self) -> Sequence[Any]:
         raise NotImplementedError
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, ...]:
+        """A tuple, one state for each layer inside."""
+        return tuple(layer.initial_state(batch_size, dtype) for layer in self._inner())
+
+    def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
+        """The state of each layer inside, where one is given."""
+        n = len(self._inner())
+        if state is None:
+            return [None] * n
+        if not isinstance(state, tuple | list) or len(state) != n:
+            got = len(state) if isinstance(state, tuple | list) else type(state).__name__
+            raise errors.ShapeError(
+                f"{type(self).__name__}: the state must be a tuple of {n}, one a {self._each}, got "
+                f"{got}. Pass what the layer returned, or initial_state(batch_size)."
+            )
+        return state
 
     def program(self, dtype: npt.DTypeLike | None = None) -> str:
         """`Recurrent.program` of each layer inside, as text."""
@@ -176,13 +195,15 @@ class _Several:
         return "\n\n".join(dict.fromkeys(layer.source(dtype) for layer in self._inner()))
 
 
-class Bidirectional(_Several, Module):
+class Bidirectional(_Several):
     """Two layers over the same sequence, one from each end: y⟨t⟩ = [→a⟨t⟩, ←a⟨t⟩], (T, B, H₁ + H₂).
 
     ``forward_layer`` and ``backward_layer`` are cells or layers of any two kinds; cells are made
     `Recurrent`, the second one in reverse. The state is a tuple (of the forward layer, of the
     backward layer). Schuster and Paliwal, 1997.
     """
+
+    _each = "direction"
 
     def __init__(self, forward_layer: Module, backward_layer: Module) -> None:
         self.forward_layer = _as_layer(forward_layer)
@@ -200,25 +221,16 @@ class Bidirectional(_Several, Module):
     def _inner(self) -> Sequence[Any]:
         return (self.forward_layer, self.backward_layer)
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, Any]:
-        """One state a direction."""
-        return (
-            self.forward_layer.initial_state(batch_size, dtype),  # type: ignore[attr-defined]
-            self.backward_layer.initial_state(batch_size, dtype),  # type: ignore[attr-defined]
-        )
-
     def forward(
         self, x: Tensor, state: tuple[Any, Any] | None = None, lengths: npt.ArrayLike | None = None
     ) -> tuple[Tensor, tuple[Any, Any]]:
-        ahead, back = (
-            (None, None) if state is None else _parts(state, 2, "Bidirectional", "direction")
-        )
+        ahead, back = self._states(state)
         y_ahead, ahead = self.forward_layer(x, ahead, lengths)
         y_back, back = self.backward_layer(x, back, lengths)
         return ops.concat([y_ahead, y_back], axis=-1), (ahead, back)
 
 
-class Stacked(_Several, Module):
+class Stacked(_Several):
     """Layers on top of each other: the output of each is the input of the next, a^{[l]⟨t⟩} from
     a^{[l−1]⟨t⟩}.
 
@@ -226,6 +238,8 @@ class Stacked(_Several, Module):
     output of every layer but the last, in training. ``batch_first=True`` takes and gives (B, T, …).
     The state is a tuple, one state a layer.
     """
+
+    _each = "layer"
 
     def __init__(
         self,
@@ -252,20 +266,14 @@ class Stacked(_Several, Module):
     def _inner(self) -> Sequence[Any]:
         return self.layers
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, ...]:
-        """One state a layer."""
-        return tuple(layer.initial_state(batch_size, dtype) for layer in self.layers)  # type: ignore[attr-defined]
-
     def forward(
         self, x: Tensor, state: Sequence[Any] | None = None, lengths: npt.ArrayLike | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         x = op.as_tensor(x)
         _check_sequence(x, "Stacked", self.batch_first)
         y = ops.swapaxes(x, 0, 1) if self.batch_first else x
-        n = len(self.layers)
-        states = [None] * n if state is None else _parts(state, n, "Stacked", "layer")
         out = []
-        for i, (layer, before) in enumerate(zip(self.layers, states, strict=True)):
+        for i, (layer, before) in enumerate(zip(self.layers, self._states(state), strict=True)):
             y, after = layer(y if i == 0 else self.dropout(y), before, lengths)
             out.append(after)
         return (ops.swapaxes(y, 0, 1) if self.batch_first else y), tuple(out)
@@ -295,16 +303,6 @@ def _running(lengths: op.TensorLike | None, x: Tensor) -> Tensor | None:
     T, B = x.shape[:2]
     n = as_lengths("lengths", lengths, B, T, least=1)
     return ops.less(np.arange(T)[:, None, None], ops.reshape(n, B, 1))
-
-
-def _parts(state: Sequence[Any], n: int, name: str, what: str) -> Sequence[Any]:
-    if not isinstance(state, tuple | list) or len(state) != n:
-        got = len(state) if isinstance(state, tuple | list) else type(state).__name__
-        raise errors.ShapeError(
-            f"{name}: the state must be a tuple of {n}, one a {what}, got {got}. "
-            "Pass what the layer returned, or initial_state(batch_size)."
-        )
-    return state
 
 
 def _as_layer(module: Module, reverse: bool = False) -> Module:
