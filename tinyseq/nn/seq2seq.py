@@ -25,13 +25,13 @@ ATTENTIONS = (None, "additive", "dot", "general")
 
 
 class Source(NamedTuple):
-    """What the encoder read, as the decoder looks at it again and again: memory (S, B, M), what an
-    attention makes of it in advance, and where it is no padding (S, B).
+    """What the encoder read, as the decoder looks at it again and again: memory (S, B, M), where it
+    is no padding (S, B), and what an attention makes of it in advance.
     """
 
     memory: Tensor
-    keys: Tensor | None
     mask: Tensor | None
+    keys: Tensor | None
 
 
 class EncoderDecoder(Module):
@@ -238,12 +238,12 @@ class EncoderDecoder(Module):
         else:
             x = self.source_embedding(_symbols(source, self.source_size, "source", "S"))
         memory, state = self.encoder(self.dropout(x), None, source_lengths)
-        keys = None if self.attention is None else getattr(self.attention, "keys", _none)(memory)
+        make_keys = getattr(self.attention, "keys", None)  # an attention of your own may have none
         running = _running(source_lengths, memory)
         mask = None if running is None else running[:, :, 0]
         if self.bridge is not None:
             state = self.bridge(state)
-        return state, Source(memory, keys, mask)
+        return state, Source(memory, mask, None if make_keys is None else make_keys(memory))
 
     def _decode(
         self, symbols: op.TensorLike, state: Any, read: Source
@@ -259,19 +259,14 @@ class EncoderDecoder(Module):
             y, state = self.decoder(x, state)
         elif self._before:
             h = _output(state)
-            context, weights = self._attend(ops.reshape(h, 1, *h.shape), read)
+            context, weights = self.attention(ops.reshape(h, 1, *h.shape), *read)
             y, state = self.decoder(ops.concat([x, context], axis=-1), state)
         else:
             y, state = self.decoder(x, state)
-            context, weights = self._attend(y, read)
+            context, weights = self.attention(y, *read)
         if self.combine is not None:
             y = ops.tanh(self.combine(ops.concat([y, context], axis=-1)))
         return self.head(self.dropout(y)), weights, state
-
-    def _attend(self, query: Tensor, read: Source) -> tuple[Tensor, Tensor]:
-        assert self.attention is not None
-        context, weights = self.attention(query, read.memory, read.mask, read.keys)
-        return context, weights
 
     def _target(self, target: op.TensorLike) -> Tensor:
         return _symbols(target, self.target_size, "target", "V")
@@ -381,10 +376,6 @@ def _output(state: Any) -> Tensor:
     while not isinstance(state, Tensor):
         state = state[0] if isinstance(state[0], Tensor) else state[-1]
     return state
-
-
-def _none(memory: Tensor) -> None:
-    """The keys of an attention that makes none."""
 
 
 def _symbols(x: op.TensorLike, size: int | None, name: str, letter: str) -> Tensor:
