@@ -24,7 +24,7 @@ from tinyseq.nn.cells import (
     RNNCell,
     State,
 )
-from tinyseq.nn.layers import Dropout
+from tinyseq.nn.layers import Dropout, _size
 from tinyseq.nn.modes import mode_of
 from tinyseq.nn.module import Module
 from tinyseq.nn.unroll import noise_of, start_of, unroll
@@ -357,17 +357,13 @@ def _layers(
     bidirectional: bool,
     mode: str | None,
 ) -> list[Module]:
-    if not isinstance(num_layers, int) or num_layers < 1:
-        raise ValueError(f"num_layers={num_layers!r} must be a whole number, at least 1.")
     layers: list[Module] = []
-    for _ in range(num_layers):
-        ahead = Recurrent(make_cell(input_size, hidden_size), mode=mode)
-        if bidirectional:
-            back = Recurrent(make_cell(input_size, hidden_size), mode=mode)
-            layers.append(Bidirectional(ahead, back))
-        else:
-            layers.append(ahead)
-        input_size = hidden_size * (2 if bidirectional else 1)
+    directions = 2 if bidirectional else 1
+    for _ in range(_size(num_layers, "num_layers")):
+        cells = [make_cell(input_size, hidden_size) for _ in range(directions)]
+        row = [Recurrent(cell, mode=mode) for cell in cells]
+        layers.append(Bidirectional(*row) if bidirectional else row[0])
+        input_size = hidden_size * directions
     return layers
 
 
