@@ -37,10 +37,12 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
     def run(again: Sequence[Tensor]) -> list[Tensor]:
         return _tensors(fn(*_like(inputs, iter(again))))
 
-    choices: list[bool] = []
+    # Which layers run compiled inside; a checkpoint around this one notes it, too.
+    choices = [] if recording.choices is None else recording.choices
+    before = len(choices)
     with graph.scope("checkpoint"):
         copies = [ops.cut(x) for x in tensors]
-        with _noting(choices):
+        with _set("choices", choices):
             result = fn(*_like(inputs, iter(copies)))
         outs = _tensors(result)
         parameters = _parameters(outs, copies)
@@ -51,7 +53,7 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
         run=run,
         value=np.concatenate([y._data.reshape(-1) for y in outs]),
         random_state=random_state,
-        choices=choices,
+        choices=choices[before:],
     )
     ends = np.cumsum([y.size for y in outs]).tolist()
     parts = (ops.reshape(packed[n - y.size : n], y.shape) for y, n in zip(outs, ends, strict=True))
@@ -75,7 +77,7 @@ def _checkpointed_vjp(
     now = random.get_state()
     random.set_state(random_state)
     try:
-        with recorded(True), _choosing(choices):
+        with recorded(True), _set("chosen", iter(choices)):  # compiled, or not, as it was
             again = ops.concat([ops.reshape(out, -1) for out in run(given[:n])])
     finally:
         random.set_state(now)
@@ -104,25 +106,14 @@ def _checkpointed(
 
 
 @contextmanager
-def _noting(choices: list[bool]) -> Iterator[None]:
-    """Note which layers run compiled inside; a checkpoint around this one is told, too."""
-    outer, recording.choices = recording.choices, choices
+def _set(name: str, value: Any) -> Iterator[None]:
+    """Another value of the recording's, inside."""
+    outer = getattr(recording, name)
+    setattr(recording, name, value)
     try:
         yield
     finally:
-        recording.choices = outer
-        if outer is not None:
-            outer += choices
-
-
-@contextmanager
-def _choosing(choices: list[bool]) -> Iterator[None]:
-    """Run the layers inside compiled or not as was noted."""
-    outer, recording.chosen = recording.chosen, iter(choices)
-    try:
-        yield
-    finally:
-        recording.chosen = outer
+        setattr(recording, name, outer)
 
 
 def _parameters(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
@@ -136,11 +127,9 @@ def _parameters(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
                 found.append(x)
         elif x.node.scope[: len(path)] != path:
             raise errors.GraphError(
-                "checkpoint: the function uses a recorded tensor of shape "
-                f"{errors.describe(x.shape)} that "
-                "is not among its inputs, and which could not be reached when it is "
-                "computed again. "
-                "Pass it as an input."
+                f"checkpoint: the function uses a recorded tensor of shape "
+                f"{errors.describe(x.shape)} that is not among its inputs, and which could not be "
+                "reached when it is computed again. Pass it as an input."
             )
     return found
 
