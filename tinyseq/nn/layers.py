@@ -16,8 +16,7 @@ __all__ = ["Dropout", "Embedding", "LayerNorm", "Linear"]
 
 
 class Linear(Module):
-    """y = x w + b: x (..., D) → y (..., H), with ``weight`` (D, H), Glorot, and ``bias`` (H),
-    zeros.
+    """y = x w + b: x (..., D) → y (..., H); ``weight`` (D, H) is Glorot, ``bias`` (H) zeros.
 
     Row vectors: PyTorch's weight is the transpose. Raises `ShapeError` when the last axis of x is
     not D.
@@ -43,8 +42,7 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """y = weight[i]: whole numbers (...) → rows (..., D) of ``weight`` (V, D), which starts as N(0,
-    1).
+    """y = weight[i]: whole numbers (...) → rows (..., D) of ``weight`` (V, D), at first N(0, 1).
 
     The same as a one-hot vector times the weight, without the vector. Where it is called with
     ``zeros=True``, −1 stands for the zero vector. Raises `IndexError` for any other index outside

@@ -169,6 +169,10 @@ class _Several(Module):
     def _inner(self) -> Sequence[Any]:
         raise NotImplementedError
 
+    @property
+    def input_size(self) -> int:
+        return int(self._inner()[0].input_size)
+
     def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, ...]:
         """A tuple, one state for each layer inside."""
         return tuple(layer.initial_state(batch_size, dtype) for layer in self._inner())
@@ -210,10 +214,6 @@ class Bidirectional(_Several):
         self.backward_layer = _as_layer(backward_layer, reverse=True)
 
     @property
-    def input_size(self) -> int:
-        return int(self.forward_layer.input_size)  # type: ignore[attr-defined]
-
-    @property
     def hidden_size(self) -> int:
         """Of both directions together: the width of y."""
         return int(self.forward_layer.hidden_size + self.backward_layer.hidden_size)  # type: ignore[attr-defined]
@@ -253,10 +253,6 @@ class Stacked(_Several):
         self.layers = [_as_layer(layer) for layer in layers]
         self.dropout = Dropout(dropout, rng)
         self.batch_first = batch_first
-
-    @property
-    def input_size(self) -> int:
-        return int(self.layers[0].input_size)  # type: ignore[attr-defined]
 
     @property
     def hidden_size(self) -> int:
@@ -379,9 +375,7 @@ def RNN(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` `RNNCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
-    B, 2H).
-    """
+    """``num_layers`` of `RNNCell`, `Stacked`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H)."""
     layers = _layers(
         lambda D, H: RNNCell(D, H, nonlinearity, rng),
         input_size, hidden_size, num_layers, bidirectional, mode,
@@ -402,8 +396,7 @@ def GRU(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` `GRUCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
-    B, 2H).
+    """``num_layers`` of `GRUCell`, `Stacked`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``layer_norm=True`` makes them of `LayerNormGRUCell`, which has the variant reset_after alone.
     """
@@ -432,8 +425,7 @@ def LSTM(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` `LSTMCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
-    B, 2H).
+    """``num_layers`` of `LSTMCell`, `Stacked`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``peephole``: ``"new"`` or ``"previous"`` makes them of `PeepholeLSTMCell`, whose output gate
     sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, without peepholes.
