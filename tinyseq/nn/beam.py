@@ -77,7 +77,7 @@ def beam_search(
             after[~going, eos] = 0.0  # what has ended is one candidate, as it is
         length = length + going
         candidates = log_p[:, :, None] + after
-        rank = candidates / _penalty(length, length_penalty)[:, :, None]
+        rank = candidates / (((5 + length) / 6) ** length_penalty)[:, :, None]
         best = np.argsort(-rank.reshape(B, W * V), axis=1, kind="stable")[:, :W]
         parent, symbols = np.divmod(best, V)
         log_p = np.take_along_axis(candidates.reshape(B, W * V), best, axis=1)
@@ -88,7 +88,7 @@ def beam_search(
         state = rows_of(state, (parent + W * np.arange(B)[:, None]).ravel())
         if not (going & np.isfinite(log_p)).any():
             break
-    score = log_p / _penalty(length, length_penalty)
+    score = log_p / ((5 + length) / 6) ** length_penalty
     return [
         [
             Hypothesis(
@@ -114,10 +114,6 @@ def finite(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError(DIVERGED)
     return values
-
-
-def _penalty(length: np.ndarray, alpha: float) -> np.ndarray:
-    return np.asarray(((5 + length) / 6) ** alpha)
 
 
 def log_softmax(logits: np.ndarray, refused: np.ndarray | None = None) -> np.ndarray:

@@ -162,7 +162,7 @@ class EncoderDecoder(Module):
         As `forward`; what stands in the target behind ``target_lengths`` (B) is not counted.
         """
         logits: Tensor = self(source, target, source_lengths, teacher_forcing, rng)
-        target = self._target(target)
+        target = _symbols(target, self.target_size, "target", "V")
         running = _running(target_lengths, target)
         losses = functional.cross_entropy(logits, target, reduction="none")
         if running is None:
@@ -195,7 +195,7 @@ class EncoderDecoder(Module):
         teacher_forcing: float,
         rng: np.random.Generator | None,
     ) -> tuple[Tensor, Any]:  # no weights without an attention
-        target = self._target(target)
+        target = _symbols(target, self.target_size, "target", "V")
         if not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing={teacher_forcing} is a rate, from 0 to 1.")
         if teacher_forcing < 1:  # whatever is drawn: it may be that all is told, this time
@@ -267,9 +267,6 @@ class EncoderDecoder(Module):
         if self.combine is not None:
             y = ops.tanh(self.combine(ops.concat([y, context], axis=-1)))
         return self.head(self.dropout(y)), weights, state
-
-    def _target(self, target: op.TensorLike) -> Tensor:
-        return _symbols(target, self.target_size, "target", "V")
 
     # -- writing --------------------------------------------------------------------------------
 

@@ -235,14 +235,12 @@ def _as_it_is(part: Module | np.random.Generator) -> Callable[[], None]:
 
 
 def _put_states_back(part: Module, before: dict[str, Any]) -> None:
-    after = dict(vars(part))
-    for name in before.keys() | after.keys():
-        if not (_is_state(before.get(name)) or _is_state(after.get(name))):
-            continue
-        if name in before:
-            vars(part)[name] = before[name]
-        else:
-            del vars(part)[name]
+    now = vars(part)
+    for name in before.keys() | now.keys():
+        if name not in before and _is_state(now[name]):
+            del now[name]
+        elif _is_state(before.get(name)) or _is_state(now.get(name)):
+            now[name] = before[name]
 
 
 def _is_state(value: Any) -> bool:

@@ -117,7 +117,6 @@ _CLEAN: list[tuple[str, str]] = [
     (r"(?<!\*)\*(?!\*)((?!\n\n)[^*])+(\*(?!\*)|\n\n)", "\n"),
     (r"_+((?!\n\n)[^_])+(_|\n\n)", "\n"),
 ]
-_CLEAN_COMPILED = [(re.compile(pattern, re.MULTILINE), new) for pattern, new in _CLEAN]
 
 
 def play(markdown: str) -> str:
@@ -126,8 +125,8 @@ def play(markdown: str) -> str:
 
 
 def _speeches(markdown: str) -> list[tuple[str, str]]:
-    for pattern, new in _CLEAN_COMPILED:
-        markdown = pattern.sub(new, markdown)
+    for pattern, new in _CLEAN:
+        markdown = re.sub(pattern, new, markdown, flags=re.MULTILINE)
     found = []
     # "before the first speaker", speaker, speech, speaker, speech …
     _, *parts = re.split(r"\*\*([^*]+)\*\*", markdown)

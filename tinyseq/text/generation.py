@@ -326,20 +326,13 @@ class _Unrolled:
 def _read(model: nn.Module, primes: list[np.ndarray]) -> tuple[Tensor, Any]:
     """The logits (B, V) behind each prime, and the state. Those of one length are read at once."""
     lengths = np.array([len(prime) for prime in primes])
-    logits: list[Any] = []
-    states: list[Any] = []
-    order: list[np.ndarray] = []
-    for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
-        found, state = model(np.stack([primes[b] for b in rows], axis=1), None)
-        logits.append(found[-1])
-        states.append(state)
-        order.append(rows)
-    if len(states) == 1:
-        return logits[0], states[0]
-    back = np.argsort(np.concatenate(order))
-    joined = mapped(lambda *parts: ops.concat(parts), *states)  # one batch of all
-    return ops.concat(logits)[back], beam.rows_of(joined, back)
+    groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    read = [model(np.stack([primes[b] for b in rows], axis=1), None) for rows in groups]
+    last = [(logits[-1], state) for logits, state in read]
+    if len(last) == 1:
+        return last[0]
+    joined = mapped(lambda *parts: ops.concat(parts), *last)  # one batch of all
+    return tuple(beam.rows_of(joined, np.argsort(np.concatenate(groups))))  # in their order again
 
 
 def _compiles(model: nn.Module, symbols: int, mode: str) -> bool:

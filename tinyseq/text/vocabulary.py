@@ -170,10 +170,6 @@ class Vocabulary:
         first = ", ".join(repr(symbol) for symbol in self.symbols[:8])
         return f"{len(self)} symbols: {first}{', …' if len(self) > 8 else ''}"
 
-    def _special(self) -> dict[str, str]:
-        numbers = {kind: getattr(self, kind) for kind in _SPECIAL}
-        return {kind: self.symbols[i] for kind, i in numbers.items() if i is not None}
-
     # -- to numbers and back ---------------------------------------------------------------------
 
     def encode(self, text: str | Iterable[str]) -> np.ndarray:
@@ -251,9 +247,9 @@ class Vocabulary:
 
     def to_json(self) -> str:
         """As JSON: an object of the list ``symbols`` and the spelling of ``pad, unk, eos``."""
-        special = self._special()
-        tree = {"symbols": self.symbols, **{kind: special.get(kind) for kind in _SPECIAL}}
-        return json.dumps(tree, ensure_ascii=False)
+        numbers = {kind: getattr(self, kind) for kind in _SPECIAL}
+        special = {kind: None if i is None else self.symbols[i] for kind, i in numbers.items()}
+        return json.dumps({"symbols": self.symbols, **special}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, source: str) -> Vocabulary:
