@@ -139,7 +139,6 @@ class NGram:
                     lower = self._estimate(before, here.keys // size, contexts, size)
             yield _Order(
                 here.keys,
-                np.searchsorted(here.keys, np.arange(contexts + 1) * size),
                 self._estimate(here.counts, here.keys // size, contexts, size),
                 lower,
             )
@@ -286,7 +285,7 @@ class NGram:
             estimate = order.top if n == last else order.lower
             if estimate is None or context < 0:
                 continue
-            grams = slice(order.starts[context], order.starts[context + 1])
+            grams = slice(*np.searchsorted(order.keys, (context * size, (context + 1) * size)))
             symbols = order.keys[grams] - context * size
             nats += estimate.backoff[context]
             nats[symbols] = np.logaddexp(estimate.share[grams], nats[symbols])
@@ -336,7 +335,6 @@ class _Order(NamedTuple):
     """What is known of the n-grams of one n, by their numbers."""
 
     keys: np.ndarray  # number of the context · V + symbol, sorted
-    starts: np.ndarray  # where each context's n-grams begin, and the last ones end
     top: _Estimate  # as the highest order of a model
     lower: _Estimate | None  # below others; None: it has no part there
 
