@@ -204,19 +204,18 @@ class Module:
         children = [
             f"  {name}: {child!r}".replace("\n", "\n  ") for name, child in self._children()
         ]
-        head = f"{type(self).__name__}({self._sizes(self._describe)}"
+        head = f"{type(self).__name__}({self._sizes()}"
         return head + ("\n" + "\n".join(children) + "\n)" if children else ")")
 
     def _title(self) -> str:
         """Its kind, with what it says of itself beyond the tensors that the table lists."""
         own = type(self)._describe is not Module._describe
-        sizes = self._sizes(self._describe) if own else ""
+        sizes = self._sizes() if own else ""
         return f"{type(self).__name__}({sizes})" if sizes else type(self).__name__
 
-    @staticmethod
-    def _sizes(describe: Callable[[], str]) -> str:
+    def _sizes(self) -> str:
         try:
-            return describe()
+            return self._describe()
         except AttributeError:  # an __init__ that did not call its base class's: shown all the same
             return "..."
 

@@ -375,7 +375,7 @@ def RNN(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` of `RNNCell`, `Stacked`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H)."""
+    """``num_layers`` layers of `RNNCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H)."""
     layers = _layers(
         lambda D, H: RNNCell(D, H, nonlinearity, rng),
         input_size, hidden_size, num_layers, bidirectional, mode,
@@ -396,7 +396,7 @@ def GRU(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` of `GRUCell`, `Stacked`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
+    """``num_layers`` layers of `GRUCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``layer_norm=True`` makes them of `LayerNormGRUCell`, which has the variant reset_after alone.
     """
@@ -425,7 +425,7 @@ def LSTM(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` of `LSTMCell`, `Stacked`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
+    """``num_layers`` layers of `LSTMCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``peephole``: ``"new"`` or ``"previous"`` makes them of `PeepholeLSTMCell`, whose output gate
     sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, without peepholes.

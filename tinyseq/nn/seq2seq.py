@@ -113,7 +113,9 @@ class EncoderDecoder(Module):
             None if source_size is None else Embedding(source_size, self.encoder.input_size, rng)
         )
         self.target_embedding = Embedding(V, E, rng)
-        self.bridge = _bridge(self.encoder, self.decoder, rng)
+        states = self.encoder.initial_state(1), self.decoder.initial_state(1)
+        given, wanted = mapped(lambda s: s.shape[-1], states)
+        self.bridge = None if given == wanted else Bridge(given, wanted, rng)
         self.combine = None if attention is None else Linear(H + M, H, rng=rng)
         self.dropout = Dropout(dropout, rng)
         self.head = Linear(H, V, rng=rng)
@@ -359,13 +361,6 @@ class Bridge(Module):
 
     def _describe(self) -> str:
         return ""
-
-
-def _bridge(encoder: Any, decoder: Any, rng: np.random.Generator | None) -> Bridge | None:
-    """`None` where the encoder's state is of the decoder's form: nested alike, the same widths."""
-    states = encoder.initial_state(1), decoder.initial_state(1)
-    widths_in, widths_out = mapped(lambda s: s.shape[-1], states)
-    return None if widths_in == widths_out else Bridge(widths_in, widths_out, rng)
 
 
 def _output(state: Any) -> Tensor:

@@ -229,18 +229,14 @@ def _as_it_is(part: Module | np.random.Generator) -> Callable[[], None]:
         part.training = mode
         if isinstance(part, Recurrent):  # what it ran here does not count
             part._steps = held["_steps"]
-        _put_states_back(part, held)
+        now = vars(part)
+        for name in held.keys() | now.keys():
+            if name not in held and _is_state(now[name]):
+                del now[name]
+            elif _is_state(held.get(name)) or _is_state(now.get(name)):
+                now[name] = held[name]
 
     return put_back
-
-
-def _put_states_back(part: Module, before: dict[str, Any]) -> None:
-    now = vars(part)
-    for name in before.keys() | now.keys():
-        if name not in before and _is_state(now[name]):
-            del now[name]
-        elif _is_state(before.get(name)) or _is_state(now.get(name)):
-            now[name] = before[name]
 
 
 def _is_state(value: Any) -> bool:
