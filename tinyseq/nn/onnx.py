@@ -69,21 +69,11 @@ def export(
     write_atomically(path, _Graph(stack, lengths, state).model().SerializeToString())
 
 
-def _import_onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as cause:
-        raise ImportError(
-            "the export needs the package onnx. Install it with: pip install 'tinyseq[onnx]'"
-        ) from cause
-    return onnx
-
-
 class _Graph:
     """The file's nodes and constants, written while the layers are walked."""
 
     def __init__(self, layers: Sequence[Module], lengths: bool, state: bool) -> None:
-        self.onnx = _import_onnx()
+        self.onnx = errors.needed("onnx", "the export", "onnx")
         self.with_state = state
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}

@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from tinyseq.errors import needed
 from tinyseq.text.installed import installed_files
 
 __all__ = ["Speech", "shakespeare", "speeches", "tiny_shakespeare"]
@@ -71,12 +72,7 @@ def tiny_shakespeare(url: str | None = None, folder: Path | None = None) -> str:
         ModuleNotFoundError: ``pooch``, which downloads, is not installed.
         OSError: no connection, a server that does not have it, or other bytes than expected.
     """
-    try:
-        import pooch
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "downloading needs the package pooch: pip install 'tinyseq[demo]'"
-        ) from error
+    pooch = needed("pooch", "downloading", "demo")
     url = url or TINY_URL
     pooch.get_logger().setLevel("WARNING")
     try:
