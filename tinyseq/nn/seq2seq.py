@@ -324,7 +324,7 @@ class EncoderDecoder(Module):
             state, read = self.encode(source, source_lengths)
             B = read.memory.shape[1]
             rows = np.repeat(np.arange(B), W)
-            read = Source(*(None if part is None else part[:, rows] for part in read))  # type: ignore[arg-type]
+            read = Source(*mapped(lambda part: part[:, rows], read))
 
             def step(symbols: np.ndarray, state: Any) -> tuple[Tensor, Any]:
                 logits, _, state = self._decode(symbols, state, read)
