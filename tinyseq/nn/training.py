@@ -132,9 +132,10 @@ class tbptt:  # called like a function, as `range` and `zip` are
         axis = self._axis
         for part in parts:
             if not isinstance(part, Tensor | np.ndarray) or part.ndim <= axis:
+                shape = f" of shape {errors.describe(part.shape)}" if hasattr(part, "shape") else ""
                 raise TypeError(
                     "tbptt: a chunk is a Tensor or an array with an axis of T steps, or a tuple of "
-                    f"them, but here is {_kind(part)}."
+                    f"them, but here is {type(part).__name__}{shape}."
                 )
         sizes = [part.shape[axis] for part in parts]
         if not sizes or len(set(sizes)) > 1 or sizes[0] == 0:
@@ -149,11 +150,6 @@ class tbptt:  # called like a function, as `range` and `zip` are
             at = (slice(None),) * axis + (slice(start, start + self.k),)
             pieces = tuple(part[at] for part in parts)
             yield pieces if isinstance(chunk, tuple) else pieces[0]
-
-
-def _kind(value: Any) -> str:
-    shape = f" of shape {errors.describe(value.shape)}" if hasattr(value, "shape") else ""
-    return f"{type(value).__name__}{shape}"
 
 
 @contextmanager
