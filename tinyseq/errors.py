@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import warnings
@@ -55,6 +56,16 @@ def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str =
         for name, a in expected.items()
         if name in given and given[name].shape != a.shape
     ]
+
+
+def needed(package: str, what: str, extra: str) -> Any:
+    """A package that few need, imported. Without it, `ModuleNotFoundError` says what needs it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as cause:
+        raise ModuleNotFoundError(
+            f"{what} needs the package {package}: pip install 'tinyseq[{extra}]'"
+        ) from cause
 
 
 _LIBRARY = str(Path(__file__).parent) + os.sep

@@ -63,7 +63,8 @@ class Attention(Module):
         self._check(query, memory)
         scores = self.scores(query, self.keys(memory) if keys is None else keys)
         if mask is not None:
-            on = self._mask(mask, memory)
+            on, where = op.as_tensor(mask), graph.located(type(self).__name__)
+            check(on, rule=_refuse_mask, shape=memory.shape[:2], where=where)
             scores = ops.where(ops.transpose(on)[:, None, :], scores, _NEVER)
         weights = functional.softmax(scores)  # (B, T, S)
         context = ops.swapaxes(weights @ ops.swapaxes(memory, 0, 1), 0, 1)
@@ -84,11 +85,6 @@ class Attention(Module):
                 f"{errors.describe(query.shape, 'TBH')} and memory "
                 f"{errors.describe(memory.shape, 'SBM')} need the same batch B, and S ≥ 1."
             )
-
-    def _mask(self, mask: op.TensorLike, memory: Tensor) -> Tensor:
-        on, where = op.as_tensor(mask), graph.located(type(self).__name__)
-        check(on, rule=_refuse_mask, shape=memory.shape[:2], where=where)
-        return on
 
     def _describe(self) -> str:
         return f"{self.query_size}, {self.memory_size}"

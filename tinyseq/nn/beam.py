@@ -8,8 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyseq.nested import mapped
 from tinyseq.nn.layers import _size
 from tinyseq.tensor import Tensor
+
+DIVERGED = (
+    "the model's output is not finite: its training has diverged. Lower the learning rate, or clip "
+    "the gradients."
+)
 
 
 class Hypothesis(NamedTuple):
@@ -65,13 +71,13 @@ def beam_search(
     for _ in range(max_steps):
         logits, state = step(symbols.reshape(1, B * W), state)
         V = logits.shape[-1]
-        after = _log_softmax(finite(logits), refused).reshape(B, W, V)
+        after = log_softmax(finite(logits._data), refused).reshape(B, W, V)
         after[~going] = -np.inf
         if eos is not None:
             after[~going, eos] = 0.0  # what has ended is one candidate, as it is
         length = length + going
         candidates = log_p[:, :, None] + after
-        rank = candidates / _penalty(length, length_penalty)[:, :, None]
+        rank = candidates / (((5 + length) / 6) ** length_penalty)[:, :, None]
         best = np.argsort(-rank.reshape(B, W * V), axis=1, kind="stable")[:, :W]
         parent, symbols = np.divmod(best, V)
         log_p = np.take_along_axis(candidates.reshape(B, W * V), best, axis=1)
@@ -82,7 +88,7 @@ def beam_search(
         state = rows_of(state, (parent + W * np.arange(B)[:, None]).ravel())
         if not (going & np.isfinite(log_p)).any():
             break
-    score = log_p / _penalty(length, length_penalty)
+    score = log_p / ((5 + length) / 6) ** length_penalty
     return [
         [
             Hypothesis(
@@ -100,26 +106,17 @@ def beam_search(
 
 def rows_of(state: Any, rows: np.ndarray) -> Any:
     """Some sequences of a batch, out of a state whose tensors are (B, …)."""
-    if isinstance(state, Tensor):
-        return state[rows]
-    return None if state is None else tuple(rows_of(part, rows) for part in state)
+    return mapped(lambda part: part[rows], state)
 
 
-def finite(logits: Tensor) -> np.ndarray:
-    """The logits as an array. Raises `ValueError` where one is not finite."""
-    if not np.isfinite(logits._data).all():
-        raise ValueError(
-            "the model's output is not finite: its training has diverged. Lower the learning rate, "
-            "or clip the gradients."
-        )
-    return logits._data
+def finite(values: np.ndarray) -> np.ndarray:
+    """The logits, or what was made of them. Raises `ValueError` where one is not finite."""
+    if not np.isfinite(values).all():
+        raise ValueError(DIVERGED)
+    return values
 
 
-def _penalty(length: np.ndarray, alpha: float) -> np.ndarray:
-    return np.asarray(((5 + length) / 6) ** alpha)
-
-
-def _log_softmax(logits: np.ndarray, refused: np.ndarray | None) -> np.ndarray:
+def log_softmax(logits: np.ndarray, refused: np.ndarray | None = None) -> np.ndarray:
     """In float64: scores of long hypotheses are sums of many. −∞ for what is refused."""
     x = logits.astype(np.float64)
     if refused is not None:

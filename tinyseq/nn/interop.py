@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -46,9 +46,9 @@ def to_torch(layer: Module) -> Arrays:
     Raises `TypeError` for a layer that PyTorch has no counterpart of.
     """
     return {
-        part.name(name): array
-        for part in _parts(layer)
-        for name, array in _to_torch(part.module).items()
+        f"{prefix}{name}{suffix}": array
+        for prefix, module, suffix in _parts(layer)
+        for name, array in _to_torch(module).items()
     }
 
 
@@ -74,9 +74,9 @@ def load_torch(
             "the layer with the sizes, depth, directions and biases of PyTorch's; prefix= picks "
             "the entries of one submodule."
         )
-    for part in _parts(layer):
-        theirs = {name: given[part.name(name)] for name in _to_torch(part.module)}
-        part.module.load_state_dict(_from_torch(part.module, theirs))
+    for before, module, suffix in _parts(layer):
+        theirs = {name: given[f"{before}{name}{suffix}"] for name in _to_torch(module)}
+        module.load_state_dict(_from_torch(module, theirs))
 
 
 # -- one layer or cell -----------------------------------------------------------------------------
@@ -126,25 +126,15 @@ def _gates_from_torch(kind: type, a: np.ndarray) -> np.ndarray:
 # -- what a layer is made of -----------------------------------------------------------------------
 
 
-class _Part(NamedTuple):
-    """A layer or cell, and what PyTorch writes before and behind the names of its entries."""
-
-    prefix: str
-    module: Module
-    suffix: str = ""
-
-    def name(self, entry: str) -> str:
-        return f"{self.prefix}{entry}{self.suffix}"
-
-
-def _parts(module: Module, prefix: str = "") -> Iterator[_Part]:
+def _parts(module: Module, prefix: str = "") -> Iterator[tuple[str, Module, str]]:
+    """Each layer or cell between what PyTorch writes before and behind the names of its entries."""
     if isinstance(module, Recurrent | Bidirectional | Stacked):
         for suffix, cell in _cells(module):
-            yield _Part(prefix, cell, suffix)
+            yield prefix, cell, suffix
     elif type(module) in (Linear, Embedding, LayerNorm):
-        yield _Part(prefix, module)
+        yield prefix, module, ""
     elif isinstance(module, Cell | Wrapper | Reversed):
-        yield _Part(prefix, _cell(module))
+        yield prefix, _cell(module), ""
     else:
         if any(isinstance(value, Tensor) for value in vars(module).values()):
             raise _no_counterpart(module)

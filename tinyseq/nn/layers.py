@@ -16,8 +16,7 @@ __all__ = ["Dropout", "Embedding", "LayerNorm", "Linear"]
 
 
 class Linear(Module):
-    """y = x w + b: x (..., D) → y (..., H), with ``weight`` (D, H), Glorot, and ``bias`` (H),
-    zeros.
+    """y = x w + b: x (..., D) → y (..., H); ``weight`` (D, H) is Glorot, ``bias`` (H) zeros.
 
     Row vectors: PyTorch's weight is the transpose. Raises `ShapeError` when the last axis of x is
     not D.
@@ -37,20 +36,13 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = op.as_tensor(x)
-        if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise errors.ShapeError(
-                f"Linear: x of shape {errors.describe(x.shape)} has "
-                f"{f'D={x.shape[-1]} features' if x.ndim else 'no features'} in its last "
-                "axis, the layer "
-                f"was made for in_features={self.in_features}. Make one of them fit the other."
-            )
+        _check_features(x, self.in_features, "Linear", "in_features")
         y = x @ self.weight
         return y if self.bias is None else y + self.bias
 
 
 class Embedding(Module):
-    """y = weight[i]: whole numbers (...) → rows (..., D) of ``weight`` (V, D), which starts as N(0,
-    1).
+    """y = weight[i]: whole numbers (...) → rows (..., D) of ``weight`` (V, D), at first N(0, 1).
 
     The same as a one-hot vector times the weight, without the vector. Where it is called with
     ``zeros=True``, −1 stands for the zero vector. Raises `IndexError` for any other index outside
@@ -90,12 +82,7 @@ class LayerNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = op.as_tensor(x)
-        if x.ndim == 0 or x.shape[-1] != self.features:
-            raise errors.ShapeError(
-                f"{graph.located('LayerNorm')}: x has shape {errors.describe(x.shape)}, but the "
-                f"layer was made for a last axis of features={self.features}. Make one of them fit "
-                "the other."
-            )
+        _check_features(x, self.features, "LayerNorm", "features")
         centred = x - ops.mean(x, -1, keepdims=True)
         variance = ops.mean(centred * centred, -1, keepdims=True)
         y = centred / ops.sqrt(variance + self.eps) * self.weight
@@ -127,6 +114,15 @@ class Dropout(Module):
 
     def _describe(self) -> str:
         return f"p={self.p}"
+
+
+def _check_features(x: Tensor, n: int, layer: str, argument: str) -> None:
+    if x.ndim == 0 or x.shape[-1] != n:
+        raise errors.ShapeError(
+            f"{graph.located(layer)}: x has shape {errors.describe(x.shape)}, "
+            f"{f'D={x.shape[-1]} features' if x.ndim else 'no features'} in its last axis, but the "
+            f"layer was made for {argument}={n}. Make one of them fit the other."
+        )
 
 
 def probability(p: float, name: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from typing import Any, NamedTuple, Self
 
@@ -204,19 +204,18 @@ class Module:
         children = [
             f"  {name}: {child!r}".replace("\n", "\n  ") for name, child in self._children()
         ]
-        head = f"{type(self).__name__}({self._sizes(self._describe)}"
+        head = f"{type(self).__name__}({self._sizes()}"
         return head + ("\n" + "\n".join(children) + "\n)" if children else ")")
 
     def _title(self) -> str:
         """Its kind, with what it says of itself beyond the tensors that the table lists."""
         own = type(self)._describe is not Module._describe
-        sizes = self._sizes(self._describe) if own else ""
+        sizes = self._sizes() if own else ""
         return f"{type(self).__name__}({sizes})" if sizes else type(self).__name__
 
-    @staticmethod
-    def _sizes(describe: Callable[[], str]) -> str:
+    def _sizes(self) -> str:
         try:
-            return describe()
+            return self._describe()
         except AttributeError:  # an __init__ that did not call its base class's: shown all the same
             return "..."
 
@@ -301,14 +300,18 @@ class _Table:
 
     def text(self) -> str:
         """Aligned columns, for a terminal."""
-        body = [_indented(row) for row in self.rows]
-        totals = self.totals()
-        lines = [_HEADINGS, *body, *totals]
-        widths = [max(len(str(line[i])) for line in lines) for i in range(4)]
-        rule = "-" * (sum(widths) + 3 * 2)
-        shown = [_line(line, widths) for line in lines]
-        ends = len(shown) - len(totals)
-        return "\n".join([shown[0], rule, *shown[1:ends], rule, *shown[ends:]])
+        n = len(totals := self.totals())
+        rows = [
+            (f"{'  ' * row.depth}{row.layer}" if row.layer else "", *row[1:5])
+            for row in (_HEADINGS, *self.rows, *totals)
+        ]
+        layer, tensor, shape, count = (max(len(str(row[i])) for row in rows) for i in range(4))
+        lines = [
+            f"{a:{layer}}  {b:{tensor}}  {c:{shape}}  {d:>{count}}  {note}".rstrip()
+            for a, b, c, d, note in rows
+        ]
+        rule = "-" * (layer + tensor + shape + count + 3 * 2)
+        return "\n".join([lines[0], rule, *lines[1:-n], rule, *lines[-n:]])
 
     def html(self) -> str:
         """The same for a notebook."""
@@ -324,15 +327,6 @@ class _Table:
 
 def _dotted(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def _indented(row: _Row) -> _Row:
-    return row._replace(layer=f"{'  ' * row.depth}{row.layer}") if row.layer else row
-
-
-def _line(row: _Row, widths: Sequence[int]) -> str:
-    cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)]
-    return "  ".join([*cells, row.parameters.rjust(widths[3]), row.note]).rstrip()
 
 
 def _html_line(row: _Row, notes: bool) -> str:

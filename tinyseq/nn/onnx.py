@@ -69,21 +69,11 @@ def export(
     write_atomically(path, _Graph(stack, lengths, state).model().SerializeToString())
 
 
-def _import_onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as cause:
-        raise ImportError(
-            "the export needs the package onnx. Install it with: pip install 'tinyseq[onnx]'"
-        ) from cause
-    return onnx
-
-
 class _Graph:
     """The file's nodes and constants, written while the layers are walked."""
 
     def __init__(self, layers: Sequence[Module], lengths: bool, state: bool) -> None:
-        self.onnx = _import_onnx()
+        self.onnx = errors.needed("onnx", "the export", "onnx")
         self.with_state = state
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
@@ -143,8 +133,6 @@ class _Graph:
 
     def layer(self, layer: Module, x: str, at: str) -> str:
         """The nodes of ``layer`` on the value ``x``; ``at`` is its path with a dot behind it."""
-        if isinstance(layer, Dropout):
-            return x
         write: dict[type, Callable[[Any, str, str], str]] = {
             Embedding: self.embedding,
             Linear: self.linear,
@@ -291,7 +279,7 @@ def _as_node(cell: Module) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
         return "RNN", {"activations": [cell.nonlinearity.capitalize()]}, _weights(cell, [0])
     if type(cell) is GRUCell:
         after = cell.variant == "reset_after"
-        return "GRU", {"linear_before_reset": int(after)}, _gru_weights(cell)
+        return "GRU", {"linear_before_reset": int(after)}, _weights(cell, [0, 1, 2])
     if type(cell) is LSTMCell or type(cell) is PeepholeLSTMCell:
         weights = _weights(cell, [0, 2, 1, 3])
         if isinstance(cell, PeepholeLSTMCell):
@@ -304,31 +292,20 @@ def _as_node(cell: Module) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     )
 
 
-def _weights(cell: RNNCell | LSTMCell, order: list[int]) -> dict[str, np.ndarray]:
-    def reordered(a: np.ndarray) -> np.ndarray:
-        gates = np.split(a, len(order), axis=-1)
-        return np.concatenate([gates[i] for i in order], axis=-1).T
+def _weights(cell: RNNCell | GRUCell | LSTMCell, order: list[int]) -> dict[str, np.ndarray]:
+    """W, R and B; in this order our gates are ONNX's."""
 
-    b = reordered(cell.b._data)
-    return {
-        "W": reordered(cell.w_x._data),
-        "R": reordered(cell.w_h._data),
-        "B": np.concatenate([b, np.zeros_like(b)]),
-    }
-
-
-def _gru_weights(cell: GRUCell) -> dict[str, np.ndarray]:
     def gates(a: np.ndarray, open_gate: float = 0.0) -> np.ndarray:
-        if cell.variant == "simplified":
-            u, c = np.split(a, 2, axis=-1)
-            r = np.full_like(u, open_gate)
-        else:
-            u, r, c = np.split(a, 3, axis=-1)
-        return np.concatenate([-u, r, c], axis=-1).T  # z = 1 − u, and 1 − σ(a) = σ(−a)
+        ours = np.split(a, a.shape[-1] // cell.hidden_size, axis=-1)
+        if isinstance(cell, GRUCell):
+            ours[0] = -ours[0]  # z = 1 − u, and 1 − σ(a) = σ(−a)
+            if cell.variant == "simplified":
+                ours.insert(1, np.full_like(ours[0], open_gate))
+        return np.concatenate([ours[i] for i in order], axis=-1).T
 
     b = gates(cell.b._data, _OPEN)
     b_h = np.zeros_like(b)
-    if cell.variant == "reset_after":
+    if isinstance(cell, GRUCell) and cell.variant == "reset_after":
         b_h[-cell.hidden_size :] = cell.b_h._data
     return {"W": gates(cell.w_x._data), "R": gates(cell.w_h._data), "B": np.concatenate([b, b_h])}
 

@@ -11,6 +11,7 @@ import numpy as np
 from tinyseq import errors, graph, ops, random
 from tinyseq.backprop import grad
 from tinyseq.graph import identity, recorded, recording
+from tinyseq.nested import leaves, mapped
 from tinyseq.op import primitive
 from tinyseq.tensor import Tensor
 
@@ -30,27 +31,29 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
     """
     if not recording.enabled:
         return fn(*inputs)
-    tensors = list(_flat(inputs))
+    tensors = _tensors(inputs)
     random_state = random.get_state()
 
     def run(again: Sequence[Tensor]) -> list[Tensor]:
-        return list(_flat(fn(*_like(inputs, iter(again)))))
+        return _tensors(fn(*_like(inputs, iter(again))))
 
-    choices: list[bool] = []
+    # Which layers run compiled inside; a checkpoint around this one notes it, too.
+    choices = [] if recording.choices is None else recording.choices
+    before = len(choices)
     with graph.scope("checkpoint"):
         copies = [ops.cut(x) for x in tensors]
-        with _noting(choices):
+        with _set("choices", choices):
             result = fn(*_like(inputs, iter(copies)))
-        outs = list(_flat(result))
-        leaves = _leaves(outs, copies)
+        outs = _tensors(result)
+        parameters = _parameters(outs, copies)
     packed = _checkpointed(
         *tensors,
-        *leaves,
+        *parameters,
         n=len(tensors),
         run=run,
         value=np.concatenate([y._data.reshape(-1) for y in outs]),
         random_state=random_state,
-        choices=choices,
+        choices=choices[before:],
     )
     ends = np.cumsum([y.size for y in outs]).tolist()
     parts = (ops.reshape(packed[n - y.size : n], y.shape) for y, n in zip(outs, ends, strict=True))
@@ -74,7 +77,7 @@ def _checkpointed_vjp(
     now = random.get_state()
     random.set_state(random_state)
     try:
-        with recorded(True), _choosing(choices):
+        with recorded(True), _set("chosen", iter(choices)):  # compiled, or not, as it was
             again = ops.concat([ops.reshape(out, -1) for out in run(given[:n])])
     finally:
         random.set_state(now)
@@ -103,65 +106,46 @@ def _checkpointed(
 
 
 @contextmanager
-def _noting(choices: list[bool]) -> Iterator[None]:
-    """Note which layers run compiled inside; a checkpoint around this one is told, too."""
-    outer, recording.choices = recording.choices, choices
+def _set(name: str, value: Any) -> Iterator[None]:
+    """Another value of the recording's, inside."""
+    outer = getattr(recording, name)
+    setattr(recording, name, value)
     try:
         yield
     finally:
-        recording.choices = outer
-        if outer is not None:
-            outer += choices
+        setattr(recording, name, outer)
 
 
-@contextmanager
-def _choosing(choices: list[bool]) -> Iterator[None]:
-    """Run the layers inside compiled or not as was noted."""
-    outer, recording.chosen = recording.chosen, iter(choices)
-    try:
-        yield
-    finally:
-        recording.chosen = outer
-
-
-def _leaves(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+def _parameters(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
     """The parameters that went into the outputs besides the inputs."""
     path = recording.scope
     given = {identity(x) for x in inputs}
-    leaves = []
+    found = []
     for x in graph.topological(*outs):
         if x.node is None:
             if x.requires_grad and identity(x) not in given:
-                leaves.append(x)
+                found.append(x)
         elif x.node.scope[: len(path)] != path:
             raise errors.GraphError(
-                "checkpoint: the function uses a recorded tensor of shape "
-                f"{errors.describe(x.shape)} that "
-                "is not among its inputs, and which could not be reached when it is "
-                "computed again. "
-                "Pass it as an input."
+                f"checkpoint: the function uses a recorded tensor of shape "
+                f"{errors.describe(x.shape)} that is not among its inputs, and which could not be "
+                "reached when it is computed again. Pass it as an input."
             )
-    return leaves
+    return found
 
 
-def _flat(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any) -> list[Tensor]:
     """The tensors in nested tuples, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _flat(part)
-    elif value is not None:
-        raise TypeError(
-            f"checkpoint: inputs and results are tensors, nested tuples of them, or None, not "
-            f"{type(value).__name__}. Bind other arguments with functools.partial."
-        )
+    found = list(leaves(value))
+    for x in found:
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"checkpoint: inputs and results are tensors, nested tuples of them, or None, not "
+                f"{type(x).__name__}. Bind other arguments with functools.partial."
+            )
+    return found
 
 
 def _like(structure: Any, tensors: Iterator[Tensor]) -> Any:
     """The same nested tuples, filled with other tensors."""
-    if isinstance(structure, Tensor):
-        return next(tensors)
-    if isinstance(structure, tuple | list):
-        return tuple(_like(part, tensors) for part in structure)
-    return structure
+    return mapped(lambda _: next(tensors), structure)

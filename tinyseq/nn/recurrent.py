@@ -24,7 +24,7 @@ from tinyseq.nn.cells import (
     RNNCell,
     State,
 )
-from tinyseq.nn.layers import Dropout
+from tinyseq.nn.layers import Dropout, _size
 from tinyseq.nn.modes import mode_of
 from tinyseq.nn.module import Module
 from tinyseq.nn.unroll import noise_of, start_of, unroll
@@ -161,11 +161,34 @@ class Recurrent(_Around):
         return "reverse" if self.reverse else ""
 
 
-class _Several:
-    """Layers of layers: their programs and sources, one below the other."""
+class _Several(Module):
+    """Layers of layers: a tuple of their states; their programs and sources one after another."""
+
+    _each: str  # what there is one state of
 
     def _inner(self) -> Sequence[Any]:
         raise NotImplementedError
+
+    @property
+    def input_size(self) -> int:
+        return int(self._inner()[0].input_size)
+
+    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, ...]:
+        """A tuple, one state for each layer inside."""
+        return tuple(layer.initial_state(batch_size, dtype) for layer in self._inner())
+
+    def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
+        """The state of each layer inside, where one is given."""
+        n = len(self._inner())
+        if state is None:
+            return [None] * n
+        if not isinstance(state, tuple | list) or len(state) != n:
+            got = len(state) if isinstance(state, tuple | list) else type(state).__name__
+            raise errors.ShapeError(
+                f"{type(self).__name__}: the state must be a tuple of {n}, one a {self._each}, got "
+                f"{got}. Pass what the layer returned, or initial_state(batch_size)."
+            )
+        return state
 
     def program(self, dtype: npt.DTypeLike | None = None) -> str:
         """`Recurrent.program` of each layer inside, as text."""
@@ -176,7 +199,7 @@ class _Several:
         return "\n\n".join(dict.fromkeys(layer.source(dtype) for layer in self._inner()))
 
 
-class Bidirectional(_Several, Module):
+class Bidirectional(_Several):
     """Two layers over the same sequence, one from each end: y⟨t⟩ = [→a⟨t⟩, ←a⟨t⟩], (T, B, H₁ + H₂).
 
     ``forward_layer`` and ``backward_layer`` are cells or layers of any two kinds; cells are made
@@ -184,13 +207,11 @@ class Bidirectional(_Several, Module):
     backward layer). Schuster and Paliwal, 1997.
     """
 
+    _each = "direction"
+
     def __init__(self, forward_layer: Module, backward_layer: Module) -> None:
         self.forward_layer = _as_layer(forward_layer)
         self.backward_layer = _as_layer(backward_layer, reverse=True)
-
-    @property
-    def input_size(self) -> int:
-        return int(self.forward_layer.input_size)  # type: ignore[attr-defined]
 
     @property
     def hidden_size(self) -> int:
@@ -200,25 +221,16 @@ class Bidirectional(_Several, Module):
     def _inner(self) -> Sequence[Any]:
         return (self.forward_layer, self.backward_layer)
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, Any]:
-        """One state a direction."""
-        return (
-            self.forward_layer.initial_state(batch_size, dtype),  # type: ignore[attr-defined]
-            self.backward_layer.initial_state(batch_size, dtype),  # type: ignore[attr-defined]
-        )
-
     def forward(
         self, x: Tensor, state: tuple[Any, Any] | None = None, lengths: npt.ArrayLike | None = None
     ) -> tuple[Tensor, tuple[Any, Any]]:
-        ahead, back = (
-            (None, None) if state is None else _parts(state, 2, "Bidirectional", "direction")
-        )
+        ahead, back = self._states(state)
         y_ahead, ahead = self.forward_layer(x, ahead, lengths)
         y_back, back = self.backward_layer(x, back, lengths)
         return ops.concat([y_ahead, y_back], axis=-1), (ahead, back)
 
 
-class Stacked(_Several, Module):
+class Stacked(_Several):
     """Layers on top of each other: the output of each is the input of the next, a^{[l]⟨t⟩} from
     a^{[l−1]⟨t⟩}.
 
@@ -226,6 +238,8 @@ class Stacked(_Several, Module):
     output of every layer but the last, in training. ``batch_first=True`` takes and gives (B, T, …).
     The state is a tuple, one state a layer.
     """
+
+    _each = "layer"
 
     def __init__(
         self,
@@ -241,10 +255,6 @@ class Stacked(_Several, Module):
         self.batch_first = batch_first
 
     @property
-    def input_size(self) -> int:
-        return int(self.layers[0].input_size)  # type: ignore[attr-defined]
-
-    @property
     def hidden_size(self) -> int:
         """Of the last layer: the width of y."""
         return int(self.layers[-1].hidden_size)  # type: ignore[attr-defined]
@@ -252,20 +262,14 @@ class Stacked(_Several, Module):
     def _inner(self) -> Sequence[Any]:
         return self.layers
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, ...]:
-        """One state a layer."""
-        return tuple(layer.initial_state(batch_size, dtype) for layer in self.layers)  # type: ignore[attr-defined]
-
     def forward(
         self, x: Tensor, state: Sequence[Any] | None = None, lengths: npt.ArrayLike | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         x = op.as_tensor(x)
         _check_sequence(x, "Stacked", self.batch_first)
         y = ops.swapaxes(x, 0, 1) if self.batch_first else x
-        n = len(self.layers)
-        states = [None] * n if state is None else _parts(state, n, "Stacked", "layer")
         out = []
-        for i, (layer, before) in enumerate(zip(self.layers, states, strict=True)):
+        for i, (layer, before) in enumerate(zip(self.layers, self._states(state), strict=True)):
             y, after = layer(y if i == 0 else self.dropout(y), before, lengths)
             out.append(after)
         return (ops.swapaxes(y, 0, 1) if self.batch_first else y), tuple(out)
@@ -295,16 +299,6 @@ def _running(lengths: op.TensorLike | None, x: Tensor) -> Tensor | None:
     T, B = x.shape[:2]
     n = as_lengths("lengths", lengths, B, T, least=1)
     return ops.less(np.arange(T)[:, None, None], ops.reshape(n, B, 1))
-
-
-def _parts(state: Sequence[Any], n: int, name: str, what: str) -> Sequence[Any]:
-    if not isinstance(state, tuple | list) or len(state) != n:
-        got = len(state) if isinstance(state, tuple | list) else type(state).__name__
-        raise errors.ShapeError(
-            f"{name}: the state must be a tuple of {n}, one a {what}, got {got}. "
-            "Pass what the layer returned, or initial_state(batch_size)."
-        )
-    return state
 
 
 def _as_layer(module: Module, reverse: bool = False) -> Module:
@@ -359,17 +353,13 @@ def _layers(
     bidirectional: bool,
     mode: str | None,
 ) -> list[Module]:
-    if not isinstance(num_layers, int) or num_layers < 1:
-        raise ValueError(f"num_layers={num_layers!r} must be a whole number, at least 1.")
     layers: list[Module] = []
-    for _ in range(num_layers):
-        ahead = Recurrent(make_cell(input_size, hidden_size), mode=mode)
-        if bidirectional:
-            back = Recurrent(make_cell(input_size, hidden_size), mode=mode)
-            layers.append(Bidirectional(ahead, back))
-        else:
-            layers.append(ahead)
-        input_size = hidden_size * (2 if bidirectional else 1)
+    directions = 2 if bidirectional else 1
+    for _ in range(_size(num_layers, "num_layers")):
+        cells = [make_cell(input_size, hidden_size) for _ in range(directions)]
+        row = [Recurrent(cell, mode=mode) for cell in cells]
+        layers.append(Bidirectional(*row) if bidirectional else row[0])
+        input_size = hidden_size * directions
     return layers
 
 
@@ -385,9 +375,7 @@ def RNN(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` `RNNCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
-    B, 2H).
-    """
+    """``num_layers`` layers of `RNNCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H)."""
     layers = _layers(
         lambda D, H: RNNCell(D, H, nonlinearity, rng),
         input_size, hidden_size, num_layers, bidirectional, mode,
@@ -408,8 +396,7 @@ def GRU(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` `GRUCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
-    B, 2H).
+    """``num_layers`` layers of `GRUCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``layer_norm=True`` makes them of `LayerNormGRUCell`, which has the variant reset_after alone.
     """
@@ -438,8 +425,7 @@ def LSTM(
     mode: str | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` `LSTMCell` layers, `Stacked`: x (T, B, D) → y (T, B, H) or, bidirectional, (T,
-    B, 2H).
+    """``num_layers`` layers of `LSTMCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``peephole``: ``"new"`` or ``"previous"`` makes them of `PeepholeLSTMCell`, whose output gate
     sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, without peepholes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tinyseq import errors, functional, graph, op, ops
 from tinyseq.functional import as_indices
+from tinyseq.nested import leaves, mapped
 from tinyseq.nn import beam
 from tinyseq.nn.attention import AdditiveAttention, DotAttention
 from tinyseq.nn.beam import Hypothesis
@@ -24,13 +25,13 @@ ATTENTIONS = (None, "additive", "dot", "general")
 
 
 class Source(NamedTuple):
-    """What the encoder read, as the decoder looks at it again and again: memory (S, B, M), what an
-    attention makes of it in advance, and where it is no padding (S, B).
+    """What the encoder read, as the decoder looks at it again and again: memory (S, B, M), where it
+    is no padding (S, B), and what an attention makes of it in advance.
     """
 
     memory: Tensor
-    keys: Tensor | None
     mask: Tensor | None
+    keys: Tensor | None
 
 
 class EncoderDecoder(Module):
@@ -112,7 +113,9 @@ class EncoderDecoder(Module):
             None if source_size is None else Embedding(source_size, self.encoder.input_size, rng)
         )
         self.target_embedding = Embedding(V, E, rng)
-        self.bridge = _bridge(self.encoder, self.decoder, rng)
+        states = self.encoder.initial_state(1), self.decoder.initial_state(1)
+        given, wanted = mapped(lambda s: s.shape[-1], states)
+        self.bridge = None if given == wanted else Bridge(given, wanted, rng)
         self.combine = None if attention is None else Linear(H + M, H, rng=rng)
         self.dropout = Dropout(dropout, rng)
         self.head = Linear(H, V, rng=rng)
@@ -161,7 +164,7 @@ class EncoderDecoder(Module):
         As `forward`; what stands in the target behind ``target_lengths`` (B) is not counted.
         """
         logits: Tensor = self(source, target, source_lengths, teacher_forcing, rng)
-        target = self._target(target)
+        target = _symbols(target, self.target_size, "target", "V")
         running = _running(target_lengths, target)
         losses = functional.cross_entropy(logits, target, reduction="none")
         if running is None:
@@ -194,7 +197,7 @@ class EncoderDecoder(Module):
         teacher_forcing: float,
         rng: np.random.Generator | None,
     ) -> tuple[Tensor, Any]:  # no weights without an attention
-        target = self._target(target)
+        target = _symbols(target, self.target_size, "target", "V")
         if not 0 <= teacher_forcing <= 1:
             raise ValueError(f"teacher_forcing={teacher_forcing} is a rate, from 0 to 1.")
         if teacher_forcing < 1:  # whatever is drawn: it may be that all is told, this time
@@ -237,12 +240,12 @@ class EncoderDecoder(Module):
         else:
             x = self.source_embedding(_symbols(source, self.source_size, "source", "S"))
         memory, state = self.encoder(self.dropout(x), None, source_lengths)
-        keys = None if self.attention is None else getattr(self.attention, "keys", _none)(memory)
+        make_keys = getattr(self.attention, "keys", None)  # an attention of your own may have none
         running = _running(source_lengths, memory)
         mask = None if running is None else running[:, :, 0]
         if self.bridge is not None:
             state = self.bridge(state)
-        return state, Source(memory, keys, mask)
+        return state, Source(memory, mask, None if make_keys is None else make_keys(memory))
 
     def _decode(
         self, symbols: op.TensorLike, state: Any, read: Source
@@ -258,22 +261,14 @@ class EncoderDecoder(Module):
             y, state = self.decoder(x, state)
         elif self._before:
             h = _output(state)
-            context, weights = self._attend(ops.reshape(h, 1, *h.shape), read)
+            context, weights = self.attention(ops.reshape(h, 1, *h.shape), *read)
             y, state = self.decoder(ops.concat([x, context], axis=-1), state)
         else:
             y, state = self.decoder(x, state)
-            context, weights = self._attend(y, read)
+            context, weights = self.attention(y, *read)
         if self.combine is not None:
             y = ops.tanh(self.combine(ops.concat([y, context], axis=-1)))
         return self.head(self.dropout(y)), weights, state
-
-    def _attend(self, query: Tensor, read: Source) -> tuple[Tensor, Tensor]:
-        assert self.attention is not None
-        context, weights = self.attention(query, read.memory, read.mask, read.keys)
-        return context, weights
-
-    def _target(self, target: op.TensorLike) -> Tensor:
-        return _symbols(target, self.target_size, "target", "V")
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -297,7 +292,7 @@ class EncoderDecoder(Module):
             symbols, going = np.full(B, self.bos), np.ones(B, bool)
             for _ in range(max_steps):
                 logits, _, state = self._decode(symbols[None], state, read)
-                symbols = beam.finite(logits)[0].argmax(axis=-1)
+                symbols = beam.finite(logits._data)[0].argmax(axis=-1)
                 going &= symbols != self.eos
                 if not going.any():
                     break
@@ -329,7 +324,7 @@ class EncoderDecoder(Module):
             state, read = self.encode(source, source_lengths)
             B = read.memory.shape[1]
             rows = np.repeat(np.arange(B), W)
-            read = Source(*(None if part is None else part[:, rows] for part in read))  # type: ignore[arg-type]
+            read = Source(*mapped(lambda part: part[:, rows], read))
 
             def step(symbols: np.ndarray, state: Any) -> tuple[Tensor, Any]:
                 logits, _, state = self._decode(symbols, state, read)
@@ -357,47 +352,15 @@ class Bridge(Module):
 
     def __init__(self, widths_in: Any, widths_out: Any, rng: np.random.Generator | None) -> None:
         self.widths = widths_out
-        self.linear = Linear(sum(_leaves(widths_in)), sum(_leaves(widths_out)), rng=rng)
+        self.linear = Linear(sum(leaves(widths_in)), sum(leaves(widths_out)), rng=rng)
 
     def forward(self, state: Any) -> Any:
-        flat = ops.tanh(self.linear(ops.concat(list(_leaves(state)), axis=-1)))
-        ends = np.cumsum(list(_leaves(self.widths)))
-        parts = iter(
-            [
-                flat[:, end - n : end]
-                for n, end in zip(_leaves(self.widths), ends.tolist(), strict=True)
-            ]
-        )
-
-        def cut(widths: Any) -> Any:
-            return tuple(cut(part) for part in widths) if isinstance(widths, tuple) else next(parts)
-
-        return cut(self.widths)
+        flat = ops.tanh(self.linear(ops.concat(list(leaves(state)), axis=-1)))
+        ends = itertools.accumulate(leaves(self.widths))
+        return mapped(lambda n: flat[:, (end := next(ends)) - n : end], self.widths)
 
     def _describe(self) -> str:
         return ""
-
-
-def _bridge(encoder: Any, decoder: Any, rng: np.random.Generator | None) -> Bridge | None:
-    """`None` where the encoder's state is of the decoder's form."""
-    widths_in = _widths(encoder.initial_state(1))
-    widths_out = _widths(decoder.initial_state(1))
-    return None if widths_in == widths_out else Bridge(widths_in, widths_out, rng)
-
-
-def _widths(state: Any) -> Any:
-    """The state's nesting, with the width of each tensor in its place."""
-    if isinstance(state, Tensor):
-        return state.shape[-1]
-    return tuple(_widths(part) for part in state)
-
-
-def _leaves(nested: Any) -> Iterator[Any]:
-    if isinstance(nested, tuple | list):
-        for part in nested:
-            yield from _leaves(part)
-    else:
-        yield nested
 
 
 def _output(state: Any) -> Tensor:
@@ -405,10 +368,6 @@ def _output(state: Any) -> Tensor:
     while not isinstance(state, Tensor):
         state = state[0] if isinstance(state[0], Tensor) else state[-1]
     return state
-
-
-def _none(memory: Tensor) -> None:
-    """The keys of an attention that makes none."""
 
 
 def _symbols(x: op.TensorLike, size: int | None, name: str, letter: str) -> Tensor:

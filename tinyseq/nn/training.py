@@ -15,6 +15,7 @@ import numpy as np
 from tinyseq import errors, random
 from tinyseq.backprop import no_grad
 from tinyseq.locks import new_lock
+from tinyseq.nested import leaves, mapped
 from tinyseq.nn.layers import _size
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
@@ -39,16 +40,13 @@ def detach(state: Any) -> Any:
     once. `None`, the state before the first step, stays `None`. Raises `TypeError` for what is not
     a state.
     """
-    if state is None:
-        return None
-    if isinstance(state, Tensor):
-        return state.detach()
-    if isinstance(state, tuple | list):
-        return tuple(detach(part) for part in state)
-    raise TypeError(
-        f"a state is a Tensor or nested tuples of Tensors, not {type(state).__name__}. Pass what a "
-        "layer returned as its state."
-    )
+    for part in leaves(state):
+        if not isinstance(part, Tensor):
+            raise TypeError(
+                f"a state is a Tensor or nested tuples of Tensors, not {type(part).__name__}. Pass "
+                "what a layer returned as its state."
+            )
+    return mapped(Tensor.detach, state)
 
 
 class tbptt:  # called like a function, as `range` and `zip` are
@@ -134,9 +132,10 @@ class tbptt:  # called like a function, as `range` and `zip` are
         axis = self._axis
         for part in parts:
             if not isinstance(part, Tensor | np.ndarray) or part.ndim <= axis:
+                shape = f" of shape {errors.describe(part.shape)}" if hasattr(part, "shape") else ""
                 raise TypeError(
                     "tbptt: a chunk is a Tensor or an array with an axis of T steps, or a tuple of "
-                    f"them, but here is {_kind(part)}."
+                    f"them, but here is {type(part).__name__}{shape}."
                 )
         sizes = [part.shape[axis] for part in parts]
         if not sizes or len(set(sizes)) > 1 or sizes[0] == 0:
@@ -151,11 +150,6 @@ class tbptt:  # called like a function, as `range` and `zip` are
             at = (slice(None),) * axis + (slice(start, start + self.k),)
             pieces = tuple(part[at] for part in parts)
             yield pieces if isinstance(chunk, tuple) else pieces[0]
-
-
-def _kind(value: Any) -> str:
-    shape = f" of shape {errors.describe(value.shape)}" if hasattr(value, "shape") else ""
-    return f"{type(value).__name__}{shape}"
 
 
 @contextmanager
@@ -231,20 +225,14 @@ def _as_it_is(part: Module | np.random.Generator) -> Callable[[], None]:
         part.training = mode
         if isinstance(part, Recurrent):  # what it ran here does not count
             part._steps = held["_steps"]
-        _put_states_back(part, held)
+        now = vars(part)
+        for name in held.keys() | now.keys():
+            if name not in held and _is_state(now[name]):
+                del now[name]
+            elif _is_state(held.get(name)) or _is_state(now.get(name)):
+                now[name] = held[name]
 
     return put_back
-
-
-def _put_states_back(part: Module, before: dict[str, Any]) -> None:
-    after = dict(vars(part))
-    for name in before.keys() | after.keys():
-        if not (_is_state(before.get(name)) or _is_state(after.get(name))):
-            continue
-        if name in before:
-            vars(part)[name] = before[name]
-        else:
-            del vars(part)[name]
 
 
 def _is_state(value: Any) -> bool:

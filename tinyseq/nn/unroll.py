@@ -62,7 +62,7 @@ def _check_state(cell: Any, new: Any, old: State) -> None:
 
 
 def noise_at(noise: Any, t: int | slice) -> Any:
-    """Row t, or some rows, of what a cell drew for a sequence: (T, …)."""
+    """Row t, or some rows, of what a cell drew for a sequence: (T, …) in nested tuples, or None."""
     return mapped(lambda part: part[t], noise)
 
 

@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from tinyseq.errors import needed
 from tinyseq.text.installed import installed_files
 
 __all__ = ["Speech", "shakespeare", "speeches", "tiny_shakespeare"]
@@ -71,12 +72,7 @@ def tiny_shakespeare(url: str | None = None, folder: Path | None = None) -> str:
         ModuleNotFoundError: ``pooch``, which downloads, is not installed.
         OSError: no connection, a server that does not have it, or other bytes than expected.
     """
-    try:
-        import pooch
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "downloading needs the package pooch: pip install 'tinyseq[demo]'"
-        ) from error
+    pooch = needed("pooch", "downloading", "demo")
     url = url or TINY_URL
     pooch.get_logger().setLevel("WARNING")
     try:
@@ -117,7 +113,6 @@ _CLEAN: list[tuple[str, str]] = [
     (r"(?<!\*)\*(?!\*)((?!\n\n)[^*])+(\*(?!\*)|\n\n)", "\n"),
     (r"_+((?!\n\n)[^_])+(_|\n\n)", "\n"),
 ]
-_CLEAN_COMPILED = [(re.compile(pattern, re.MULTILINE), new) for pattern, new in _CLEAN]
 
 
 def play(markdown: str) -> str:
@@ -126,8 +121,8 @@ def play(markdown: str) -> str:
 
 
 def _speeches(markdown: str) -> list[tuple[str, str]]:
-    for pattern, new in _CLEAN_COMPILED:
-        markdown = pattern.sub(new, markdown)
+    for pattern, new in _CLEAN:
+        markdown = re.sub(pattern, new, markdown, flags=re.MULTILINE)
     found = []
     # "before the first speaker", speaker, speech, speaker, speech …
     _, *parts = re.split(r"\*\*([^*]+)\*\*", markdown)

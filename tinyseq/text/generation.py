@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 
 from tinyseq import errors, graph, nn, ops
 from tinyseq.kernels import load
+from tinyseq.nested import mapped
 from tinyseq.nn import beam
 from tinyseq.nn.modes import mode_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
-from tinyseq.text.language_model import DIVERGED, START, LanguageModel
+from tinyseq.text.language_model import START, LanguageModel
 from tinyseq.text.sampling import Choice, choice, pick
 from tinyseq.text.vocabulary import Vocabulary
 
@@ -86,7 +88,6 @@ def generate(
             )
         if length is None:
             raise ValueError("a beam search needs a length, the most symbols to write")
-        choice(vocabulary, 1.0, None, 1.0, allow_unknown)
         if length == 0:
             return iter(())
         found = beam_search(
@@ -96,7 +97,8 @@ def generate(
     symbols = _encoded(vocabulary, prime, start)
     how = choice(vocabulary, temperature, top_k, top_p, allow_unknown)
     blocks = _blocks(model, [symbols], _sizes(length), how, rng, mode)
-    return _handed_out(vocabulary, blocks, how.eos)
+    texts = (vocabulary.symbols_of(_until(block[:, 0], how.eos)) for block in blocks)
+    return itertools.chain.from_iterable(texts)
 
 
 def generate_batch(
@@ -273,18 +275,10 @@ def _blocks(
             with nn.evaluation(model):
                 good = writer.go_on(part, ended, written)
             if not good:
-                raise ValueError(DIVERGED)
+                raise ValueError(beam.DIVERGED)
             yield written
             if ended.all():
                 return
-
-
-def _handed_out(
-    vocabulary: Vocabulary, blocks: Iterator[np.ndarray], eos: int | None
-) -> Iterator[str]:
-    """The symbols of one text."""
-    for block in blocks:
-        yield from vocabulary.symbols_of(_until(block[:, 0], eos))
 
 
 def _until(symbols: np.ndarray, eos: int | None) -> np.ndarray:
@@ -332,26 +326,13 @@ class _Unrolled:
 def _read(model: nn.Module, primes: list[np.ndarray]) -> tuple[Tensor, Any]:
     """The logits (B, V) behind each prime, and the state. Those of one length are read at once."""
     lengths = np.array([len(prime) for prime in primes])
-    logits: list[Any] = []
-    states: list[Any] = []
-    order: list[np.ndarray] = []
-    for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
-        found, state = model(np.stack([primes[b] for b in rows], axis=1), None)
-        logits.append(found[-1])
-        states.append(state)
-        order.append(rows)
-    if len(states) == 1:
-        return logits[0], states[0]
-    back = np.argsort(np.concatenate(order))
-    return ops.concat(logits)[back], beam.rows_of(_joined(states), back)
-
-
-def _joined(states: Sequence[Any]) -> Any:
-    """The states of several batches as one: nested tuples of tensors (B, …)."""
-    if isinstance(states[0], Tensor):
-        return ops.concat(list(states))
-    return None if states[0] is None else tuple(map(_joined, zip(*states, strict=True)))
+    groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    read = [model(np.stack([primes[b] for b in rows], axis=1), None) for rows in groups]
+    last = [(logits[-1], state) for logits, state in read]
+    if len(last) == 1:
+        return last[0]
+    joined = mapped(lambda *parts: ops.concat(parts), *last)  # one batch of all
+    return tuple(beam.rows_of(joined, np.argsort(np.concatenate(groups))))  # in their order again
 
 
 def _compiles(model: nn.Module, symbols: int, mode: str) -> bool:

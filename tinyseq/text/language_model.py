@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tinyseq import functional, nn, op, ops
 from tinyseq.functional.targets import IGNORED
+from tinyseq.nn.beam import finite, log_softmax
 from tinyseq.nn.training import reads_from_the_end
 from tinyseq.tensor import Tensor
 from tinyseq.text.batches import padded
@@ -20,7 +21,6 @@ from tinyseq.text.vocabulary import Vocabulary
 __all__ = ["START", "LanguageModel", "Ranked", "likeliest", "rank", "score"]
 
 START = -1  # in place of a symbol: the zero vector, which is read before a sentence
-DIVERGED = "the model's output is not finite: its training has diverged. Lower the learning rate"
 CELLS: dict[str, Callable[..., nn.Stacked]] = {
     "rnn": nn.RNN,
     "gru": nn.GRU,
@@ -130,9 +130,7 @@ class LanguageModel(nn.Module):
             for n in range(0, len(rows), _BATCH):
                 batch = order[n : n + _BATCH]
                 out[batch] = self._read([rows[b] for b in batch])
-        if not np.isfinite(out).all():
-            raise ValueError(DIVERGED)
-        return out
+        return finite(out)
 
     def _read(self, sentences: list[np.ndarray]) -> np.ndarray:
         both, _ = padded([np.concatenate([[START], s]) for s in sentences], IGNORED)
@@ -168,12 +166,7 @@ class LanguageModel(nn.Module):
         symbols = _sentence(prefix, self.embedding.num_embeddings)
         with nn.evaluation(self):
             logits, _ = self(np.concatenate([[START], symbols])[:, None])
-        x = logits.numpy()[-1, 0].astype(np.float64)
-        if not np.isfinite(x).all():
-            raise ValueError(DIVERGED)
-        x -= x.max()
-        out: np.ndarray = x - np.log(np.exp(x).sum())
-        return out
+        return log_softmax(finite(logits.numpy()[-1, 0]))
 
 
 _BATCH = 64  # sentences that are read at once
@@ -334,6 +327,4 @@ def score(
             logits, state = model(indices[rows], state)
             losses = functional.cross_entropy(logits, indices[rows + 1], reduction="none")
             total += float(losses.numpy()[counted[t : t + steps]].sum(dtype=np.float64))
-    if not math.isfinite(total):
-        raise ValueError(DIVERGED)
-    return total / predictions
+    return float(finite(np.array(total)) / predictions)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq.random import generator
+from tinyseq.text.sampling import Choice, pick
 
 SMOOTHING = ("kneser-ney", "add-k")
 
@@ -138,7 +139,6 @@ class NGram:
                     lower = self._estimate(before, here.keys // size, contexts, size)
             yield _Order(
                 here.keys,
-                np.searchsorted(here.keys, np.arange(contexts + 1) * size),
                 self._estimate(here.counts, here.keys // size, contexts, size),
                 lower,
             )
@@ -238,18 +238,11 @@ class NGram:
             raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
         size = self._fitted()
         contexts = self._read(self._checked(prime, "prime"))
+        how = Choice(temperature, 0, 1.0, np.empty(0, np.int64), None)
         draws = generator(rng).random(length) if temperature > 0 else np.zeros(length)
         written = np.empty(length, np.int64)
         for i, draw in enumerate(draws):
-            nats = self._next(contexts, size)
-            if temperature == 0:
-                written[i] = nats.argmax()
-            else:
-                with np.errstate(over="ignore"):  # −∞ is right: a probability of 0
-                    scaled = (nats - nats.max()) / temperature
-                cumulative = np.cumsum(np.exp(scaled))
-                # side="right": a draw of exactly 0 must not pick a symbol of probability 0
-                written[i] = np.searchsorted(cumulative, draw * cumulative[-1], side="right")
+            written[i] = pick(self._next(contexts, size), draw, how)
             contexts = self._append(contexts, int(written[i]), size)
         return written
 
@@ -292,7 +285,7 @@ class NGram:
             estimate = order.top if n == last else order.lower
             if estimate is None or context < 0:
                 continue
-            grams = slice(order.starts[context], order.starts[context + 1])
+            grams = slice(*np.searchsorted(order.keys, (context * size, (context + 1) * size)))
             symbols = order.keys[grams] - context * size
             nats += estimate.backoff[context]
             nats[symbols] = np.logaddexp(estimate.share[grams], nats[symbols])
@@ -342,7 +335,6 @@ class _Order(NamedTuple):
     """What is known of the n-grams of one n, by their numbers."""
 
     keys: np.ndarray  # number of the context · V + symbol, sorted
-    starts: np.ndarray  # where each context's n-grams begin, and the last ones end
     top: _Estimate  # as the highest order of a model
     lower: _Estimate | None  # below others; None: it has no part there
 

@@ -68,15 +68,10 @@ class Words:
         tokens: list[str] = []
         end = 0
         for match in self._pattern.finditer(text):
-            start, stop = match.span()
-            if start > end:
-                tokens.append(text[end:start])
-            if stop > start:  # a pattern may match nothing, as " *" does
-                tokens.append(text[start:stop])
-            end = stop
-        if end < len(text):
-            tokens.append(text[end:])
-        return tokens
+            tokens += text[end : match.start()], match[0]
+            end = match.end()
+        tokens.append(text[end:])
+        return list(filter(None, tokens))  # a pattern may match nothing, as " *" does
 
     def join(self, tokens: list[str]) -> str:
         """The text that was split into ``tokens``."""

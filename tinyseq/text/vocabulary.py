@@ -146,10 +146,6 @@ class Vocabulary:
         named = special.values()
         self._longer = next((s for s in symbols if len(s) > 1 and s not in named), None)
         self._kind = "characters" if self._longer is None and not special else "symbols"
-        # Characters sorted by their code points, and the number of each.
-        ordered = sorted((ord(s), i) for i, s in enumerate(symbols) if len(s) == 1)
-        self._code_points = np.array([code_point for code_point, _ in ordered], np.int64)
-        self._number = np.array([number for _, number in ordered], np.int64)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -174,10 +170,6 @@ class Vocabulary:
         first = ", ".join(repr(symbol) for symbol in self.symbols[:8])
         return f"{len(self)} symbols: {first}{', …' if len(self) > 8 else ''}"
 
-    def _special(self) -> dict[str, str]:
-        numbers = {kind: getattr(self, kind) for kind in _SPECIAL}
-        return {kind: self.symbols[i] for kind, i in numbers.items() if i is not None}
-
     # -- to numbers and back ---------------------------------------------------------------------
 
     def encode(self, text: str | Iterable[str]) -> np.ndarray:
@@ -190,11 +182,15 @@ class Vocabulary:
                 that are no strings.
             ValueError: a character or token that the vocabulary lacks, with its position.
         """
-        if isinstance(text, str):
-            return self._encode_characters(text)
-        tokens = text if isinstance(text, list | tuple) else list(text)
+        if isinstance(text, str) and self._longer is not None:
+            raise TypeError(
+                f"a vocabulary of tokens such as {self._longer!r} takes a list of them, not a "
+                "string. Split the text first, as it was split to make the vocabulary: "
+                "text.Words().split(…)"
+            )
+        tokens = text if isinstance(text, str | list | tuple) else list(text)
         try:
-            # All of it runs in C, so that a million words take a moment.
+            # All of it runs in C, so that a million words or characters take a moment.
             numbers = map(self._indices.get, tokens, repeat(-1))
             indices = np.fromiter(numbers, np.int64, len(tokens))
         except TypeError:  # what has no hash, as a list within the list
@@ -209,34 +205,13 @@ class Vocabulary:
         if missing.size:
             if self.unk is None:
                 at = int(missing[0])
+                code, what = "", "token"
+                if isinstance(text, str):
+                    code, what = f" (U+{ord(text[at]):04X})", "character"
                 raise ValueError(
-                    f"the vocabulary lacks {tokens[at]!r}, token {at} of {len(tokens)}. Leave it "
-                    "out, or make the vocabulary with a symbol for what it lacks (unk); there are "
-                    f"{self._described()}"
-                )
-            indices[missing] = self.unk
-        return indices
-
-    def _encode_characters(self, text: str) -> np.ndarray:
-        if self._longer is not None:
-            raise TypeError(
-                f"a vocabulary of tokens such as {self._longer!r} takes a list of them, not a "
-                "string. Split the text first, as it was split to make the vocabulary: "
-                "text.Words().split(…)"
-            )
-        # As UTF-32 a text is an array of code points, so that millions of characters take a moment.
-        code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        places = np.searchsorted(self._code_points, code_points)
-        places = np.minimum(places, len(self._code_points) - 1)
-        missing = np.flatnonzero(self._code_points[places] != code_points)
-        indices = self._number[places]
-        if missing.size:
-            if self.unk is None:
-                at = int(missing[0])
-                raise ValueError(
-                    f"the vocabulary lacks {text[at]!r} (U+{ord(text[at]):04X}), character {at} of "
-                    f"{len(text)}. Leave it out, or build the vocabulary from a text that has it; "
-                    f"there are {self._described()}"
+                    f"the vocabulary lacks {tokens[at]!r}{code}, {what} {at} of {len(tokens)}. "
+                    "Leave it out, or make the vocabulary of a text that has it, or with a symbol "
+                    f"for what it lacks (unk); there are {self._described()}"
                 )
             indices[missing] = self.unk
         return indices
@@ -272,9 +247,9 @@ class Vocabulary:
 
     def to_json(self) -> str:
         """As JSON: an object of the list ``symbols`` and the spelling of ``pad, unk, eos``."""
-        special = self._special()
-        tree = {"symbols": self.symbols, **{kind: special.get(kind) for kind in _SPECIAL}}
-        return json.dumps(tree, ensure_ascii=False)
+        numbers = {kind: getattr(self, kind) for kind in _SPECIAL}
+        special = {kind: None if i is None else self.symbols[i] for kind, i in numbers.items()}
+        return json.dumps({"symbols": self.symbols, **special}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, source: str) -> Vocabulary:

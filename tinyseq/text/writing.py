@@ -46,25 +46,26 @@ class Generation(Module):
     """
 
     cells: list[Any]
-    between: list[Module | None]  # the dropout in front of each
+    between: Sequence[Module | None]  # the dropout in front of each
     sizes: list[int]  # of each cell's state: how many tensors
     dropout: Module
     head: Module
 
-    def follow(self, model: Any, states: Sequence[tuple[Tensor, ...]]) -> None:
-        """Be the step of this model. Its parts are entered in the dictionary: as attributes they
-        would take their names in pictures from here.
+    def follow(self, model: Any, state: Any) -> list[tuple[Tensor, ...]]:
+        """Be the step of this model; the state of each of its cells. Its parts are entered in the
+        dictionary: as attributes they would take their names in pictures from here.
         """
-        layers = list(_flat(model.recurrent))
+        layers, states, between = zip(*_flat(model.recurrent, state), strict=True)
         vars(self).update(
-            cells=[layer.cell for layer, _ in layers],
-            between=[dropout for _, dropout in layers],
+            cells=[layer.cell for layer in layers],
+            between=between,
             dropout=model.dropout,
             head=model.head,
             symbols=model.embedding.num_embeddings,
             sizes=[len(s) for s in states],
             training=False,
         )
+        return list(states)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -89,27 +90,20 @@ class Generation(Module):
         return (self.head(self.dropout(x)), *after)
 
 
-def _flat(layer: Module, dropout: Any = None) -> Iterator[tuple[Recurrent, Any]]:
-    """The layers in the order in which they run, each with the dropout in front of it."""
+def _flat(
+    layer: Module, state: Any, dropout: Any = None
+) -> Iterator[tuple[Recurrent, tuple[Tensor, ...], Any]]:
+    """The layers in the order in which they run, each with its state and the dropout before it."""
     if type(layer) is Recurrent and not layer.reverse:
-        yield layer, dropout
+        yield layer, tuple(state), dropout
     elif type(layer) is Stacked and not layer.batch_first:
-        for n, inner in enumerate(layer.layers):
-            yield from _flat(inner, layer.dropout if n else dropout)
+        for n, (inner, own) in enumerate(zip(layer.layers, state, strict=True)):
+            yield from _flat(inner, own, layer.dropout if n else dropout)
     else:
         raise CompileError(
             f"{_CANNOT}{type(layer).__name__} is no layer that a compiled loop generates with. "
             "These are Recurrent, not in reverse, and Stacked of them, not batch first."
         )
-
-
-def _states(state: Any) -> Iterator[tuple[Tensor, ...]]:
-    """The state of each layer, in the order of `_flat`."""
-    if all(isinstance(s, Tensor) for s in state):
-        yield tuple(state)
-    else:
-        for inner in state:
-            yield from _states(inner)
 
 
 # -- compiled -------------------------------------------------------------------------------------
@@ -200,9 +194,8 @@ def _look_up(model: Any, logits: Tensor, state: Any) -> tuple[Any, list[Tensor]]
         raise CompileError(
             f"{_CANNOT}there are logits for {logits.shape[-1]} symbols, embeddings for {V}."
         )
-    states = list(_states(state))
     step = _steps.setdefault(model, Generation())
-    step.follow(model, states)
+    states = step.follow(model, state)
     dtype = model.embedding.weight.dtype
     for cell, own in zip(step.cells, states, strict=True):
         if hasattr(cell, "noise"):
