@@ -33,7 +33,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from tinyseq.kernels.jit import EXACT, jit
-from tinyseq.kernels.threads import in_slices
+from tinyseq.kernels.threads import over
 
 Scalar = Any  # float32 or float64; a result has the dtype of the argument
 
@@ -42,34 +42,18 @@ Scalar = Any  # float32 or float64; a result has the dtype of the argument
 _silent = np.errstate(all="ignore")  # compiled code says nothing about overflow either
 
 
-@_silent
-def exp(x: Scalar) -> Scalar:
-    """eˣ."""
-    return np.exp(x)
-
-
-@_silent
-def expm1(x: Scalar) -> Scalar:
-    """eˣ − 1, exact where x is small."""
-    return np.expm1(x)
-
-
-@_silent
-def log(x: Scalar) -> Scalar:
-    """ln x."""
-    return np.log(x)
-
-
-@_silent
-def log1p(x: Scalar) -> Scalar:
-    """ln(1 + x), exact where x is small."""
-    return np.log1p(x)
-
-
-@_silent
-def tanh(x: Scalar) -> Scalar:
-    """tanh x."""
-    return np.tanh(x)
+exp = _silent(np.exp)  # eˣ
+expm1 = _silent(np.expm1)  # eˣ − 1, exact where x is small
+log = _silent(np.log)  # ln x
+log1p = _silent(np.log1p)  # ln(1 + x), exact where x is small
+tanh = _silent(np.tanh)
+sign = _silent(np.sign)  # −1, 0 or 1; NaN of NaN
+sqrt = _silent(np.sqrt)  # √x
+sin = _silent(np.sin)  # of x in radians
+cos = _silent(np.cos)
+maximum = _silent(np.maximum)  # the larger one; NaN if either is
+minimum = _silent(np.minimum)  # the smaller one; NaN if either is
+power = _silent(np.power)  # aᵖ
 
 
 @_silent
@@ -91,51 +75,9 @@ def relu(x: Scalar) -> Scalar:
     return np.maximum(x, 0)
 
 
-@_silent
-def sign(x: Scalar) -> Scalar:
-    """−1, 0 or 1; NaN of NaN."""
-    return np.sign(x)
-
-
-@_silent
-def sqrt(x: Scalar) -> Scalar:
-    """√x."""
-    return np.sqrt(x)
-
-
-@_silent
-def sin(x: Scalar) -> Scalar:
-    """sin x; x in radians."""
-    return np.sin(x)
-
-
-@_silent
-def cos(x: Scalar) -> Scalar:
-    """cos x; x in radians."""
-    return np.cos(x)
-
-
 def erf(x: Scalar) -> Scalar:
     """2/√π ∫₀ˣ e^(−t²) dt."""
     return np.asarray(x).dtype.type(math.erf(x))
-
-
-@_silent
-def maximum(a: Scalar, b: Scalar) -> Scalar:
-    """The larger one; NaN if either is."""
-    return np.maximum(a, b)
-
-
-@_silent
-def minimum(a: Scalar, b: Scalar) -> Scalar:
-    """The smaller one; NaN if either is."""
-    return np.minimum(a, b)
-
-
-@_silent
-def power(a: Scalar, p: Scalar) -> Scalar:
-    """aᵖ."""
-    return np.power(a, p)
 
 
 # -- the bits of a number -----------------------------------------------------------------------
@@ -390,40 +332,17 @@ _compiled(power)(lambda a, p: lambda a, p: a**p)
 _SHARED = 1 << 20  # elements; fewer take less than it costs to wake another thread up
 
 
-def _loop(function: Callable[[Scalar], Scalar]) -> Callable[[np.ndarray, np.ndarray], None]:
+def _apply(function: Any) -> Callable[[np.ndarray, np.ndarray], None]:
+    """out = function(x): contiguous arrays of one shape, float32 or float64; they may be the
+    same.
+    """
+
     @jit(EXACT)
     def loop(x: np.ndarray, out: np.ndarray) -> None:
         for i in range(x.size):
             out[i] = function(x[i])
 
-    return loop
+    return lambda x, out: over(loop, (x, out), _SHARED)
 
 
-_tanh_loop, _sigmoid_loop, _softplus_loop, _exp_loop = map(_loop, (tanh, sigmoid, softplus, exp))
-
-
-def apply_tanh(x: np.ndarray, out: np.ndarray) -> None:
-    """out = tanh x: contiguous arrays of one shape, float32 or float64; they may be the same."""
-    _apply(_tanh_loop, x, out)
-
-
-def apply_sigmoid(x: np.ndarray, out: np.ndarray) -> None:
-    """out = σ(x); arrays as in `apply_tanh`."""
-    _apply(_sigmoid_loop, x, out)
-
-
-def apply_softplus(x: np.ndarray, out: np.ndarray) -> None:
-    """out = ln(1 + eˣ); arrays as in `apply_tanh`."""
-    _apply(_softplus_loop, x, out)
-
-
-def apply_exp(x: np.ndarray, out: np.ndarray) -> None:
-    """out = eˣ; arrays as in `apply_tanh`."""
-    _apply(_exp_loop, x, out)
-
-
-def _apply(loop: Callable[..., None], x: np.ndarray, out: np.ndarray) -> None:
-    x, out = x.reshape(-1), out.reshape(-1)  # views, as the arrays are contiguous
-    if x.size < _SHARED:
-        return loop(x, out)
-    return in_slices(x.size, lambda cut: loop(x[cut], out[cut]))
+apply_tanh, apply_sigmoid, apply_softplus, apply_exp = map(_apply, (tanh, sigmoid, softplus, exp))

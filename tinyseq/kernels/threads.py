@@ -16,8 +16,7 @@ import os
 import platform
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numba.core.config
 import numpy as np
@@ -91,37 +90,30 @@ def _watch(address: int, seen: int, looks: int) -> bool:
     return False
 
 
-_PLAIN = bool(numba.core.config.DISABLE_JIT)
+_PLAIN = bool(numba.core.config.DISABLE_JIT)  # no compiler: nothing is shared out
 ALONE = np.zeros(1, np.int64)  # the team of a compiled function that is run in one part
 
-if not _PLAIN:
 
-    @jit(EXACT)
-    def begin(team, part):  # type: ignore[no-untyped-def]
-        """The first thing that a part of a `shared` task does: part 0 calls the others."""
-        if team.size > 1 and part == 0:
-            _write(team.ctypes.data, team[0] + 1)
+@jit(EXACT)
+def begin(team, part):  # type: ignore[no-untyped-def]
+    """The first thing that a part of a `shared` task does: part 0 calls the others."""
+    if team.size > 1 and part == 0:
+        _write(team.ctypes.data, team[0] + 1)
 
-    @jit(EXACT)
-    def end(team, part):  # type: ignore[no-untyped-def]
-        """The last thing that a part does: part 0 waits for the others, they for the next task,
-        a moment.
-        """
-        if team.size > 1:
-            now = _read(team.ctypes.data)
-            if part > 0:
-                _write(team.ctypes.data + part * 8 * _LINE, now)
-                _watch(team.ctypes.data, now, _WATCH)
-            else:
-                for i in range(_LINE, team.size, _LINE):
-                    _watch(team.ctypes.data + 8 * i, now - 1, _WATCH)
 
-else:
-
-    def begin(team: np.ndarray, part: int) -> None:
-        """Without a compiler nothing is shared out."""
-
-    end = begin
+@jit(EXACT)
+def end(team, part):  # type: ignore[no-untyped-def]
+    """The last thing that a part does: part 0 waits for the others, they for the next task, a
+    moment.
+    """
+    if team.size > 1:
+        now = _read(team.ctypes.data)
+        if part > 0:
+            _write(team.ctypes.data + part * 8 * _LINE, now)
+            _watch(team.ctypes.data, now, _WATCH)
+        else:
+            for i in range(_LINE, team.size, _LINE):
+                _watch(team.ctypes.data + 8 * i, now - 1, _WATCH)
 
 
 class _Team:
@@ -136,9 +128,9 @@ class _Team:
     def __init__(self, helpers: int) -> None:
         self.helpers = helpers
         self.busy = False  # read and written under the lock of the module
-        self._counts = np.zeros((1 + helpers) * _LINE, np.int64)
-        self._address = self._counts.ctypes.data
-        self._task: Callable[[int], None] | None = None
+        self.counts = np.zeros((1 + helpers) * _LINE, np.int64)
+        self._address = self.counts.ctypes.data
+        self._task: Callable[[int], object] | None = None
         self._parts = 0
         self._asleep: dict[int, bool] = {}
         self._go = [threading.Semaphore(0) for _ in range(helpers)]
@@ -148,9 +140,6 @@ class _Team:
 
     def _seen(self, place: int, value: int) -> bool:
         """Whether the count at this place is no longer the value, after a while of watching."""
-        if _PLAIN:
-            time.sleep(1e-4)
-            return int(self._counts[place]) != value
         return bool(_watch(self._address + 8 * place, value, _WATCH))
 
     def _work(self, i: int) -> None:
@@ -158,18 +147,18 @@ class _Team:
         while True:
             if not self._seen(0, task):
                 self._asleep[i] = True
-                if self._counts[0] == task or self._asleep.pop(i, None) is None:
+                if self.counts[0] == task or self._asleep.pop(i, None) is None:
                     self._go[i].acquire()
-                if self._counts[0] == task:  # woken ahead of a task that is about to begin
+                if self.counts[0] == task:  # woken ahead of a task that is about to begin
                     continue
-            task = int(self._counts[0])
+            task = int(self.counts[0])
             if self._task is None:  # the team was replaced by one of another size
                 return
             try:
                 self._share(i + 1)
             except BaseException as error:
                 self._failed.append(error)
-            self._counts[mine] = task
+            self.counts[mine] = task
 
     def _share(self, first: int) -> None:
         assert self._task is not None
@@ -181,38 +170,26 @@ class _Team:
             if self._asleep.pop(i, None):
                 self._go[i].release()
 
-    def _start(self) -> None:
-        self._counts[0] += 1
-        self._wake()
-
     def _joined(self) -> list[BaseException]:
         """What failed of the last task that began, once every helper has done its parts."""
-        now = int(self._counts[0])
+        now = int(self.counts[0])
         for i in range(self.helpers):
             mine = (1 + i) * _LINE
-            while self._counts[mine] != now:
+            while self.counts[mine] != now:
                 self._wake()  # it may have gone to sleep just before a `shared` task began
                 self._seen(mine, now - 1)
         failed, self._failed = self._failed, []
         return failed
 
-    def run_shared(self, task: Callable[[int, np.ndarray], None], parts: int) -> None:
-        """As `run`, for a task that begins and ends by itself; no more parts than threads."""
-        assert parts <= self.helpers + 1
-        counts = self._counts
-        self._task, self._parts = lambda part: task(part, counts), parts
-        self._wake()
-        try:
-            task(0, counts)
-        finally:
-            failed = self._joined()
-        if failed:
-            raise failed[0]
+    def run(self, task: Callable[[int], object], parts: int, begins: bool = False) -> None:
+        """Any number of parts, the first here, the others in turn on the helpers and here.
 
-    def run(self, task: Callable[[int], None], parts: int) -> None:
-        """Any number of parts, the first here, the others in turn on the helpers and here."""
+        ``begins``: the task begins and ends by itself, in no more parts than there are threads.
+        """
         self._task, self._parts = task, parts
-        self._start()
+        if not begins:
+            self.counts[0] += 1
+        self._wake()
         try:
             self._share(0)
         finally:
@@ -222,7 +199,8 @@ class _Team:
 
     def dismiss(self) -> None:
         self._task = None
-        self._start()
+        self.counts[0] += 1
+        self._wake()
 
 
 _threads = 0  # 0: not asked for yet
@@ -265,37 +243,28 @@ def set_num_threads(n: int) -> None:
         _threads = n
 
 
-def parallel(task: Callable[[int], None], parts: int) -> None:
+def parallel(task: Callable[[int], object], parts: int) -> None:
     """task(0), task(1), … task(parts − 1), at the same time where the team is free.
 
     Each part has to release the GIL (a compiled kernel does), or nothing is gained. An error in a
     part is raised here, after all parts have ended.
     """
-    team = _taken() if parts > 1 else None
-    if team is None:
-        for part in range(parts):
-            task(part)
-        return
-    try:
-        team.run(task, parts)
-    finally:
-        _give_back(team)
+    shared(lambda part, _: task(part), parts, begins=False)
 
 
-def shared(task: Callable[[int, np.ndarray], None], parts: int) -> None:
+def shared(task: Callable[[int, np.ndarray], object], parts: int, *, begins: bool = True) -> None:
     """As `parallel`, for a task whose one compiled call begins with ``begin(team, part)`` and ends
     with ``end(team, part)``: task(part, team). With ``team=ALONE`` both do nothing.
     """
-    team = None if parts == 1 or _PLAIN else _taken()
+    team = _taken() if parts > 1 else None
     if team is None:
         for part in range(parts):
             task(part, ALONE)
         return
+    begins = begins and parts <= team.helpers + 1  # or it became smaller since the parts were cut
+    given = team.counts if begins else ALONE
     try:
-        if parts <= team.helpers + 1:
-            team.run_shared(task, parts)
-        else:  # the team became smaller since the parts were cut
-            team.run(lambda part: task(part, ALONE), parts)
+        team.run(lambda part: task(part, given), parts, begins)
     finally:
         _give_back(team)
 
@@ -304,7 +273,7 @@ def _taken() -> _Team | None:
     """The team, if there is one and nobody else has it: to be given back."""
     global _team
     with _lock:
-        if _team is None and _wanted() > 1:
+        if _team is None and _wanted() > 1 and not _PLAIN:
             _team = _Team(_wanted() - 1)
         if _team is None or _team.busy:
             return None
@@ -327,11 +296,24 @@ def cuts(n: int, parts: int) -> list[slice]:
 def in_slices(n: int, task: Callable[[slice], object]) -> None:
     """task(slice) for `cuts` of 0 … n − 1, one a thread."""
     slices = cuts(n, get_num_threads())
+    parallel(lambda i: task(slices[i]), len(slices))
 
-    def part(i: int) -> None:
-        task(slices[i])
 
-    parallel(part, len(slices))
+def over(
+    kernel: Callable[..., object],
+    arrays: Sequence[np.ndarray],
+    many: int,
+    options: tuple[float, ...] = (),
+) -> None:
+    """kernel(*arrays, *options) for the elements of contiguous arrays of one size, in a row: in
+    slices, one a thread, from ``many`` elements on.
+    """
+    flat = [a.reshape(-1) for a in arrays]  # views, as the arrays are contiguous
+    n = flat[0].size
+    if n < many:
+        kernel(*flat, *options)
+    else:
+        in_slices(n, lambda part: kernel(*[a[part] for a in flat], *options))
 
 
 def _after_fork() -> None:

@@ -7,6 +7,7 @@ functions take C-contiguous arrays of one dtype, float32 or float64.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,21 +18,24 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from tinyseq.kernels.jit import SUMS, jit
-from tinyseq.kernels.threads import in_slices
+from tinyseq.kernels.threads import in_slices, over
 
 #: Elements of a parameter from which its update is worth waking another thread for.
 _MANY = 1 << 19
 _PLAIN = bool(numba.core.config.DISABLE_JIT)
 
 
-def _over(arrays: tuple[np.ndarray, ...], kernel: Callable[..., Any], *options: float) -> None:
-    """The kernel over all elements of arrays of one size, in parts where there are many."""
-    flat = [a.reshape(-1) for a in arrays]
-    n = flat[0].size
-    if n < _MANY:
-        kernel(*flat, *options)
-    else:
-        in_slices(n, lambda part: kernel(*[a[part] for a in flat], *options))
+def _rule(kernel: Callable[..., None]) -> Callable[..., None]:
+    """Compile a kernel over a parameter, its gradient and one buffer; called, it goes over all
+    their elements.
+    """
+    compiled = jit(SUMS)(kernel)
+
+    @functools.wraps(kernel)
+    def update(p: np.ndarray, g: np.ndarray, buffer: np.ndarray, *options: float) -> None:
+        over(compiled, (p, g, buffer), _MANY, options)
+
+    return update
 
 
 # Options come as float64 and are rounded to the dtype of the arrays, as NumPy rounds them.
@@ -74,7 +78,7 @@ def adam(
     decay: float,
 ) -> None:
     """Update number t of `optim.Adam`; p ← (1 − lr·decay)·p before, as in `optim.AdamW`."""
-    _over((p, g, mean, square), _adam, *_adam_options(t, lr, betas, eps, decay))
+    over(_adam, (p, g, mean, square), _MANY, _adam_options(t, lr, betas, eps, decay))
 
 
 def _adam_options(
@@ -162,10 +166,11 @@ def sum_of_all_squares(table: Table, column: int) -> float:
 # -- the other rules ------------------------------------------------------------------------------
 
 
-@jit(SUMS)
-def _momentum(
+@_rule
+def momentum(
     p: np.ndarray, g: np.ndarray, v: np.ndarray, lr: Any, momentum: Any, ahead: bool
 ) -> None:
+    """One update of `optim.SGD` with momentum."""
     number = p.dtype.type
     lr, momentum = number(lr), number(momentum)
     # nesterov: lr·(g + momentum·v) in place of lr·v
@@ -176,17 +181,11 @@ def _momentum(
         p[i] -= of_v * step + of_g * g[i]
 
 
-def momentum(
-    p: np.ndarray, g: np.ndarray, v: np.ndarray, lr: float, momentum: float, nesterov: bool
-) -> None:
-    """One update of `optim.SGD` with momentum."""
-    _over((p, g, v), _momentum, lr, momentum, nesterov)
-
-
-@jit(SUMS)
-def _rmsprop(
+@_rule
+def rmsprop(
     p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: Any, alpha: Any, eps: Any
 ) -> None:
+    """One update of `optim.RMSprop`, neither centred nor with momentum."""
     number = p.dtype.type
     rise = number(1 - alpha)
     lr, alpha, eps = number(lr), number(alpha), number(eps)
@@ -196,26 +195,15 @@ def _rmsprop(
         p[i] -= lr * (g[i] / (np.sqrt(s) + eps))
 
 
-def rmsprop(
-    p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: float, alpha: float, eps: float
-) -> None:
-    """One update of `optim.RMSprop`, neither centred nor with momentum."""
-    _over((p, g, square), _rmsprop, lr, alpha, eps)
-
-
-@jit(SUMS)
-def _adagrad(p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: Any, eps: Any) -> None:
+@_rule
+def adagrad(p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: Any, eps: Any) -> None:
+    """One update of `optim.Adagrad`."""
     number = p.dtype.type
     lr, eps = number(lr), number(eps)
     for i in range(p.size):
         s = square[i] + g[i] * g[i]
         square[i] = s
         p[i] -= lr * g[i] / (np.sqrt(s) + eps)
-
-
-def adagrad(p: np.ndarray, g: np.ndarray, square: np.ndarray, lr: float, eps: float) -> None:
-    """One update of `optim.Adagrad`."""
-    _over((p, g, square), _adagrad, lr, eps)
 
 
 # -- the norm of a gradient -----------------------------------------------------------------------
