@@ -45,9 +45,10 @@ def gradcheck(
     if order not in (1, 2):
         raise ValueError(f"gradcheck: order={order} is not offered. Use 1 or 2.")
     rng = np.random.default_rng(seed)
-    weights: list[np.ndarray] = []
+    of_outputs: list[np.ndarray] = []
+    of_gradients: list[np.ndarray] = []
 
-    def weighted(outputs: Sequence[Tensor]) -> Tensor:
+    def weighted(outputs: Sequence[Tensor], weights: list[np.ndarray]) -> Tensor:
         """Σ wᵢ·yᵢ with weights that are drawn once and then stay."""
         while len(weights) < len(outputs):
             weights.append(rng.uniform(0.5, 1.5, outputs[len(weights)].shape))
@@ -58,22 +59,14 @@ def gradcheck(
 
     def value() -> Tensor:
         out = fn(*xs)
-        return weighted([out] if isinstance(out, Tensor) else list(out))
+        return weighted([out] if isinstance(out, Tensor) else list(out), of_outputs)
+
+    def first_gradient() -> Tensor:
+        return weighted(grad(value(), checked, create_graph=True), of_gradients)
 
     if order == 1:
         _compare(value, checked, step, rtol, atol, "the gradient")
     else:
-        first_weights: list[np.ndarray] = []
-
-        def first_gradient() -> Tensor:
-            gs = grad(value(), checked, create_graph=True)
-            if not first_weights:
-                first_weights.extend(rng.uniform(0.5, 1.5, g.shape) for g in gs)
-            total = Tensor(np.zeros(()))
-            for g, w in zip(gs, first_weights, strict=True):
-                total = total + (g * Tensor(w)).sum()
-            return total
-
         _compare(first_gradient, checked, step, rtol, atol, "the gradient of the gradient")
     return True
 
