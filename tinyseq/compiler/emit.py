@@ -20,11 +20,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyseq.compiler.program import Equation, Program, Value, leading_to, users
-from tinyseq.compiler.split import DEAR, Plan, base, columns, kind, listed, stages
+from tinyseq.compiler.split import DEAR, Plan, base, columns, flattened, kind, listed, stages
 
 _MOST = 12  # operations in one loop …
 _ARRAYS = 6  # … and arrays that it reads: beyond, LLVM does not vectorise
 _LOGICAL = {"add": "({0} or {1})", "mul": "({0} and {1})"}
+#: By where a value is: the role of its array, and the step in it
+_PLACES = {
+    "state": ("state", "before, "),
+    "after": ("state", "after, "),
+    "carried": ("carried", "now, "),
+    "following": ("carried", "following, "),
+    "steps": ("steps", "t, "),
+    "chunk": ("chunk", "t - lo, "),
+    "kept": ("chunk", "t - lo, "),
+    "rows": ("rows", ""),
+    "scratch": ("scratch", ""),
+}
 _ATOM = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789.")
 
 
@@ -68,14 +80,14 @@ def emit(plan: Plan) -> Source:
     known: dict[Value, str] = {program.x: "steps"}
     known |= dict.fromkeys(program.noise, "steps")
     known |= dict.fromkeys(program.before, "state")
-    later = [*plan.again, *plan.backward, *plan.collected, *_flattened(plan.after)]
+    later = [*plan.again, *plan.backward, *plan.collected, *flattened(plan.after)]
     read_back = {base(x) for e in later for x in e.inputs}
     read_back |= {held(x) for o in plan.outer for x in (o.left, o.right)}
 
     arguments: dict[tuple[str, str], Argument] = {}
     ahead: list[str] = []
     for n, stage in enumerate(plan.before):
-        rest = [*_flattened(plan.before[n + 1 :]), *plan.forward]
+        rest = [*flattened(plan.before[n + 1 :]), *plan.forward]
         needed = [*(x for e in rest for x in e.inputs), program.y, *program.states]
         read = read_back | {v for x in needed for v in (base(x), held(x))}
         made = {e.output for e in listed(stage)} & (read | {held(x) for x in read})
@@ -107,11 +119,11 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     known |= dict.fromkeys(program.seeds[1:], "carried")
     made = {e.output for e in [*plan.again, *plan.backward]}
     kept = {held(x) for o in plan.outer for x in (o.left, o.right)}
-    kept |= {held(x) for e in _flattened(plan.after) for x in e.inputs}
+    kept |= {held(x) for e in flattened(plan.after) for x in e.inputs}
     ends = {program.gradients.get(v) for v in plan.wanted if v.kind == "x"}
     known |= {v: "chunk" for v in kept if v in made and v not in known}
     known |= {v: "steps" for v in ends & made if v is not None}
-    late = [e for e in _flattened(plan.after) if kind(e) != "product"]
+    late = [e for e in flattened(plan.after) if kind(e) != "product"]
     passing = kept | {base(x) for e in late for x in e.inputs}  # read when a chunk is done
     passing = {v for v in passing if known.get(v) == "carried"}
 
@@ -128,7 +140,7 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     known |= dict.fromkeys(passing, "kept")
     writer.where |= dict.fromkeys(passing, "kept")
     for n, stage in enumerate(plan.after):
-        rest = _flattened(plan.after[n + 1 :])
+        rest = flattened(plan.after[n + 1 :])
         read = {held(x) for e in rest for x in e.inputs}
         read |= {held(x) for o in plan.outer for x in (o.left, o.right)}
         for e in listed(stage):
@@ -179,10 +191,6 @@ def _function(
     lines = [f"def {name}({', '.join(names)}):", doc, "    begin(team, part)", *indented(chunks)]
     text = "\n".join([*lines, *indented(indented(body)), "    end(team, part)", ""])
     return Function(name, text, list(arguments.values()))
-
-
-def _flattened(stages_: list[Equation | list[Equation]]) -> list[Equation]:
-    return [e for stage in stages_ for e in listed(stage)]
 
 
 def held(v: Value) -> Value:
@@ -380,27 +388,16 @@ class _Writer:
 
     def front(self, v: Value, rows: str) -> str:
         """The text of v's memory up to the column: ``h[before, i``."""
-        where = self.where[v]
-        if where == "state":
-            return f"{self.array(v, 'state')}[before, {rows}"
+        where, holder, name = self.where[v], v, v.name
         if where == "after":
-            return f"{self.array(self.program.before[self.after[v]], 'state')}[after, {rows}"
-        if where == "carried":
-            return f"{self.array(v, 'carried')}[now, {rows}"
-        if where == "following":
-            return (
-                f"{self.array(self.program.seeds[1 + self.after[v]], 'carried')}[following, {rows}"
-            )
-        if where == "steps":
-            return f"{self.array(v, 'steps')}[t, {rows}"
-        if where == "chunk":
-            return f"{self.array(v, 'chunk')}[t - lo, {rows}"
-        if where == "kept":
-            return f"{self.array(v, 'chunk', f'{v.name}_kept')}[t - lo, {rows}"
-        if where == "rows":
-            return f"{self.array(v, 'rows')}[{rows}"
-        assert where == "scratch", (v, where)
-        return f"{self.array(v, 'scratch')}[part"
+            holder = self.program.before[self.after[v]]
+        elif where == "following":
+            holder = self.program.seeds[1 + self.after[v]]
+        elif where == "kept":
+            name = f"{v.name}_kept"
+        role, step = _PLACES[where]
+        array = self.array(holder, role, name if holder is v else holder.name)
+        return f"{array}[part" if where == "scratch" else f"{array}[{step}{rows}"
 
     def literal(self, v: Value) -> str:
         assert v.data is not None

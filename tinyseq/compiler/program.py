@@ -5,7 +5,7 @@ prints one equation a line.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -192,8 +192,3 @@ def users(equations: Iterable[Equation]) -> dict[Value, list[Equation]]:
         for x in dict.fromkeys(equation.inputs):
             found.setdefault(x, []).append(equation)
     return found
-
-
-def in_order(equations: Iterable[Equation], wanted: set[Value]) -> Iterator[Equation]:
-    """Those equations that make a wanted value."""
-    return (e for e in equations if e.output in wanted)

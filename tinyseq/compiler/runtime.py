@@ -20,7 +20,7 @@ import numpy as np
 from tinyseq.compiler.emit import Argument, Function, Source, emit, x_gradient
 from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Equation, Program, Value
-from tinyseq.compiler.split import Plan, kind, listed, split
+from tinyseq.compiler.split import Plan, flattened, kind, split
 from tinyseq.kernels import gemm
 from tinyseq.kernels.jit import is_kept, jit
 from tinyseq.kernels.memory import aligned, over, raw
@@ -46,7 +46,7 @@ class Compiled:
         self.functions = load(program.name, self.source.text)
         self.there: set[str] = set()  # those that were compiled, or loaded from disk
         gemm.ready(program.dtype)
-        equations = [e for s in self.plan.before for e in listed(s)] + self.plan.forward
+        equations = flattened(self.plan.before) + self.plan.forward
         products = [e for e in equations if kind(e) == "product"]
         self.work = sum(2.0 * e.inputs[0].width * e.output.width for e in products)
         self.work += 30.0 * sum(e.output.width for e in self.plan.forward)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,7 @@ from tinyseq.compiler.program import Program, Value
 from tinyseq.compiler.reads import Read, changed, kept, watch
 from tinyseq.compiler.runtime import Compiled, Run
 from tinyseq.compiler.split import split
-from tinyseq.compiler.trace import trace
+from tinyseq.compiler.trace import mapped, trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
 from tinyseq.op import Op, Use, primitive
@@ -64,9 +65,7 @@ class Known:
 
 _Entry = tuple[list[Read], Known | CompileError]
 #: By cell and kind of input: what was traced of it, the last used first, or why it could not be
-_known: WeakKeyDictionary[Module, dict[Any, list[tuple[list[Read], Known | CompileError]]]] = (
-    WeakKeyDictionary()
-)
+_known: WeakKeyDictionary[Module, dict[Any, list[_Entry]]] = WeakKeyDictionary()
 
 
 def scan(
@@ -96,7 +95,8 @@ def scan(
     compiled = known.for_gradients(wanted, bool(wanted))
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = inputs[0] = ops.where(running, x, 0.0)
-    given = [*_flat(noise), *([] if running is None else [running])]
+    given: list[Tensor] = []
+    mapped(given.append, noise if running is None else (noise, running))
     arrays = {v: t._data for v, t in zip(values, inputs, strict=True)}
     arrays |= {v: t._data for v, t in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
@@ -155,7 +155,7 @@ class _LayerCall:
                 rows = slice(ts[0], ts[-1] + 1)
                 if known:
                     running = None if self.running is None else self.running[rows]
-                    noise = _rows(self.noise, rows)
+                    noise = mapped(itemgetter(rows), self.noise)
                     part, state = self.unroll(
                         x[rows], state, reverse, running, noise=noise, first=ts[0]
                     )
@@ -306,13 +306,6 @@ def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tenso
     return list(map(renewed, tensors))
 
 
-def _rows(noise: Any, rows: slice) -> Any:
-    """Some rows of what a cell drew for a sequence."""
-    if noise is None:
-        return None
-    return tuple(_rows(n, rows) for n in noise) if isinstance(noise, tuple) else noise[rows]
-
-
 def _replayed(
     node: Node, inputs: tuple[Tensor, ...], steps: Collection[int] | None
 ) -> dict[Any, Tensor]:
@@ -343,7 +336,7 @@ def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise:
         x.dtype,
         tuple((s.shape[1:], s.dtype) for s in state),
         running is None,
-        _shapes(noise),
+        mapped(lambda n: (n.shape[2:], str(n.dtype)), noise),
     )
     mine = _known.setdefault(cell, {}).setdefault(kind, [])
     found = next((entry for entry in list(mine) if changed(entry[0]) is None), None)
@@ -428,17 +421,3 @@ def _traced(
         x.dtype,
     )
     return program, tensors
-
-
-def _shapes(noise: Any) -> Any:
-    if noise is None:
-        return None
-    if isinstance(noise, tuple):
-        return tuple(_shapes(part) for part in noise)
-    return noise.shape[2:], str(noise.dtype)
-
-
-def _flat(noise: Any) -> list[Tensor]:
-    if isinstance(noise, tuple):
-        return [t for part in noise for t in _flat(part)]
-    return [] if noise is None else [noise]

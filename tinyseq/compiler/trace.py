@@ -209,50 +209,38 @@ def _raised(error: Exception) -> str:
 
 
 class _Words(NamedTuple):
-    """What is said where two tapes differ: in the op, its inputs, a constant, an argument of the
-    op, the shape of a result, the number of ops, or in what the function gives.
-    """
+    """What is said where two tapes differ."""
 
-    op: str
-    inputs: str
+    differs: str
+    gives: str
     constant: str
     attribute: str
     shape: str
-    more: str
-    ends: str
 
 
-_OTHER = (
-    "the function does something else in one call than in the next, for arguments of the same "
-    "shapes. Let what it does hang on shapes alone, and choose between values with ops.where."
-)
 OF_STEP = _Words(
-    op=_OTHER,
-    inputs=_OTHER,
+    differs="the function does something else in one call than in the next, for arguments of the "
+    "same shapes. Let what it does hang on shapes alone, and choose between values with ops.where.",
+    gives="the function gives something else in one call than in the next.",
     constant="an array of shape {shape} comes from outside of the step and is another one in one "
     "call than in the next. Pass it as an argument of the step; random numbers are drawn by layers "
     "(nn.Dropout, a cell's noise(x, state)).",
     attribute="{name} of {op} is another one in one call than in the next. Pass what changes as an "
     "argument of the step: arrays and Tensors, or what stays the same.",
     shape="the sizes of what it makes hang on values.",
-    more="the function does more in one call than in the next.",
-    ends="the function gives something else in one call than in the next.",
 )
 OF_CELL = _Words(
-    op="{op} comes in one run of the step, not in another. Let it do the same for every batch "
-    "size.",
-    inputs="the step does not do the same thing twice.",
+    differs="the step does something else for a few sequences than for many. Let it do the same "
+    "for every batch size.",
+    gives="the step gives something else for a few sequences than for many.",
     constant="the step uses an array of shape {shape} that is another one for a few sequences than "
     "for many, or changes from call to call. Random numbers are drawn before the first step: give "
     "the cell noise(x, state). What hangs on the batch size, as a mean over the batch does, or on "
     "values that NumPy computed from the step's own has no place in a compiled step.",
     attribute="{op} has other arguments for a few sequences than for many. Arguments that hang on "
     "values or on the batch size have no place in a compiled step.",
-    shape=f"{{shape}} for {_BATCHES[0]} sequences, {{other}} for {_BATCHES[1]}: rows of the batch "
+    shape=f"{{few}} for {_BATCHES[0]} sequences, {{shape}} for {_BATCHES[1]}: rows of the batch "
     "are mixed with something else. Keep axis 0 the batch.",
-    more="the step does something else for a few sequences than for many. Let it do the same for "
-    "every batch size.",
-    ends="the step does not do the same thing twice.",
 )
 
 
@@ -262,90 +250,63 @@ def compare(a: Tape, b: Tape, words: _Words, batches: tuple[int, int] | None = N
     ``batches``: the batch size of either run. Afterwards it is B in the shapes and arguments of
     ``a``, and constants that are one number for all sequences are that number.
     """
-    in_a, in_b = ({v: n for n, v in enumerate(tape.values)} for tape in (a, b))
-    line, done = "", set[Value]()
+    in_a: dict[Value | None, int] = {v: n for n, v in enumerate(a.values)}
+    in_b: dict[Value | None, int] = {v: n for n, v in enumerate(b.values)}
+    line, left = "", set(a.values)
 
-    def fail(text: str, **names: str) -> CompileError:
+    def failed(text: str, **names: str) -> CompileError:
         return CompileError((f"{line}: " if line else "") + text.format(**names))
 
-    def sized(v: Value, w: Value) -> None:
-        shape = _shape(v.shape, w.shape, batches)
-        if shape is None:
-            raise fail(words.shape, shape=describe(v.shape), other=describe(w.shape))
-        v.shape = shape
+    def look(v: Value | None, w: Value | None) -> None:
+        """Where a value comes for the first time."""
+        if v is None or w is None or v not in left:
+            return
+        left.remove(v)
+        sizes = {"few": describe(v.shape), "shape": describe(w.shape)}
+        same = (v.kind, v.dtype) == (w.kind, w.dtype)
+        if not same or (v.kind == "constant" and not _same_constant(v, w, batches)):
+            raise failed(words.constant, **sizes)
+        try:
+            v.shape = _both(v.shape, w.shape, batches)
+        except ValueError:
+            raise failed(words.shape, **sizes) from None
+        if BATCH in v.shape[2:] or v.shape.count(BATCH) > 1:
+            raise failed(words.shape, **sizes)
 
-    def known(v: Value, w: Value) -> None:
-        """What an op is given, where it is given for the first time."""
-        if v not in done:
-            done.add(v)
-            same = (v.kind, v.dtype) == (w.kind, w.dtype)
-            if same and v.data is not None and w.data is not None and v.kind == "constant":
-                if batches and v.shape != w.shape and _uniform(v.data, w.data):
-                    sized(v, w)
-                    v.data = v.data.flat[:1].reshape(())
-                else:
-                    same = _same_constant(v, w, by_tensor=batches is None)
-            if not same:
-                raise fail(words.constant, shape=describe(w.shape))
-
-    for v, w in zip(a.values, b.values, strict=False):
-        if v.kind not in ("constant", "made", "drawn"):
-            sized(v, w)
     for e, f in zip(a.equations, b.equations, strict=False):
-        line, op = f.line, {"op": f.op.name}
-        if e.op is not f.op or len(e.inputs) != len(f.inputs):
-            raise fail(words.op, **op)
-        if [in_a[v] for v in e.inputs] != [in_b[w] for w in f.inputs]:
-            raise fail(words.inputs)
-        for v, w in zip(e.inputs, f.inputs, strict=True):
-            known(v, w)
+        line, values, others = f.line, e.inputs + e.outputs, f.inputs + f.outputs
+        if e.op is not f.op or [*map(in_a.get, values)] != [*map(in_b.get, others)]:
+            raise failed(words.differs)
         for name, attribute in e.attrs.items():
             try:
                 both = _both(attribute, f.attrs[name], batches)
             except ValueError:
-                raise fail(words.attribute, name=name, **op) from None
+                raise failed(words.attribute, name=name, op=f.op.name) from None
             if batches:
                 e.attrs = {**e.attrs, name: both}
-        for y, z in zip(e.outputs, f.outputs, strict=True):
-            if (y is None) != (z is None):
-                raise fail(words.op, **op)
-            if y is not None and z is not None:
-                sized(y, z)
-    if len(a.equations) != len(b.equations) or a.forward != b.forward:
-        raise CompileError(words.more)
+        for v, w in zip(values, others, strict=True):
+            look(v, w)
     line = ""
-    if [in_a[v] for v in a.ends] != [in_b[w] for w in b.ends]:
-        raise CompileError(words.ends)
-    for v, w in zip(a.ends, b.ends, strict=True):
-        known(v, w)
-
-
-def _shape(
-    a: tuple[int, ...], b: tuple[int, ...], batches: tuple[int, int] | None
-) -> tuple[int, ...] | None:
-    """The shape that both have, with B once at most, in front or next to that."""
-    try:
-        both: tuple[int, ...] = _both(a, b, batches)
-    except ValueError:
-        return None
-    return None if BATCH in both[2:] or both.count(BATCH) > 1 else both
+    if len(a.equations) != len(b.equations) or a.forward != b.forward:
+        raise failed(words.differs)
+    if [*map(in_a.get, a.ends)] != [*map(in_b.get, b.ends)]:
+        raise failed(words.gives)
+    for v, w in zip(a.values, b.values, strict=True):
+        look(v, w)
 
 
 def _both(a: Any, b: Any, batches: tuple[int, int] | None) -> Any:
-    """What an op is told in both runs, with B for the batch sizes. Raises ValueError."""
-    if type(a) is not type(b):
-        raise ValueError
+    """What is the same in both runs, with B for the batch sizes. Raises ValueError."""
     if isinstance(a, int | np.integer) and (a, b) == batches:
         return BATCH
-    if isinstance(a, slice):
-        ends = ((a.start, a.stop, a.step), (b.start, b.stop, b.step))
-        return slice(*_both(*ends, batches))
-    if isinstance(a, tuple | list):
-        if len(a) != len(b):
-            raise ValueError
+    if type(a) is not type(b):
+        same = False
+    elif isinstance(a, slice):
+        return slice(*_both((a.start, a.stop, a.step), (b.start, b.stop, b.step), batches))
+    elif isinstance(a, tuple | list) and len(a) == len(b):
         both = [_both(m, n, batches) for m, n in zip(a, b, strict=True)]
         return both if isinstance(a, list) else tuple(both)
-    if isinstance(a, np.ndarray):
+    elif isinstance(a, np.ndarray):
         same = a.dtype == b.dtype and np.array_equal(a, b)
     else:
         same = a is b or bool(a == b)
@@ -354,21 +315,21 @@ def _both(a: Any, b: Any, batches: tuple[int, int] | None) -> Any:
     return a
 
 
-def _uniform(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether both are nothing but the same number: zeros (B, W), say."""
-    return a.size > 0 and b.size > 0 and bool((a == a.flat[0]).all() and (b == a.flat[0]).all())
-
-
-def _same_constant(v: Value, w: Value, by_tensor: bool) -> bool:
-    """Whether nothing changed. ``by_tensor``: but for what is written to a tensor, a parameter say,
-    which is looked up each time.
+def _same_constant(v: Value, w: Value, batches: Any) -> bool:
+    """Whether nothing changed. A tensor that a training step writes to, a parameter say, stays the
+    same. In a cell, what is a single number for all sequences, as zeros (B, W), becomes that.
     """
-    if v.shape != w.shape:
+    a, b = v.data, w.data
+    assert a is not None
+    assert b is not None
+    if a.shape == b.shape:
+        mine = [id(t) for known in v.tensors if (t := known()) is not None and not batches]
+        same = a is b or any(id(known()) in mine for known in w.tensors)
+        return same or np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if not (batches and a.size and b.size and (a == a.flat[0]).all() and (b == a.flat[0]).all()):
         return False
-    mine = [id(t) for known in v.tensors if by_tensor and (t := known()) is not None]
-    if v.data is w.data or any(id(known()) in mine for known in w.tensors):
-        return True
-    return np.array_equal(v.data, w.data, equal_nan=v.dtype.kind == "f")  # type: ignore[arg-type]
+    v.data = a.flat[:1].reshape(())
+    return True
 
 
 # -- a cell's step --------------------------------------------------------------------------------
@@ -423,18 +384,14 @@ def _run(
         tape.given(kind, t, key)
         return t
 
-    def rows(part: Any) -> Any:
-        if part is None:
-            return None
-        if isinstance(part, tuple):
-            return tuple(rows(p) for p in part)
-        t = Tensor(rng.random((batch, *part.shape[2:])).astype(part.dtype))
-        tape.given("noise", t, sum(v.kind == "noise" for v in tape.values))
+    def row(array: Any) -> Tensor:
+        t = Tensor(rng.random((batch, *array.shape[2:])).astype(array.dtype))
+        tape.given("noise", t)
         return t
 
     x = given("x", x_shape)
     state = [given("state", shape, i) for i, shape in enumerate(state_shapes)]
-    noise = rows(noise)
+    noise = mapped(row, noise)
     for key, t in named.items():
         tape.given("parameter", t, key)
     with np.errstate(all="ignore"), graph.recorded(True), graph.within(()), graph.taped(tape):
@@ -472,6 +429,13 @@ def _run(
             recording.anomaly = anomaly
     tape.ends = [tape.value(t) for t in (*made, *wanted, *gradients)]
     return tape
+
+
+def mapped(f: Callable[[Any], Any], noise: Any) -> Any:
+    """Nested tuples, or `None`, with f of each array in them."""
+    if isinstance(noise, tuple):
+        return tuple(mapped(f, part) for part in noise)
+    return None if noise is None else f(noise)
 
 
 class _Namer:
