@@ -273,22 +273,18 @@ class _Writer:
         forward = self.name in ("forward", "ahead")
         for target in self.targets:
             value = target.value
-            own = value in self.segment and value not in self.where
-            if own and kind(value.made) != "view" and value not in self.after:  # type: ignore[union-attr, arg-type]
-                if target.role == "state" and forward:
-                    assert value is not None
-                    self.after[value] = target.place
-                    self.where[value] = "after"
-                elif target.role == "carried" and value not in self.stored:
-                    assert value is not None
-                    self.after[value] = target.place
-                    self.where[value] = "following"
+            if value is None or value not in self.segment or value in self.where:
+                continue
+            assert value.made is not None
+            carried = target.role == "carried" and value not in self.stored
+            if kind(value.made) != "view" and (carried or (target.role == "state" and forward)):
+                self.after[value] = target.place
+                self.where[value] = "following" if carried else "after"
         if not forward:
             for i, v in enumerate(self.program.states):
                 if v not in self.segment:
                     self.after[v] = i
-                    self.where.setdefault(v, "after")
-                    if self.where[v] == "state":
+                    if self.where.get(v, "state") == "state":
                         self.where[v] = "after"
         operands = {held(e.inputs[0]) for e in self.equations if kind(e) == "product"}
         for stage in self.segments:
@@ -388,15 +384,13 @@ class _Writer:
 
     def front(self, v: Value, rows: str) -> str:
         """The text of v's memory up to the column: ``h[before, i``."""
-        where, holder, name = self.where[v], v, v.name
+        where, holder = self.where[v], v
         if where == "after":
             holder = self.program.before[self.after[v]]
         elif where == "following":
             holder = self.program.seeds[1 + self.after[v]]
-        elif where == "kept":
-            name = f"{v.name}_kept"
         role, step = _PLACES[where]
-        array = self.array(holder, role, name if holder is v else holder.name)
+        array = self.array(holder, role, f"{v.name}_kept" if where == "kept" else None)
         return f"{array}[part" if where == "scratch" else f"{array}[{step}{rows}"
 
     def literal(self, v: Value) -> str:

@@ -60,13 +60,11 @@ class RecordedStep:
         if tape is not None:
             tape.ends = [tape.value(t) for t in (*outputs, *gradients) if t is not None]
         own: list[np.ndarray | None] = []  # arrays of their own, for they will be written into
-        for g in gradients:
-            if g is None:
-                own.append(None)
-                continue
-            fresh = g._data.base is None and g._data.flags.carray
-            fresh = fresh and all(g._data is not a for a in own)
-            own.append(g._data if fresh else g._data.copy())
+        for g in (None if g is None else g._data for g in gradients):
+            fresh = g is None or (
+                g.base is None and g.flags.carray and all(g is not a for a in own)
+            )
+            own.append(g if g is None or fresh else g.copy())
         return Done([t._data.copy() for t in outputs], own)
 
     @property
@@ -114,10 +112,8 @@ class RecordedStep:
         del done  # what the step as it is written worked in is free for the playback
         pool.clear()
         playback = Playback(tape, given)
-        results = iter(playback.results)
-        outputs = [next(results) for _ in range(n)]
-        gradients = [next(results) if there else None for there in has]
-        found = Done(outputs, gradients)
+        gradients = iter(playback.results[n:])
+        found = Done(playback.results[:n], [next(gradients) if there else None for there in has])
         _check(expected, _samples(found))
         self._done, self._playback = found, playback
         return found

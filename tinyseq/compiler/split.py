@@ -158,11 +158,8 @@ def _save(plan: Plan) -> None:
             saved.add(value)
         return keep
 
-    dear = [v for v in direct if v.made is not None and v.made.op.name in DEAR]
-    order = {e.output: n for n, e in enumerate(plan.forward)}
-    for value in sorted(dear, key=order.__getitem__):
-        at_hand(value, keep=True)
-    for value in sorted(direct, key=order.__getitem__):
+    order = {e.output: (e.op.name not in DEAR, n) for n, e in enumerate(plan.forward)}
+    for value in sorted(direct, key=order.__getitem__):  # dear ones first
         at_hand(value, keep=True)
     plan.saved = [e.output for e in plan.forward if e.output in saved]
     plan.again = [e for e in plan.forward if e.output in again]

@@ -39,7 +39,7 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
     choices: list[bool] = []
     with graph.scope("checkpoint"):
         copies = [ops.cut(x) for x in tensors]
-        with _noting(choices):
+        with _layers(choices):
             result = fn(*_like(inputs, iter(copies)))
         outs = list(_flat(result))
         leaves = _leaves(outs, copies)
@@ -74,7 +74,7 @@ def _checkpointed_vjp(
     now = random.get_state()
     random.set_state(random_state)
     try:
-        with recorded(True), _choosing(choices):
+        with recorded(True), _layers(choices, again=True):
             again = ops.concat([ops.reshape(out, -1) for out in run(given[:n])])
     finally:
         random.set_state(now)
@@ -103,25 +103,21 @@ def _checkpointed(
 
 
 @contextmanager
-def _noting(choices: list[bool]) -> Iterator[None]:
-    """Note which layers run compiled inside; a checkpoint around this one is told, too."""
-    outer, recording.choices = recording.choices, choices
+def _layers(choices: list[bool], again: bool = False) -> Iterator[None]:
+    """Note which layers run compiled inside, or, ``again``, run them as was noted; a checkpoint
+    around this one is told, too.
+    """
+    outer, chosen = recording.choices, recording.chosen
+    if again:
+        recording.chosen = iter(choices)
+    else:
+        recording.choices = choices
     try:
         yield
     finally:
-        recording.choices = outer
-        if outer is not None:
+        recording.choices, recording.chosen = outer, chosen
+        if outer is not None and not again:
             outer += choices
-
-
-@contextmanager
-def _choosing(choices: list[bool]) -> Iterator[None]:
-    """Run the layers inside compiled or not as was noted."""
-    outer, recording.chosen = recording.chosen, iter(choices)
-    try:
-        yield
-    finally:
-        recording.chosen = outer
 
 
 def _leaves(outs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
