@@ -25,17 +25,17 @@ from tinyseq.compiler.split import DEAR, Plan, base, columns, flattened, kind, l
 _MOST = 12  # operations in one loop …
 _ARRAYS = 6  # … and arrays that it reads: beyond, LLVM does not vectorise
 _LOGICAL = {"add": "({0} or {1})", "mul": "({0} and {1})"}
-#: By where a value is: the role of its array, and the step in it
+#: By where a value is: the role of its array, the step in it, and those of a chunk
 _PLACES = {
-    "state": ("state", "before, "),
-    "after": ("state", "after, "),
-    "carried": ("carried", "now, "),
-    "following": ("carried", "following, "),
-    "steps": ("steps", "t, "),
-    "chunk": ("chunk", "t - lo, "),
-    "kept": ("chunk", "t - lo, "),
-    "rows": ("rows", ""),
-    "scratch": ("scratch", ""),
+    "state": ("state", "before, ", "lo + reverse:hi + reverse, "),
+    "after": ("state", "after, ", "lo + 1 - reverse:hi + 1 - reverse, "),
+    "carried": ("carried", "now, ", ""),
+    "following": ("carried", "following, ", ""),
+    "steps": ("steps", "t, ", "lo:hi, "),
+    "chunk": ("chunk", "t - lo, ", ":hi - lo, "),
+    "kept": ("chunk", "t - lo, ", ":hi - lo, "),
+    "rows": ("rows", "", ""),
+    "scratch": ("scratch", "", ""),
 }
 _ATOM = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789.")
 
@@ -382,16 +382,18 @@ class _Writer:
         front = self.front(v, "i")
         return f"{front}, {j}]"
 
-    def front(self, v: Value, rows: str) -> str:
-        """The text of v's memory up to the column: ``h[before, i``."""
+    def front(self, v: Value, rows: str, chunk: bool = False) -> str:
+        """The text of v's memory up to the column: ``h[before, i``, or at all steps of a chunk."""
         where, holder = self.where[v], v
         if where == "after":
             holder = self.program.before[self.after[v]]
         elif where == "following":
             holder = self.program.seeds[1 + self.after[v]]
-        role, step = _PLACES[where]
+        role, step, steps = _PLACES[where]
         array = self.array(holder, role, f"{v.name}_kept" if where == "kept" else None)
-        return f"{array}[part" if where == "scratch" else f"{array}[{step}{rows}"
+        return (
+            f"{array}[part" if where == "scratch" else f"{array}[{steps if chunk else step}{rows}"
+        )
 
     def literal(self, v: Value) -> str:
         assert v.data is not None
@@ -524,16 +526,7 @@ class _Writer:
 
     def block(self, v: Value) -> str:
         """v at all steps of a chunk, for the rows of this thread."""
-        where = self.where[held(v)]
-        text = self.front(held(v), "first:last")
-        steps = {
-            "steps": ("[t,", "[lo:hi,"),
-            "chunk": ("[t - lo,", "[:hi - lo,"),
-            "kept": ("[t - lo,", "[:hi - lo,"),
-            "state": ("[before,", "[lo + reverse:hi + reverse,"),
-            "after": ("[after,", "[lo + 1 - reverse:hi + 1 - reverse,"),
-        }[where]
-        return self.sliced(v, text.replace(*steps))
+        return self.sliced(v, self.front(held(v), "first:last", chunk=True))
 
     def sliced(self, v: Value, text: str) -> str:
         """The text of a matrix, cut to the columns of v where v is a slice of what is held."""
@@ -580,29 +573,22 @@ class _Writer:
 
     def copy(self, target: _Target) -> list[str]:
         """What has to end up in a place where it was not made."""
-        v = target.value
-        if target.role == "sums":
+        v, holder, where, name = target.value, target.value, target.role, target.place
+        if where == "sums":
             return []
-        if target.role == "state":
-            if v in self.after and self.after[v] == target.place and v in self.segment:
-                return []
-            held = self.program.before[target.place]
-            into = f"{self.array(held, 'state')}[after, i, "
-        elif target.role == "carried":
-            made = v is not None and self.where.get(v) == "following"
-            if made and v is not None and self.after[v] == target.place:
-                return []
-            held = self.program.seeds[1 + target.place]
-            into = f"{self.array(held, 'carried')}[following, i, "
-        else:
-            assert v is not None
-            held = v
-            at = "t" if target.role == "steps" else "t - lo"
-            into = f"{self.array(v, target.role, target.place)}[{at}, i, "
+        if where in ("state", "carried"):
+            of_states = where == "state"
+            holder = (self.program.before if of_states else self.program.seeds[1:])[target.place]
+            where, name = "after" if of_states else "following", None
+            if v in self.segment and self.where[v] == where and self.after[v] == target.place:
+                return []  # made there
+        assert holder is not None
+        role, step, _ = _PLACES[where]
+        into = f"{self.array(holder, role, name)}[{step}i, "
         if v is not None and v.width == 1:
             return [f"{into}0] = {bare(self.element(v, _J))}"]
         text = f"{self.number}(0.0)" if v is None else bare(self.element(v, _J))
-        return loop(held.width, f"{into}j] = {text}")
+        return loop(holder.width, f"{into}j] = {text}")
 
     def steps(self, back: bool) -> list[str]:
         """Step by step through a chunk, from its first step to its last or back."""
