@@ -15,7 +15,7 @@ import pytest
 import tinyseq as ts
 from tinyseq import functional, nn, optim
 from tinyseq.compiler.playback import Playback
-from tinyseq.compiler.take import Take
+from tinyseq.compiler.trace import StepTape, step_taped
 from tinyseq.errors import CompileError
 from tinyseq.text import LanguageModel
 
@@ -72,7 +72,7 @@ def both(make, calls, max_norm=None, optimizer=lambda p: optim.Adam(p, 1e-2), to
 
 
 def is_played_back(step):
-    return all(kind.player is not None and kind.player.ready for kind in step._kinds.values())
+    return all(kind.recorded is not None and kind.recorded.ready for kind in step._kinds.values())
 
 
 def recordings(step):
@@ -339,7 +339,7 @@ def test_places_are_used_again():
     for _ in range(3):
         step(np.ones(1000, np.float32))
     (kind,) = step._kinds.values()
-    memory = kind.player._playback._memory
+    memory = kind.recorded._playback._memory
     places = sum(map(len, memory._free.values())) + len(memory._until)
     assert 50 <= places < 60  # what the rules read, 50, and little more; all there is: 400
 
@@ -348,7 +348,7 @@ def test_nothing_is_held_once_the_step_is_gone():
     _, step = make_step()
     for _ in range(4):
         step(*sequences(np.random.default_rng(0)))
-    alive = weakref.ref(next(iter(step._kinds.values())).player)
+    alive = weakref.ref(next(iter(step._kinds.values())).recorded)
     assert alive() is not None
     del step
     gc.collect()
@@ -591,25 +591,24 @@ def test_ops_that_have_no_place_of_their_own_are_done_all_the_same():
 
 
 def test_an_array_that_is_gone_gives_its_identity_to_another_one():
-    """What a take knows of arrays ends with them."""
-    take = Take([])
-    array = np.ones(3)
-    n = take._new("made", array)
-    assert take.number(array) == n
-    key = id(array)
-    del array
-    assert key not in take._numbers
-    assert take.values[n].array is None
+    """What a tape knows of arrays ends with them."""
+    tape = StepTape([])
+    tensor = ts.Tensor.wrap(np.ones(3))
+    value = tape.given("made", tensor)
+    assert tape.value(tensor) is value
+    key = id(tensor._data)
+    del tensor
+    assert key not in tape._known
+    assert value.data is None
 
 
 def test_a_playback_by_itself():
-    """The pieces: a take, its playback, and other numbers through it."""
-    from tinyseq.compiler.take import taking
-
+    """The pieces: a tape, its playback, and other numbers through it."""
     x = ts.tensor([1.0, 2.0])
-    with taking([x]) as take:
+    with step_taped([x]) as tape:
         y = (x * 3).sum()
-    playback = Playback(take, [take.calls[-1].outputs[0]], [x._data])
+    tape.ends = [tape.equations[-1].output]
+    playback = Playback(tape, [x._data])
     assert playback.results[0] == y.item() == 9
     playback([np.array([2, 5], np.float32)])
     assert playback.results[0] == 21

@@ -85,9 +85,9 @@ class _Recording(threading.local):
     anomaly: bool = False  # look at every result for a NaN or an Inf
     scope: tuple[str, ...] = ()
     tape: Any = None  # while a step is traced: called with every op, differentiable or not
-    take: Any = None  # the `compiler.take.Take` of a whole training step, whose tape it then is
-    called: dict[int, Any] | None = None  # the modules that a training step calls, by identity
-    compiles: bool | None = None  # whether layers run compiled; None: once they have run enough
+    step: Any = (
+        None  # the tape where it is that of a whole training step, `compiler.trace.StepTape`
+    )
     # Whether each layer ran compiled: noted within a checkpoint, so that it can be done the same
     # way again, to the bit.
     choices: list[bool] | None = None
@@ -100,18 +100,17 @@ module_changes = [object()]
 
 
 @contextmanager
-def taped(tape: Any, take: Any = None) -> Iterator[None]:
-    """Call the tape with every op inside, of a cell's step or, where it is a ``take``, of a whole
-    training step. The step of a cell becomes part of a loop, so no layer in it has one of its own;
-    a training step comes again, so all have.
+def taped(tape: Any, whole: bool = False) -> Iterator[None]:
+    """Call the tape with every op inside, of a cell's step or of a ``whole`` training step. The
+    step of a cell becomes part of a loop, so no layer in it has one of its own; a training step
+    comes again, so all have.
     """
-    outer = recording.tape, recording.take, recording.called, recording.compiles
-    recording.tape, recording.take, recording.compiles = tape, take, take is not None
-    recording.called = None if take is None else take.modules
+    outer = recording.tape, recording.step
+    recording.tape, recording.step = tape, tape if whole else None
     try:
         yield
     finally:
-        recording.tape, recording.take, recording.called, recording.compiles = outer
+        recording.tape, recording.step = outer
 
 
 class scope:
@@ -165,8 +164,8 @@ def readable(what: str, by_cells: bool = False) -> None:
 
     ``by_cells``: but cells may, for whom it is a constant.
     """
-    if recording.tape is not None and not (by_cells and recording.take is None):
-        outside = "attributes of the cell" if recording.take is None else "arguments of the step"
+    if recording.tape is not None and not (by_cells and recording.step is None):
+        outside = "attributes of the cell" if recording.step is None else "arguments of the step"
         raise CompileError(
             f"{what} reads the value of a tensor in the middle of a step, and what the step does "
             "then hangs on that value. Choose between values with ops.where, which computes both "
@@ -178,7 +177,7 @@ def unrepeated(
     what: str, remedy: str = "Let the function return what is to be kept, and keep it afterwards."
 ) -> None:
     """Raise `CompileError` for what a training step does while it is recorded and not again."""
-    if recording.take is not None:
+    if recording.step is not None:
         raise CompileError(
             f"{what} in the middle of a training step would be done while it is recorded, and "
             f"never again. {remedy}"

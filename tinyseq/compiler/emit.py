@@ -20,11 +20,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyseq.compiler.program import Equation, Program, Value, leading_to, users
-from tinyseq.compiler.split import DEAR, Plan, base, columns, kind, listed, stages
+from tinyseq.compiler.split import DEAR, Plan, base, columns, flattened, kind, listed, stages
 
 _MOST = 12  # operations in one loop …
 _ARRAYS = 6  # … and arrays that it reads: beyond, LLVM does not vectorise
 _LOGICAL = {"add": "({0} or {1})", "mul": "({0} and {1})"}
+#: By where a value is: the role of its array, the step in it, and those of a chunk
+_PLACES = {
+    "state": ("state", "before, ", "lo + reverse:hi + reverse, "),
+    "after": ("state", "after, ", "lo + 1 - reverse:hi + 1 - reverse, "),
+    "carried": ("carried", "now, ", ""),
+    "following": ("carried", "following, ", ""),
+    "steps": ("steps", "t, ", "lo:hi, "),
+    "chunk": ("chunk", "t - lo, ", ":hi - lo, "),
+    "kept": ("chunk", "t - lo, ", ":hi - lo, "),
+    "rows": ("rows", "", ""),
+    "scratch": ("scratch", "", ""),
+}
 _ATOM = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789.")
 
 
@@ -68,14 +80,14 @@ def emit(plan: Plan) -> Source:
     known: dict[Value, str] = {program.x: "steps"}
     known |= dict.fromkeys(program.noise, "steps")
     known |= dict.fromkeys(program.before, "state")
-    later = [*plan.again, *plan.backward, *plan.collected, *_flattened(plan.after)]
+    later = [*plan.again, *plan.backward, *plan.collected, *flattened(plan.after)]
     read_back = {base(x) for e in later for x in e.inputs}
     read_back |= {held(x) for o in plan.outer for x in (o.left, o.right)}
 
     arguments: dict[tuple[str, str], Argument] = {}
     ahead: list[str] = []
     for n, stage in enumerate(plan.before):
-        rest = [*_flattened(plan.before[n + 1 :]), *plan.forward]
+        rest = [*flattened(plan.before[n + 1 :]), *plan.forward]
         needed = [*(x for e in rest for x in e.inputs), program.y, *program.states]
         read = read_back | {v for x in needed for v in (base(x), held(x))}
         made = {e.output for e in listed(stage)} & (read | {held(x) for x in read})
@@ -107,11 +119,11 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     known |= dict.fromkeys(program.seeds[1:], "carried")
     made = {e.output for e in [*plan.again, *plan.backward]}
     kept = {held(x) for o in plan.outer for x in (o.left, o.right)}
-    kept |= {held(x) for e in _flattened(plan.after) for x in e.inputs}
+    kept |= {held(x) for e in flattened(plan.after) for x in e.inputs}
     ends = {program.gradients.get(v) for v in plan.wanted if v.kind == "x"}
     known |= {v: "chunk" for v in kept if v in made and v not in known}
     known |= {v: "steps" for v in ends & made if v is not None}
-    late = [e for e in _flattened(plan.after) if kind(e) != "product"]
+    late = [e for e in flattened(plan.after) if kind(e) != "product"]
     passing = kept | {base(x) for e in late for x in e.inputs}  # read when a chunk is done
     passing = {v for v in passing if known.get(v) == "carried"}
 
@@ -128,7 +140,7 @@ def _backward(plan: Plan, known: dict[Value, str]) -> Function:
     known |= dict.fromkeys(passing, "kept")
     writer.where |= dict.fromkeys(passing, "kept")
     for n, stage in enumerate(plan.after):
-        rest = _flattened(plan.after[n + 1 :])
+        rest = flattened(plan.after[n + 1 :])
         read = {held(x) for e in rest for x in e.inputs}
         read |= {held(x) for o in plan.outer for x in (o.left, o.right)}
         for e in listed(stage):
@@ -179,10 +191,6 @@ def _function(
     lines = [f"def {name}({', '.join(names)}):", doc, "    begin(team, part)", *indented(chunks)]
     text = "\n".join([*lines, *indented(indented(body)), "    end(team, part)", ""])
     return Function(name, text, list(arguments.values()))
-
-
-def _flattened(stages_: list[Equation | list[Equation]]) -> list[Equation]:
-    return [e for stage in stages_ for e in listed(stage)]
 
 
 def held(v: Value) -> Value:
@@ -265,22 +273,18 @@ class _Writer:
         forward = self.name in ("forward", "ahead")
         for target in self.targets:
             value = target.value
-            own = value in self.segment and value not in self.where
-            if own and kind(value.made) != "view" and value not in self.after:  # type: ignore[union-attr, arg-type]
-                if target.role == "state" and forward:
-                    assert value is not None
-                    self.after[value] = target.place
-                    self.where[value] = "after"
-                elif target.role == "carried" and value not in self.stored:
-                    assert value is not None
-                    self.after[value] = target.place
-                    self.where[value] = "following"
+            if value is None or value not in self.segment or value in self.where:
+                continue
+            assert value.made is not None
+            carried = target.role == "carried" and value not in self.stored
+            if kind(value.made) != "view" and (carried or (target.role == "state" and forward)):
+                self.after[value] = target.place
+                self.where[value] = "following" if carried else "after"
         if not forward:
             for i, v in enumerate(self.program.states):
                 if v not in self.segment:
                     self.after[v] = i
-                    self.where.setdefault(v, "after")
-                    if self.where[v] == "state":
+                    if self.where.get(v, "state") == "state":
                         self.where[v] = "after"
         operands = {held(e.inputs[0]) for e in self.equations if kind(e) == "product"}
         for stage in self.segments:
@@ -378,29 +382,18 @@ class _Writer:
         front = self.front(v, "i")
         return f"{front}, {j}]"
 
-    def front(self, v: Value, rows: str) -> str:
-        """The text of v's memory up to the column: ``h[before, i``."""
-        where = self.where[v]
-        if where == "state":
-            return f"{self.array(v, 'state')}[before, {rows}"
+    def front(self, v: Value, rows: str, chunk: bool = False) -> str:
+        """The text of v's memory up to the column: ``h[before, i``, or at all steps of a chunk."""
+        where, holder = self.where[v], v
         if where == "after":
-            return f"{self.array(self.program.before[self.after[v]], 'state')}[after, {rows}"
-        if where == "carried":
-            return f"{self.array(v, 'carried')}[now, {rows}"
-        if where == "following":
-            return (
-                f"{self.array(self.program.seeds[1 + self.after[v]], 'carried')}[following, {rows}"
-            )
-        if where == "steps":
-            return f"{self.array(v, 'steps')}[t, {rows}"
-        if where == "chunk":
-            return f"{self.array(v, 'chunk')}[t - lo, {rows}"
-        if where == "kept":
-            return f"{self.array(v, 'chunk', f'{v.name}_kept')}[t - lo, {rows}"
-        if where == "rows":
-            return f"{self.array(v, 'rows')}[{rows}"
-        assert where == "scratch", (v, where)
-        return f"{self.array(v, 'scratch')}[part"
+            holder = self.program.before[self.after[v]]
+        elif where == "following":
+            holder = self.program.seeds[1 + self.after[v]]
+        role, step, steps = _PLACES[where]
+        array = self.array(holder, role, f"{v.name}_kept" if where == "kept" else None)
+        return (
+            f"{array}[part" if where == "scratch" else f"{array}[{steps if chunk else step}{rows}"
+        )
 
     def literal(self, v: Value) -> str:
         assert v.data is not None
@@ -533,16 +526,7 @@ class _Writer:
 
     def block(self, v: Value) -> str:
         """v at all steps of a chunk, for the rows of this thread."""
-        where = self.where[held(v)]
-        text = self.front(held(v), "first:last")
-        steps = {
-            "steps": ("[t,", "[lo:hi,"),
-            "chunk": ("[t - lo,", "[:hi - lo,"),
-            "kept": ("[t - lo,", "[:hi - lo,"),
-            "state": ("[before,", "[lo + reverse:hi + reverse,"),
-            "after": ("[after,", "[lo + 1 - reverse:hi + 1 - reverse,"),
-        }[where]
-        return self.sliced(v, text.replace(*steps))
+        return self.sliced(v, self.front(held(v), "first:last", chunk=True))
 
     def sliced(self, v: Value, text: str) -> str:
         """The text of a matrix, cut to the columns of v where v is a slice of what is held."""
@@ -589,29 +573,22 @@ class _Writer:
 
     def copy(self, target: _Target) -> list[str]:
         """What has to end up in a place where it was not made."""
-        v = target.value
-        if target.role == "sums":
+        v, holder, where, name = target.value, target.value, target.role, target.place
+        if where == "sums":
             return []
-        if target.role == "state":
-            if v in self.after and self.after[v] == target.place and v in self.segment:
-                return []
-            held = self.program.before[target.place]
-            into = f"{self.array(held, 'state')}[after, i, "
-        elif target.role == "carried":
-            made = v is not None and self.where.get(v) == "following"
-            if made and v is not None and self.after[v] == target.place:
-                return []
-            held = self.program.seeds[1 + target.place]
-            into = f"{self.array(held, 'carried')}[following, i, "
-        else:
-            assert v is not None
-            held = v
-            at = "t" if target.role == "steps" else "t - lo"
-            into = f"{self.array(v, target.role, target.place)}[{at}, i, "
+        if where in ("state", "carried"):
+            of_states = where == "state"
+            holder = (self.program.before if of_states else self.program.seeds[1:])[target.place]
+            where, name = "after" if of_states else "following", None
+            if v in self.segment and self.where[v] == where and self.after[v] == target.place:
+                return []  # made there
+        assert holder is not None
+        role, step, _ = _PLACES[where]
+        into = f"{self.array(holder, role, name)}[{step}i, "
         if v is not None and v.width == 1:
             return [f"{into}0] = {bare(self.element(v, _J))}"]
         text = f"{self.number}(0.0)" if v is None else bare(self.element(v, _J))
-        return loop(held.width, f"{into}j] = {text}")
+        return loop(holder.width, f"{into}j] = {text}")
 
     def steps(self, back: bool) -> list[str]:
         """Step by step through a chunk, from its first step to its last or back."""

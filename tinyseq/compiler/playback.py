@@ -1,4 +1,4 @@
-"""A `Take` done again: the same calls on arrays that stay where they are.
+"""A `StepTape` done again: the same calls on arrays that stay where they are.
 
 Nothing is recorded, looked up or allocated any more. Every array of the step has a place from the
 start; what is only another view of one costs nothing, and places are given to later arrays as soon
@@ -9,18 +9,19 @@ arithmetic: a list of NumPy's and the kernels' functions with their arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tinyseq.compiler.pool import pool
+from tinyseq.compiler.program import Equation, Value
 from tinyseq.compiler.runtime import Room, Run
-from tinyseq.compiler.scan import joined_into
-from tinyseq.compiler.take import Call, Take
+from tinyseq.compiler.scan import LayerUse, joined_into, scan_gradient
+from tinyseq.compiler.trace import StepTape
 from tinyseq.kernels.memory import bytes_for, over
-from tinyseq.op import Op
 from tinyseq.tensor import Tensor
 
 Calls = list[Callable[[], Any]]
@@ -30,30 +31,30 @@ _WASTE = 1.25  # how much larger a place may be than the array that is put there
 
 
 class Playback:
-    """The calls of a take, and the arrays they work in.
+    """The calls of a tape, and the arrays they work in.
 
-    ``ends``: the numbers of the values that are wanted at the end; `results` are their arrays, one
-    each, in rows, which no other one shares. Making it does the step once, on ``given``.
+    `results` are the arrays of the tape's ends, one each, in rows, which no other one shares.
+    Making it does the step once, on ``given``.
     """
 
-    def __init__(self, take: Take, ends: Sequence[int], given: Sequence[np.ndarray]) -> None:
-        self._take = take
-        self._arrays: list[np.ndarray | None] = [v.array for v in take.values]
-        self._last = _last_uses(take, ends)
+    def __init__(self, tape: StepTape, given: Sequence[np.ndarray]) -> None:
+        self._last = _last_uses(tape)
         self._memory = _Memory()
-        self._runs: dict[int, Run] = {}  # of compiled layers, by the number of what each gives
-        self._within = _parts_of_joined(take)
+        self._runs: dict[Value, Run] = {}  # of compiled layers, by what each gives
+        self._within = _parts_of_joined(tape)
         self.calls: Calls = []
         self.arguments = [np.array(a) for a in given]
-        for n, argument in enumerate(self.arguments):
-            self._arrays[n] = argument
+        self._arrays = {
+            v: v.data for v in tape.values if v.kind == "constant" and v.data is not None
+        }
+        self._arrays |= dict(zip(tape.values, self.arguments, strict=False))  # which come first
+        own = list(self._arrays.values())
         with np.errstate(all="ignore"):
-            for i, call in enumerate(take.calls):
-                steps = list(self._steps(i, call))
+            for i, e in enumerate(tape.equations):
+                self.calls += self._steps(e)
                 self._memory.at(i)
-                self.calls += steps
-        self.results = self._ends(ends)
-        del self._take, self._arrays, self._last
+        self.results = self._ends(tape.ends, own)
+        del self._arrays, self._last, self._within  # but not the runs, which own their memory
 
     def __call__(self, given: Sequence[np.ndarray]) -> None:
         """The step on other arguments, of the same shapes: its `results` are new."""
@@ -62,11 +63,10 @@ class Playback:
         for call in self.calls:
             call()
 
-    def _ends(self, ends: Sequence[int]) -> list[np.ndarray]:
+    def _ends(self, ends: Sequence[Value], own: Sequence[np.ndarray]) -> list[np.ndarray]:
         out: list[np.ndarray] = []
-        own = [*self.arguments, *(v.array for v in self._take.values if v.array is not None)]
-        for n in ends:
-            array = self._array(n)
+        for v in ends:
+            array = self._arrays[v]
             shared = any(np.may_share_memory(array, a) for a in [*out, *own])
             if shared or not array.flags.carray:
                 plain = np.empty(array.shape, array.dtype)
@@ -78,93 +78,78 @@ class Playback:
 
     # -- a call ---------------------------------------------------------------------------------
 
-    def _steps(self, i: int, call: Call) -> Iterator[Callable[[], Any]]:
-        """What does a call again; each has been done when the next one is asked for."""
-        arrays = [self._array(n) for n in call.inputs]
-        steps: Calls = []
-        made: list[Any]
-        if "call" in call.attrs:  # of a compiled layer: a run makes its calls itself
-            run, made = self._layer(call, arrays)
-            yield from run.calls
-            run.calls = []
+    def _steps(self, e: Equation) -> Calls:
+        """What does an equation again, done once."""
+        arrays = [self._arrays[v] for v in e.inputs]
+        made: Sequence[np.ndarray | None]
+        if "call" in e.attrs:  # of a compiled layer: a run makes its calls itself
+            steps, made = self._layer(e, arrays)
         else:
-            step, result = (self._op if call.drawn is None else self._draw)(call, arrays)
+            step, result = (self._draw if e.output.kind == "drawn" else self._op)(e, arrays)
             steps, made = [] if step is None else [step], [result]
-        for step in steps:
-            step()
-            yield step
-        for n, array in zip(call.outputs, made, strict=True):
-            if n >= 0:
-                self._arrays[n] = array
-                self._memory.extend(array, self._last[n])
+            for step in steps:
+                step()
+        for v, array in zip(e.outputs, made, strict=True):
+            if v is not None and array is not None:
+                self._arrays[v] = array
+                self._memory.extend(array, self._last[v])
+        return steps
 
     def _op(
-        self, call: Call, arrays: list[np.ndarray]
+        self, e: Equation, arrays: list[np.ndarray]
     ) -> tuple[Callable[[], Any] | None, np.ndarray]:
-        op, attrs, value = call.op, call.attrs, self._take.values[call.outputs[0]]
-        assert isinstance(op, Op)
+        op, attrs, value = e.op, e.attrs, e.output
         natural = np.asarray(op.forward(*arrays, **attrs))
         if any(np.may_share_memory(natural, a) for a in arrays):
             return None, natural  # a view: it is always up to date
-        if op.name == "joined" and call.outputs[0] in self._within.values():
-            out = self._joined(call.outputs[0])
+        out = self._place(value)
+        if op.name == "joined":
             there = [np.may_share_memory(a, out) for a in arrays]  # some were views of others
             return partial(joined_into, out, arrays, attrs["places"], there), out
-        if call.outputs[0] in self._within:
-            out = self._part(call.outputs[0])
-        else:
-            out = self._memory.place(value.shape, value.dtype, self._last[call.outputs[0]])
         if natural.dtype == value.dtype:
             step = op.writing(out, arrays, attrs)
             return step or (lambda: _copy_alike(out, op.forward(*arrays, **attrs))), out
         tensors = [Tensor.wrap(a) for a in arrays]  # whole numbers went in: an op makes floats
         return lambda: _copy_alike(out, op(*tensors, **attrs)._data), out
 
-    def _part(self, n: int) -> np.ndarray:
-        """Where a value is made that is to be a part of a joined array: there."""
-        whole, value = self._within[n], self._take.values[n]
-        (call,) = (c for c in self._take.calls if c.outputs == (whole,))
-        start, stop = call.attrs["places"][call.inputs.index(n)]
-        return self._joined(whole)[start:stop].reshape(value.shape)
-
-    def _joined(self, n: int) -> np.ndarray:
-        if self._arrays[n] is None:
-            value = self._take.values[n]
-            self._arrays[n] = self._memory.place(value.shape, value.dtype, self._last[n])
-        return self._array(n)
+    def _place(self, value: Value) -> np.ndarray:
+        """Where a value is made: what is to be a part of a joined array, there."""
+        if value in self._within:
+            joined, start, stop = self._within[value]
+            return self._place(joined.output)[start:stop].reshape(value.shape)
+        if value not in self._arrays:
+            array = self._memory.place(value.shape, value.dtype, self._last[value])
+            self._arrays[value] = array
+        return self._arrays[value]
 
     def _draw(
-        self, call: Call, arrays: list[np.ndarray]
+        self, e: Equation, arrays: list[np.ndarray]
     ) -> tuple[Callable[[], Any] | None, np.ndarray]:
-        op, drawn, n = call.op, call.drawn, call.outputs[0]
-        assert isinstance(op, Op)
+        out, drawn = self._place(e.output), e.output.data
         assert drawn is not None
-        out = self._memory.place(drawn.shape, drawn.dtype, self._last[n])
         np.copyto(out, drawn)
-        # What was drawn when the step was taken down is in place; from now on it is drawn anew
+        # What was drawn when the step was recorded is in place; from now on it is drawn anew
         once = iter([True])
-        again = partial(op.forward, *arrays, **call.attrs)
+        again = partial(e.op.forward, *arrays, **e.attrs)
         return lambda: None if next(once, False) else _copy_alike(out, again()), out
 
-    def _layer(self, call: Call, arrays: list[np.ndarray]) -> tuple[Run, list[np.ndarray | None]]:
-        still, made = call.attrs["call"], list[np.ndarray | None]()
-        if call.op == "backward":
-            run = self._runs[call.inputs[1]]
+    def _layer(
+        self, e: Equation, arrays: list[np.ndarray]
+    ) -> tuple[Calls, Sequence[np.ndarray | None]]:
+        layer: LayerUse = e.attrs["call"]
+        made: Sequence[np.ndarray | None]
+        if e.op is scan_gradient:
+            run = self._runs[e.inputs[1]]
             gradients = run.backward(arrays[0])
-            wanted = zip(still.order, call.outputs, strict=True)
-            made += [gradients[v] if n >= 0 else None for v, n in wanted]
+            made = [gradients.get(v) for v in layer.order]
         else:
-            values = dict(zip(still.order, arrays, strict=True))
-            run = Run(still.compiled, values, still.reverse, still.parts, self._memory, keep=True)
-            self._runs[call.outputs[0]] = run
-            made.append(run.forward())
+            values = dict(zip(layer.order, arrays, strict=True))
+            run = Run(layer.compiled, values, layer.reverse, layer.parts, self._memory, keep=True)
+            self._runs[e.output] = run
+            made = [run.forward()]
         self._memory.free_scratch()
-        return run, made
-
-    def _array(self, n: int) -> np.ndarray:
-        array = self._arrays[n]
-        assert array is not None, n
-        return array
+        calls, run.calls = run.calls, []
+        return calls, made
 
 
 class _Memory(Room):
@@ -220,41 +205,33 @@ class _Memory(Room):
         self._free.setdefault(place.nbytes, []).append(place)
 
 
-def _last_uses(take: Take, ends: Sequence[int]) -> list[float]:
-    """By which call each value is read for the last time."""
-    last: list[float] = [0] * len(take.values)
-    inputs: dict[int, tuple[int, ...]] = {}  # of the compiled layers, by what they give
-    for i, call in enumerate(take.calls):
-        read = list(call.inputs)
-        if call.op == "backward":
-            read += inputs[call.inputs[1]]
-        elif "call" in call.attrs:
-            inputs[call.outputs[0]] = call.inputs
-        for n in (*read, *call.outputs):
-            if n >= 0:
-                last[n] = i
-    for n in ends:
-        last[n] = _ALWAYS
-    return last
+def _last_uses(tape: StepTape) -> dict[Value, float]:
+    """By which equation each value is read for the last time."""
+    last: dict[Value, float] = dict.fromkeys(tape.values, 0)
+    inputs: dict[Value, tuple[Value, ...]] = {}  # of the compiled layers, by what they give
+    for i, e in enumerate(tape.equations):
+        read = [*e.inputs, *(v for v in e.outputs if v is not None)]
+        if e.op is scan_gradient:
+            read += inputs[e.inputs[1]]
+        elif "call" in e.attrs:
+            inputs[e.output] = e.inputs
+        last |= dict.fromkeys(read, i)
+    return last | dict.fromkeys(tape.ends, _ALWAYS)
 
 
-def _parts_of_joined(take: Take) -> dict[int, int]:
-    """Values that an op makes to be a part of one joined array alone, and the number of that."""
-    uses: dict[int, int] = {}
-    for call in take.calls:
-        for n in call.inputs:
-            uses[n] = uses.get(n, 0) + 1
-    made = {c.outputs[0] for c in take.calls if isinstance(c.op, Op) and "call" not in c.attrs}
+def _parts_of_joined(tape: StepTape) -> dict[Value, tuple[Equation, int, int]]:
+    """Values that an op makes to be a part of one joined array alone: that, and where in it."""
+    uses = Counter(v for e in tape.equations for v in e.inputs)
+    made = {e.output for e in tape.equations if "call" not in e.attrs}
     within = {}
-    for call in take.calls:
-        if isinstance(call.op, Op) and call.op.name == "joined":
-            places = call.attrs["places"]
-            for n, (start, stop) in zip(call.inputs, places, strict=True):
+    for e in tape.equations:
+        if e.op.name == "joined":
+            places = e.attrs["places"]
+            for v, (start, stop) in zip(e.inputs, places, strict=True):
                 alone = all(stop <= a or b <= start for a, b in places if (a, b) != (start, stop))
-                whole = take.values[call.outputs[0]]
-                alike = take.values[n].dtype == whole.dtype and places.count((start, stop)) == 1
-                if uses[n] == 1 and n in made and alone and alike and n not in take.ends:
-                    within[n] = call.outputs[0]
+                alike = v.dtype == e.output.dtype and places.count((start, stop)) == 1
+                if uses[v] == 1 and v in made and alone and alike and v not in tape.ends:
+                    within[v] = e, start, stop
     return within
 
 

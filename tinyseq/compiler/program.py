@@ -1,15 +1,21 @@
-"""`Program`: one step of a recurrence and of its gradient, one equation a line. It prints."""
+"""What is read from a tape: equations over values; and `Program`, a step of a recurrence, which
+prints one equation a line.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 
 from tinyseq.op import Op
+
+if TYPE_CHECKING:
+    from tinyseq.tensor import Tensor
 
 
 class _Batch(int):
@@ -29,16 +35,18 @@ class Value:
     """What an equation makes or what a step is given. ``kind`` says where it comes from.
 
     ``"x"``, ``"noise"`` (an input of the step), ``"state"``, ``"parameter"``, ``"constant"``,
-    ``"seed"`` (the cotangent of an output), or ``"made"`` by an equation.
+    ``"seed"`` (the cotangent of an output), ``"made"`` by an equation, or, in a training step, an
+    ``"argument"`` or ``"drawn"``.
     """
 
-    name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     kind: str
+    name: str = ""  # in a `Program`
     made: Equation | None = None
-    data: np.ndarray | None = None  # of a constant
+    data: np.ndarray | None = None  # of a constant, or the random numbers that were drawn
     key: Any = None  # of an input: its dotted name, or its place among its kind
+    tensors: list[ref[Tensor]] = field(default_factory=list)  # that stood for it
 
     @property
     def row(self) -> bool:
@@ -63,13 +71,23 @@ class Value:
 
 @dataclass(eq=False, slots=True)
 class Equation:
-    """output = op(*inputs, **attrs); ``line`` of the source it was written in."""
+    """output = op(*inputs, **attrs); ``line`` of the source it was written in.
+
+    The gradient of a compiled layer has several ``outputs``, `None` for what wants no gradient.
+    """
 
     op: Op
     inputs: tuple[Value, ...]
     attrs: dict[str, Any]
-    output: Value
+    outputs: tuple[Value | None, ...]
     line: str
+
+    @property
+    def output(self) -> Value:
+        """The first result; all ops but the one above have one."""
+        value = self.outputs[0]
+        assert value is not None
+        return value
 
     def __str__(self) -> str:
         sizes = ", ".join(map(str, self.output.shape))
@@ -174,8 +192,3 @@ def users(equations: Iterable[Equation]) -> dict[Value, list[Equation]]:
         for x in dict.fromkeys(equation.inputs):
             found.setdefault(x, []).append(equation)
     return found
-
-
-def in_order(equations: Iterable[Equation], wanted: set[Value]) -> Iterator[Equation]:
-    """Those equations that make a wanted value."""
-    return (e for e in equations if e.output in wanted)

@@ -20,7 +20,7 @@ import numpy as np
 from tinyseq.compiler.emit import Argument, Function, Source, emit, x_gradient
 from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Equation, Program, Value
-from tinyseq.compiler.split import Plan, kind, listed, split
+from tinyseq.compiler.split import Plan, flattened, kind, split
 from tinyseq.kernels import gemm
 from tinyseq.kernels.jit import is_kept, jit
 from tinyseq.kernels.memory import aligned, over, raw
@@ -46,7 +46,7 @@ class Compiled:
         self.functions = load(program.name, self.source.text)
         self.there: set[str] = set()  # those that were compiled, or loaded from disk
         gemm.ready(program.dtype)
-        equations = [e for s in self.plan.before for e in listed(s)] + self.plan.forward
+        equations = flattened(self.plan.before) + self.plan.forward
         products = [e for e in equations if kind(e) == "product"]
         self.work = sum(2.0 * e.inputs[0].width * e.output.width for e in products)
         self.work += 30.0 * sum(e.output.width for e in self.plan.forward)
@@ -93,8 +93,9 @@ class Memory:
         #: Which state the output y is, if it is one: its memory then is that of the outputs
         assert program.y is not None
         self.own = program.states.index(program.y) if program.y in program.states else None
-        self.tails = self._tails(program.y.width)
         self.outputs = self._outputs(program.y)
+        #: Behind y: the last states that are not part of it
+        self.tails = {i: end[:2] for i, end in enumerate(self.outputs[1:]) if i != self.own}
         self.size = max(stop for _, stop, _ in self.outputs)
         if self.own is not None:
             self.size = max(self.size, (T + 1) * B * program.y.width)
@@ -134,28 +135,16 @@ class Memory:
         arrays = {id(a): a for a in self.buffers.values() if a.base is not self.raw}
         return int(self.raw.nbytes + sum(a.nbytes for a in arrays.values()))
 
-    def _tails(self, width: int) -> dict[int, tuple[int, int]]:
-        """Behind y: the last states that are not part of it."""
-        at = (self.T + (self.own is not None)) * self.B * width
-        out = {}
-        for i, v in enumerate(self.compiled.program.states):
-            if i != self.own:
-                out[i] = (at, at + self.B * v.width)
-                at += self.B * v.width
-        return out
-
     def _outputs(self, y: Value) -> list[tuple[int, int, tuple[int, ...]]]:
         """Where in the flat array y and each last state lie: (start, stop, shape)."""
-        row = self.B * y.width
-        start = 0 if self.own is None or self.reverse else row
+        row, own = self.B * y.width, self.own is not None
+        start = row if own and not self.reverse else 0
         out = [(start, start + self.T * row, (self.T, self.B, *y.shape[1:]))]
+        behind = (self.T + own) * row  # the states that are no part of y
         for i, v in enumerate(self.compiled.program.states):
-            shape = (self.B, *v.shape[1:])
-            if i == self.own:
-                at = 0 if self.reverse else self.T * row
-                out.append((at, at + row, shape))
-            else:
-                out.append((*self.tails[i], shape))
+            at = behind if i != self.own else 0 if self.reverse else self.T * row
+            out.append((at, at + self.B * v.width, (self.B, *v.shape[1:])))
+            behind += self.B * v.width if i != self.own else 0
         return out
 
     def _bind(self, f: Function, n: int) -> np.ndarray | None:

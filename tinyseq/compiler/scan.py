@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -28,7 +29,7 @@ from tinyseq.compiler.trace import trace
 from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
 from tinyseq.nested import leaves, mapped
-from tinyseq.op import Use, primitive
+from tinyseq.op import Op, Use, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ class Known:
 
 _Entry = tuple[list[Read], Known | CompileError]
 #: By cell and kind of input: what was traced of it, the last used first, or why it could not be
-_known: WeakKeyDictionary[Module, dict[Any, list[tuple[list[Read], Known | CompileError]]]] = (
-    WeakKeyDictionary()
-)
+_known: WeakKeyDictionary[Module, dict[Any, list[_Entry]]] = WeakKeyDictionary()
 
 
 def scan(
@@ -101,57 +100,52 @@ def scan(
     arrays = {v: t._data for v, t in zip(values, inputs, strict=True)}
     arrays |= {v: t._data for v, t in zip(program.noise, given, strict=True)}
     run = Run(compiled, arrays, reverse)
-    order = [*values, *program.noise]
-    call = _Call(known, run, partial(unroll, cell), order, running, noise, len(state))
+    order = (*values, *program.noise)
+    layer = LayerUse(known, compiled, order, reverse, run.memory.parts)
+    call = _LayerCall(layer, run, partial(unroll, cell), running, noise, len(state))
     flat = _scan(*inputs, *given, call=call)
     y, *after = (_piece(flat, start=a, stop=b, shape=s) for a, b, s in run.memory.outputs)
     return y, tuple(after)
 
 
-@dataclass(frozen=True)
-class Still:
-    """One use of a compiled program, in a training step that will be done again."""
+@dataclass(slots=True)
+class LayerUse:
+    """One use of a compiled program: what a training step needs that does it again."""
 
     known: Known
     compiled: Compiled
     order: tuple[Value, ...]  # of its inputs
     reverse: bool
-    parts: int = field(compare=False)  # the number of threads may change between two takes
+    parts: int = field(compare=False)  # the number of threads may change between two recordings
 
 
-class _Call:
-    """One use of a compiled program: what its gradient needs."""
+class _LayerCall:
+    """One use of a compiled program, as it ran: what its gradient needs."""
 
     def __init__(
         self,
-        known: Known,
+        layer: LayerUse,
         run: Run,
         unroll: Unroll,
-        order: list[Value],
         running: Tensor | None,
         noise: Any,
         states: int,
     ) -> None:
-        self.known, self.run, self.unroll, self.order = known, run, unroll, order
+        self.layer, self.run, self.unroll = layer, run, unroll
         self.running, self.noise, self.states = running, noise, states
         self.steps = run.memory.outputs[0][2][0]
         self.path = recording.scope
 
-    def still(self) -> Still:
-        m = self.run.memory
-        return Still(self.known, self.run.compiled, tuple(self.order), bool(m.reverse), m.parts)
-
     def unrolled(self, inputs: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The same y and last state, step by step."""
         x, *state = inputs[: 1 + self.states]
-        reverse = bool(self.run.memory.reverse)
         with within(self.path), recorded(True):
-            return self.unroll(x, tuple(state), reverse, self.running, noise=self.noise)
+            return self.unroll(x, tuple(state), self.layer.reverse, self.running, noise=self.noise)
 
     def some(self, inputs: Sequence[Tensor], steps: Collection[int]) -> tuple[Tensor, State]:
         """As `unrolled`, with zeros in place of what each run of other steps makes."""
         x, state = inputs[0], tuple(inputs[1 : 1 + self.states])
-        reverse, T = bool(self.run.memory.reverse), self.steps
+        reverse, T = self.layer.reverse, self.steps
         shape = self.run.memory.outputs[0][2][1:]
         parts = []
         wanted = {t for t in steps if t < T} | {t for t in (0, 1, T - 2, T - 1) if 0 <= t < T}
@@ -161,7 +155,7 @@ class _Call:
                 rows = slice(ts[0], ts[-1] + 1)
                 if known:
                     running = None if self.running is None else self.running[rows]
-                    noise = mapped(lambda n, rows=rows: n[rows], self.noise)
+                    noise = mapped(itemgetter(rows), self.noise)
                     part, state = self.unroll(
                         x[rows], state, reverse, running, noise=noise, first=ts[0]
                     )
@@ -185,7 +179,7 @@ class _Call:
         return ops.concat(parts)
 
 
-def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tensor | None, ...]:
+def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _LayerCall) -> tuple[Tensor | None, ...]:
     # A gradient that is itself to be differentiated, or in which a NaN is looked for, has steps.
     if recording.enabled or recording.anomaly:
         if not recording.enabled:  # on copies, so that the walk ends at them
@@ -196,15 +190,24 @@ def _scan_vjp(g: Tensor, y: Tensor, *inputs: Tensor, call: _Call) -> tuple[Tenso
         wanted = [x for x in inputs if x.requires_grad]
         found = iter(grad(again, wanted, g, create_graph=recording.enabled))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
-    made = {v: a.copy() if v.kind == "state" else a for v, a in call.run.backward(g._data).items()}
-    out = tuple(Tensor.wrap(made[v]) if v in made else None for v in call.order)
-    if recording.take is not None:
-        recording.take.backward(g, y, call.still(), out)
+    made = scan_gradient.forward(g._data, y._data, call=call)
+    out = tuple(None if a is None else Tensor.wrap(a) for a in made)
+    if recording.step is not None:
+        recording.step.note(scan_gradient, (g, y), {"call": call.layer}, out)
     return out
 
 
+def _gradients(g: np.ndarray, y: np.ndarray, call: _LayerCall) -> list[np.ndarray | None]:
+    made = {v: a.copy() if v.kind == "state" else a for v, a in call.run.backward(g).items()}
+    return [made.get(v) for v in call.layer.order]
+
+
+#: The gradient of `_scan`, on the tape of a training step: it alone has several results
+scan_gradient = Op("scan_gradient", _gradients, None, "", {}, None, None)
+
+
 @primitive(_scan_vjp, reads="xy")
-def _scan(*arrays: np.ndarray, call: _Call) -> Any:
+def _scan(*arrays: np.ndarray, call: _LayerCall) -> Any:
     """A compiled recurrence: y at all steps and the last state, in one flat array."""
     return call.run.forward()
 
@@ -306,7 +309,7 @@ def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tenso
 def _replayed(
     node: Node, inputs: tuple[Tensor, ...], steps: Collection[int] | None
 ) -> dict[Any, Tensor]:
-    call: _Call = node.attrs["call"]
+    call: _LayerCall = node.attrs["call"]
     if call.running is not None and (masked := inputs[0].node) is not None:
         inputs = (masked.inputs[1], *inputs[1:])  # `unroll` masks x itself
     y, after = call.unrolled(inputs) if steps is None else call.some(inputs, steps)
@@ -333,7 +336,7 @@ def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise:
         x.dtype,
         tuple((s.shape[1:], s.dtype) for s in state),
         running is None,
-        mapped(lambda part: (part.shape[2:], str(part.dtype)), noise),
+        mapped(lambda n: (n.shape[2:], str(n.dtype)), noise),
     )
     mine = _known.setdefault(cell, {}).setdefault(kind, [])
     found = next((entry for entry in list(mine) if changed(entry[0]) is None), None)

@@ -14,15 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq.compiler.program import (
-    BATCH,
-    Equation,
-    Program,
-    Value,
-    in_order,
-    leading_to,
-    made_from,
-)
+from tinyseq.compiler.program import BATCH, Equation, Program, Value, leading_to, made_from
 from tinyseq.errors import CompileError, describe
 from tinyseq.tensor import FLOATS
 
@@ -76,13 +68,14 @@ def split(program: Program, wanted: Iterable[Value], saving: bool) -> Plan:
     if saving:
         ends = [program.gradients.get(v) for v in (*plan.wanted, *program.before)]
         needed |= leading_to(ends)
-        backward = list(in_order(program.backward, needed))
-    for equation in in_order(program.forward, needed):  # says so when there is no loop for one
+        backward = [e for e in program.backward if e.output in needed]
+    forward = [e for e in program.forward if e.output in needed]
+    for equation in forward:  # says so when there is no loop for one
         if kind(equation) in ("outer", "collect", "transposed"):
             raise _mixes(equation)
     for equation in backward:
         kind(equation)
-    _forward(plan, list(in_order(program.forward, needed)), carried)
+    _forward(plan, forward, carried)
     if saving:
         _backward(plan, backward)
         _save(plan)
@@ -94,9 +87,9 @@ def _forward(plan: Plan, equations: list[Equation], carried: set[Value]) -> None
     products = {e.output for e in free if kind(e) == "product"}
     leaving = leading_to(products)
     plan.constant = [e for e in equations if not e.output.row]
-    plan.before = stages([e for e in free if e.output in leaving])
-    out = {e.output for e in free if e.output in leaving}
-    plan.forward = [e for e in equations if e.output.row and e.output not in out]
+    out = [e for e in free if e.output in leaving]
+    plan.before = stages(out)
+    plan.forward = [e for e in equations if e.output.row and e not in out]
 
 
 def _backward(plan: Plan, equations: list[Equation]) -> None:
@@ -127,9 +120,8 @@ def _backward(plan: Plan, equations: list[Equation]) -> None:
             after.append(e)
         else:
             plan.backward.append(e)
-    if any(x in late for e in plan.collected for x in e.inputs):
-        after += [e for e in plan.collected if any(x in late for x in e.inputs)]
-        plan.collected = [e for e in plan.collected if e not in after]
+    after += [e for e in plan.collected if not late.isdisjoint(e.inputs)]
+    plan.collected = [e for e in plan.collected if e not in after]
     plan.after = stages(after)
 
 
@@ -138,10 +130,10 @@ def _save(plan: Plan) -> None:
     program = plan.program
     made = {e.output for e in plan.forward}
     kept = {program.x, *program.before, *program.states, *program.noise}
-    kept |= {e.output for stage in plan.before for e in listed(stage)}
+    kept |= {e.output for e in flattened(plan.before)}
     operands = {base(e.inputs[0]) for e in plan.forward if kind(e) == "product"}
     read: list[Value] = []
-    for e in [*plan.backward, *(e for stage in plan.after for e in listed(stage))]:
+    for e in [*plan.backward, *flattened(plan.after)]:
         read += e.inputs
     read += [x for e in plan.collected for x in e.inputs]
     read += [x for o in plan.outer for x in (o.left, o.right)]
@@ -166,11 +158,8 @@ def _save(plan: Plan) -> None:
             saved.add(value)
         return keep
 
-    dear = [v for v in direct if v.made is not None and v.made.op.name in DEAR]
-    order = {e.output: n for n, e in enumerate(plan.forward)}
-    for value in sorted(dear, key=order.__getitem__):
-        at_hand(value, keep=True)
-    for value in sorted(direct, key=order.__getitem__):
+    order = {e.output: (e.op.name not in DEAR, n) for n, e in enumerate(plan.forward)}
+    for value in sorted(direct, key=order.__getitem__):  # dear ones first
         at_hand(value, keep=True)
     plan.saved = [e.output for e in plan.forward if e.output in saved]
     plan.again = [e for e in plan.forward if e.output in again]
@@ -181,35 +170,28 @@ def stages(equations: list[Equation]) -> list[Equation | list[Equation]]:
 
     What has to be complete for all rows before the next: a product, or a list of row equations.
     """
-    left, done = list(equations), set()
-    mine = {e.output for e in equations}
+    left, waiting = list(equations), {e.output for e in equations}
     out: list[Equation | list[Equation]] = []
     while left:
         rows: list[Equation] = []
-        rest: list[Equation] = []
         for e in left:
-            if kind(e) != "product" and all(x in done or x not in mine for x in e.inputs):
+            if kind(e) != "product" and waiting.isdisjoint(e.inputs):
                 rows.append(e)
-                done.add(e.output)
-            else:
-                rest.append(e)
-        if rows:
-            out.append(rows)
-        left = []
-        ready = []
-        for e in rest:
-            if kind(e) == "product" and all(x in done or x not in mine for x in e.inputs):
-                ready.append(e)
-            else:
-                left.append(e)
-        out += ready
-        done |= {e.output for e in ready}
+                waiting.remove(e.output)
+        ready = [e for e in left if kind(e) == "product" and waiting.isdisjoint(e.inputs)]
+        waiting -= {e.output for e in ready}
         assert rows or ready, "equations come in an order in which they can be run"
+        out += [rows, *ready] if rows else ready
+        left = [e for e in left if e.output in waiting]
     return out
 
 
 def listed(stage: Equation | list[Equation]) -> list[Equation]:
     return stage if isinstance(stage, list) else [stage]
+
+
+def flattened(stages: Iterable[Equation | list[Equation]]) -> list[Equation]:
+    return [e for stage in stages for e in listed(stage)]
 
 
 # -- what an equation is to a loop over rows ------------------------------------------------------

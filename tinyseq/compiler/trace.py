@@ -1,18 +1,22 @@
-"""The first pass: run the step once, and its gradient, and read what was recorded.
+"""The first pass: every op that a function calls goes on a tape, and two tapes are compared.
 
-The step is the cell itself, on real arrays. Its gradient is `grad` of that recording, recorded in
-turn: there is no second set of rules. It is done twice, with a few sequences and with many: what
-differs is the batch size, and nothing else may.
+The function runs as it is, on real arrays. Its gradient is `grad` of that recording, recorded in
+turn: there is no second set of rules. It runs twice. A cell runs with a few sequences and with
+many: what differs is the batch size, and nothing else may. A training step runs on arguments of the
+same shapes, and nothing may differ but what hangs on them.
 """
 
 from __future__ import annotations
 
+import functools
 import keyword
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -21,9 +25,13 @@ from tinyseq.backprop import grad
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
 from tinyseq.errors import CompileError, describe
 from tinyseq.graph import identity, readable, recording
+from tinyseq.nested import mapped
 from tinyseq.op import REGISTRY, Op
 from tinyseq.primitives import check, draw, filled, getitem, scatter_add
 from tinyseq.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinyseq.nn.module import Module
 
 _ENGINE = Path(__file__).parent.parent  # the library: lines of it are nobody's equations …
 _CELLS = _ENGINE / "nn"  # … but for its cells
@@ -39,27 +47,293 @@ _SUFFIXES = ("_panels", "_kept")  # of names that it makes from others
 Step = Callable[[Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Tensor, ...]]]
 
 
-class _Entry(NamedTuple):
-    op: Op
-    inputs: tuple[Tensor, ...]
-    attrs: dict[str, Any]
-    output: Tensor
-    line: str
+# -- the tape -------------------------------------------------------------------------------------
 
 
-class _Run(NamedTuple):
-    """What one run of the step left behind."""
+class Tape:
+    """Every op that a cell's step calls while it is traced, and every one of its gradient.
 
-    tape: list[_Entry]
-    forward: int  # how many entries are the step, before its gradient
-    x: Tensor
-    state: list[Tensor]
-    noise: list[Tensor]
-    y: Tensor
-    after: list[Tensor]
-    seeds: list[Tensor]
-    wanted: list[Tensor]
-    gradients: list[Tensor]
+    Tensors are told apart by their `identity`. What was not given and made by no op comes from
+    outside: a constant.
+    """
+
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+        self.values: list[Value] = []
+        self.ends: list[Value] = []  # what is wanted in the end
+        self.forward: int | None = None  # how many equations are the step, before its gradient
+        self._known: dict[int, Value] = {}
+        self._held: list[Any] = []  # an identity is a tensor's own while it lives
+
+    def __call__(
+        self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor
+    ) -> None:
+        """Note a call of an op."""
+        if op in (check, draw):  # no part of a loop; what is drawn would be a constant, and differs
+            return
+        if op in (getitem, scatter_add):
+            inputs, attrs = self._with_index(op, inputs, attrs)
+        self.note(op, inputs, attrs, (y,))
+
+    def note(
+        self, op: Op, inputs: Sequence[Tensor], attrs: dict[str, Any], ys: Sequence[Tensor | None]
+    ) -> Equation:
+        line = line_of(sys._getframe(1)) if self.forward is None else "in its gradient"
+        values = tuple(map(self.value, inputs))
+        outputs = tuple(None if y is None else self.given("made", y) for y in ys)
+        self.equations.append(Equation(op, values, attrs, outputs, line))
+        return self.equations[-1]
+
+    def given(self, kind: str, tensor: Tensor, key: Any = None) -> Value:
+        """A new value, which this tensor stands for."""
+        array = tensor._data
+        value = Value(array.shape, array.dtype, kind, key=key, tensors=[ref(tensor)])
+        self.values.append(value)
+        self._known[self._identity(tensor)] = value
+        self._hold(tensor, value)
+        return value
+
+    def value(self, tensor: Tensor) -> Value:
+        """What the tensor stands for."""
+        found = self._known.get(self._identity(tensor))
+        if found is None:
+            found = self.given("constant", tensor)
+            found.data = tensor._data
+        elif found.kind == "constant" and all(t() is not tensor for t in found.tensors):
+            found.tensors.append(ref(tensor))
+        return found
+
+    def _identity(self, tensor: Tensor) -> int:
+        return identity(tensor)
+
+    def _hold(self, tensor: Tensor, value: Value) -> None:
+        self._held.append(tensor)
+
+    def _with_index(
+        self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """An op whose index is part of the program: its arrays are the same at every step."""
+        n = 1 if op is getitem else len(attrs["indices"])
+        made = {id(_tensor(v)._data) for v in self.values if v.kind == "made"}
+        if any(id(array._data) in made or array.name for array in inputs[n:]):
+            readable("an index")
+        arrays = iter([array._data for array in inputs[n:]])
+        if op is getitem:
+            return inputs[:n], {"index": filled(attrs["index"], arrays)}
+        indices = [filled(index, arrays) for index in attrs["indices"]]
+        return inputs[:n], {**attrs, "indices": indices}
+
+
+class StepTape(Tape):
+    """Every op of a whole training step, to be done again by `playback` on other numbers.
+
+    Arrays are told apart, and only as long as they live: the step frees its memory as it does
+    without a tape.
+    """
+
+    def __init__(self, arguments: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.modules: dict[int, Module] = {}  # that were called, by identity
+        for t in arguments:
+            self.given("argument", t)
+
+    def __call__(
+        self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor
+    ) -> None:
+        if "call" in attrs:  # one use of a compiled layer, which holds the memory of a run
+            attrs = {"call": attrs["call"].layer}
+        output = self.note(op, inputs, attrs, (y,)).output
+        if op is draw:
+            output.kind, output.data = "drawn", y._data
+
+    def close(self) -> None:
+        """Forget the identities: new arrays may have them."""
+        self._known.clear()
+        self._held.clear()
+
+    def _identity(self, tensor: Tensor) -> int:
+        return id(tensor._data)
+
+    def _hold(self, tensor: Tensor, value: Value) -> None:
+        key = id(tensor._data)
+
+        def forget(_: object) -> None:  # the identity may be given to another array
+            if self._known.get(key) is value:
+                del self._known[key]
+
+        self._held.append(ref(tensor._data, forget))
+
+
+@contextmanager
+def step_taped(arguments: Sequence[Tensor]) -> Iterator[StepTape]:
+    """Inside, everything that is done with Tensors goes on the tape."""
+    tape = StepTape(arguments)
+    try:
+        with graph.taped(tape, whole=True):
+            yield tape
+    finally:
+        tape.close()
+
+
+def _tensor(value: Value) -> Tensor:
+    """The first tensor that stood for a value, of a cell's tape."""
+    tensor = value.tensors[0]()
+    assert tensor is not None
+    return tensor
+
+
+@functools.cache
+def _is_equation(file: str) -> bool:
+    """Whether code in this file is somebody's step: a cell's, not the engine's."""
+    path = Path(file)
+    return _ENGINE not in path.parents or (_CELLS in path.parents and path not in _LAYERS)
+
+
+def line_of(frame: FrameType | None) -> str:
+    """The innermost line that is somebody's equation."""
+    while frame is not None and not _is_equation(frame.f_code.co_filename):
+        frame = frame.f_back
+    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _raised(error: Exception) -> str:
+    """The innermost such line that an error came through, with a colon."""
+    line, at = "", error.__traceback__
+    while at is not None:
+        file = at.tb_frame.f_code.co_filename
+        line = f"{Path(file).name}:{at.tb_lineno}: " if _is_equation(file) else line
+        at = at.tb_next
+    return line
+
+
+# -- two tapes of one function --------------------------------------------------------------------
+
+
+class _Words(NamedTuple):
+    """What is said where two tapes differ."""
+
+    differs: str
+    gives: str
+    constant: str
+    attribute: str
+    shape: str
+
+
+OF_STEP = _Words(
+    differs="the function does something else in one call than in the next, for arguments of the "
+    "same shapes. Let what it does hang on shapes alone, and choose between values with ops.where.",
+    gives="the function gives something else in one call than in the next.",
+    constant="an array of shape {shape} comes from outside of the step and is another one in one "
+    "call than in the next. Pass it as an argument of the step; random numbers are drawn by layers "
+    "(nn.Dropout, a cell's noise(x, state)).",
+    attribute="{name} of {op} is another one in one call than in the next. Pass what changes as an "
+    "argument of the step: arrays and Tensors, or what stays the same.",
+    shape="the sizes of what it makes hang on values.",
+)
+OF_CELL = _Words(
+    differs="the step does something else for a few sequences than for many. Let it do the same "
+    "for every batch size.",
+    gives="the step gives something else for a few sequences than for many.",
+    constant="the step uses an array of shape {shape} that is another one for a few sequences than "
+    "for many, or changes from call to call. Random numbers are drawn before the first step: give "
+    "the cell noise(x, state). What hangs on the batch size, as a mean over the batch does, or on "
+    "values that NumPy computed from the step's own has no place in a compiled step.",
+    attribute="{op} has other arguments for a few sequences than for many. Arguments that hang on "
+    "values or on the batch size have no place in a compiled step.",
+    shape=f"{{few}} for {_BATCHES[0]} sequences, {{shape}} for {_BATCHES[1]}: rows of the batch "
+    "are mixed with something else. Keep axis 0 the batch.",
+)
+
+
+def compare(a: Tape, b: Tape, words: _Words, batches: tuple[int, int] | None = None) -> None:
+    """Raise `CompileError`, with the line, unless both are the same, on other numbers.
+
+    ``batches``: the batch size of either run. Afterwards it is B in the shapes and arguments of
+    ``a``, and constants that are one number for all sequences are that number.
+    """
+    in_a: dict[Value | None, int] = {v: n for n, v in enumerate(a.values)}
+    in_b: dict[Value | None, int] = {v: n for n, v in enumerate(b.values)}
+    line, left = "", set(a.values)
+
+    def failed(text: str, **names: str) -> CompileError:
+        return CompileError((f"{line}: " if line else "") + text.format(**names))
+
+    def look(v: Value | None, w: Value | None) -> None:
+        """Where a value comes for the first time."""
+        if v is None or w is None or v not in left:
+            return
+        left.remove(v)
+        sizes = {"few": describe(v.shape), "shape": describe(w.shape)}
+        same = (v.kind, v.dtype) == (w.kind, w.dtype)
+        if not same or (v.kind == "constant" and not _same_constant(v, w, batches)):
+            raise failed(words.constant, **sizes)
+        try:
+            v.shape = _both(v.shape, w.shape, batches)
+        except ValueError:
+            raise failed(words.shape, **sizes) from None
+        if BATCH in v.shape[2:] or v.shape.count(BATCH) > 1:
+            raise failed(words.shape, **sizes)
+
+    for e, f in zip(a.equations, b.equations, strict=False):
+        line, values, others = f.line, e.inputs + e.outputs, f.inputs + f.outputs
+        if e.op is not f.op or [*map(in_a.get, values)] != [*map(in_b.get, others)]:
+            raise failed(words.differs)
+        for name, attribute in e.attrs.items():
+            try:
+                both = _both(attribute, f.attrs[name], batches)
+            except ValueError:
+                raise failed(words.attribute, name=name, op=f.op.name) from None
+            if batches:
+                e.attrs = {**e.attrs, name: both}
+        for v, w in zip(values, others, strict=True):
+            look(v, w)
+    line = ""
+    if len(a.equations) != len(b.equations) or a.forward != b.forward:
+        raise failed(words.differs)
+    if [*map(in_a.get, a.ends)] != [*map(in_b.get, b.ends)]:
+        raise failed(words.gives)
+    for v, w in zip(a.values, b.values, strict=True):
+        look(v, w)
+
+
+def _both(a: Any, b: Any, batches: tuple[int, int] | None) -> Any:
+    """What is the same in both runs, with B for the batch sizes. Raises ValueError."""
+    if isinstance(a, int | np.integer) and (a, b) == batches:
+        return BATCH
+    if type(a) is not type(b):
+        same = False
+    elif isinstance(a, slice):
+        return slice(*_both((a.start, a.stop, a.step), (b.start, b.stop, b.step), batches))
+    elif isinstance(a, tuple | list) and len(a) == len(b):
+        both = [_both(m, n, batches) for m, n in zip(a, b, strict=True)]
+        return both if isinstance(a, list) else tuple(both)
+    elif isinstance(a, np.ndarray):
+        same = a.dtype == b.dtype and np.array_equal(a, b)
+    else:
+        same = a is b or bool(a == b)
+    if not same:
+        raise ValueError
+    return a
+
+
+def _same_constant(v: Value, w: Value, batches: Any) -> bool:
+    """Whether nothing changed. A tensor that a training step writes to, a parameter say, stays the
+    same. In a cell, what is a single number for all sequences, as zeros (B, W), becomes that.
+    """
+    a, b = v.data, w.data
+    assert a is not None
+    assert b is not None
+    if a.shape == b.shape:
+        mine = [id(t) for known in v.tensors if (t := known()) is not None and not batches]
+        same = a is b or any(id(known()) in mine for known in w.tensors)
+        return same or np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if not (batches and a.size and b.size and (a == a.flat[0]).all() and (b == a.flat[0]).all()):
+        return False
+    v.data = a.flat[:1].reshape(())
+    return True
+
+
+# -- a cell's step --------------------------------------------------------------------------------
 
 
 def trace(
@@ -81,7 +355,7 @@ def trace(
     """
     before = random.get_state()
     try:
-        runs = [_run(step, n, x, state, noise, named, dtype) for n in _BATCHES]
+        few, many = (_run(step, n, x, state, noise, named, dtype) for n in _BATCHES)
         if random.get_state() != before:
             raise CompileError(
                 "the step draws random numbers, and would draw the same ones at every step. Draw "
@@ -89,7 +363,8 @@ def trace(
             )
     finally:
         random.set_state(before)
-    return _Reader(name, named, state_names, dtype, *runs).program()
+    compare(few, many, OF_CELL, _BATCHES)
+    return _Namer(name, few, state_names, dtype, named).program
 
 
 def _run(
@@ -100,36 +375,27 @@ def _run(
     noise: Any,
     named: dict[str, Tensor],
     dtype: np.dtype[Any],
-) -> _Run:
+) -> Tape:
+    """The tape of one run. Its ends: y, the new state, what wants a gradient, and the gradients."""
     rng = np.random.default_rng(0)
+    tape, gradients = Tape(), list[Tensor]()
 
-    def given(shape: tuple[int, ...]) -> Tensor:
-        return Tensor(rng.standard_normal((batch, *shape)), dtype, requires_grad=True)
+    def given(kind: str, shape: tuple[int, ...], key: Any = None) -> Tensor:
+        t = Tensor(rng.standard_normal((batch, *shape)), dtype, requires_grad=True)
+        tape.given(kind, t, key)
+        return t
 
-    x, state = given(x_shape), [given(shape) for shape in state_shapes]
-    flat_noise: list[Tensor] = []
+    def row(array: Any) -> Tensor:
+        t = Tensor(rng.random((batch, *array.shape[2:])).astype(array.dtype))
+        tape.given("noise", t)
+        return t
 
-    def rows(part: Any) -> Any:
-        if part is None:
-            return None
-        if isinstance(part, tuple):
-            return tuple(rows(p) for p in part)
-        flat_noise.append(Tensor(rng.random((batch, *part.shape[2:])).astype(part.dtype)))
-        return flat_noise[-1]
-
-    noise = rows(noise)
-    tape: list[_Entry] = []
-    forward: int | None = None  # how long the tape was when the step had ended
-
-    def note(op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], output: Tensor) -> None:
-        if op in (check, draw):  # no part of a loop; what is drawn would be a constant, and differs
-            return
-        if op in _INDEXED:
-            inputs, attrs = _with_index(op, inputs, attrs, tape)
-        line = line_of(sys._getframe(1)) if forward is None else "in its gradient"
-        tape.append(_Entry(op, inputs, attrs, output, line))
-
-    with np.errstate(all="ignore"), graph.recorded(True), graph.within(()), graph.taped(note):
+    x = given("x", x_shape)
+    state = [given("state", shape, i) for i, shape in enumerate(state_shapes)]
+    noise = mapped(row, noise)
+    for key, t in named.items():
+        tape.given("parameter", t, key)
+    with np.errstate(all="ignore"), graph.recorded(True), graph.within(()), graph.taped(tape):
         anomaly, recording.anomaly = recording.anomaly, False
         try:
             try:
@@ -141,257 +407,117 @@ def _run(
                     f"{_raised(error)}a step on its own, run for {batch} sequences, fails: "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            forward = len(tape)
-            if not all(isinstance(t, Tensor) for t in (y, *after)):
+            tape.forward = len(tape.equations)
+            made = (y, *after)
+            if not all(isinstance(t, Tensor) for t in made):
                 raise CompileError("the step returns something that is not a Tensor.")
-            outs = [t for t in (y, *after) if t.requires_grad]
-            seeds = [Tensor(rng.standard_normal(t.shape), dtype) for t in (y, *after)]
-            for t in (y, *after):
+            seeds = [Tensor(rng.standard_normal(t.shape), dtype, requires_grad=True) for t in made]
+            for i, (t, seed) in enumerate(zip(made, seeds, strict=True)):
+                tape.given("seed", seed, i)
                 if t.dtype != dtype:
                     raise CompileError(
                         f"the step makes {t.dtype} of {dtype}. Return what has the dtype of x: "
                         "h.astype(x.dtype)."
                     )
-            for s in seeds:
-                s.requires_grad = True
+            outs = [(t, s) for t, s in zip(made, seeds, strict=True) if t.requires_grad]
+            used = {v for e in tape.equations for v in e.inputs} | {tape.value(t) for t, _ in outs}
             wanted = [x, *state, *(t for t in named.values() if t.requires_grad)]
-            given_seeds = [s for s, t in zip(seeds, (y, *after), strict=True) if t.requires_grad]
-            used = {identity(t) for entry in tape for t in entry.inputs}
-            used |= {identity(t) for t in outs}
-            wanted = [t for t in wanted if identity(t) in used]
-            gradients = list(grad(outs, wanted, given_seeds, create_graph=True)) if wanted else []
+            wanted = [t for t in wanted if tape.value(t) in used]
+            if wanted:
+                ys, gs = zip(*outs, strict=True)
+                gradients = list(grad(ys, wanted, gs, create_graph=True))
         finally:
             recording.anomaly = anomaly
-    return _Run(tape, forward, x, state, flat_noise, y, list(after), seeds, wanted, gradients)
+    tape.ends = [tape.value(t) for t in (*made, *wanted, *gradients)]
+    return tape
 
 
-_INDEXED = (getitem, scatter_add)
-
-
-def _with_index(
-    op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], tape: Sequence[_Entry]
-) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """An op whose index is part of the program: its arrays are the same at every step."""
-    n = 1 if op is getitem else len(attrs["indices"])
-    made = {id(entry.output._data) for entry in tape}
-    if any(id(array._data) in made for array in inputs[n:]):
-        readable("an index")
-    arrays = iter([array._data for array in inputs[n:]])
-    if op is getitem:
-        return inputs[:n], {"index": filled(attrs["index"], arrays)}
-    return inputs[:n], {**attrs, "indices": [filled(index, arrays) for index in attrs["indices"]]}
-
-
-def _uniform(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether both are nothing but the same number."""
-    return a.size > 0 and b.size > 0 and bool((a == a.flat[0]).all() and (b == a.flat[0]).all())
-
-
-def _is_equation(frame: FrameType) -> bool:
-    """Whether the code is somebody's step: a cell's, not the engine's."""
-    path = Path(frame.f_code.co_filename)
-    return _ENGINE not in path.parents or (_CELLS in path.parents and path not in _LAYERS)
-
-
-def line_of(frame: FrameType | None) -> str:
-    """The innermost line that is somebody's equation."""
-    while frame is not None and not _is_equation(frame):
-        frame = frame.f_back
-    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-
-
-def _raised(error: Exception) -> str:
-    """The innermost such line that an error came through, with a colon."""
-    line, at = "", error.__traceback__
-    while at is not None:
-        if _is_equation(at.tb_frame):
-            line = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}: "
-        at = at.tb_next
-    return line
-
-
-class _Reader:
-    """Two runs, read side by side into one program."""
+class _Namer:
+    """A tape, with names for its values, as a program."""
 
     def __init__(
         self,
         name: str,
-        named: dict[str, Tensor],
+        tape: Tape,
         state_names: Sequence[str],
         dtype: np.dtype[Any],
-        few: _Run,
-        many: _Run,
+        named: dict[str, Tensor],
     ) -> None:
-        self.few, self.many, self.dtype = few, many, dtype
         called = (op.emit.split("(")[0] for op in REGISTRY.values() if op.emit)
         self.taken: set[str] = {*_RESERVED.split(), *called}
         self.counts: dict[str, int] = {}
-        self.values: dict[int, Value] = {}  # by the identity of the tensor of the first run
-        self.partner: dict[int, int] = {}  # and of the same one in the second
-        self.constants: list[Value] = []
-        self.held: list[Tensor] = []  # constants: an identity is a tensor's own while it lives
-        self.named = {identity(t): key for key, t in named.items()}
-        self.named_tensors = named
-        names = list(state_names) if len(state_names) == len(few.state) else []
-        names = names or [f"state_{i}" for i in range(len(few.state))]
-        self.program_ = Program(
-            name,
-            dtype,
-            x=self.input(few.x, many.x, "x", "x", None),
-            before=[
-                self.input(a, b, n, "state", i)
-                for i, (n, a, b) in enumerate(zip(names, few.state, many.state, strict=True))
-            ],
-            noise=[
-                self.input(a, b, f"noise_{i}", "noise", i)
-                for i, (a, b) in enumerate(zip(few.noise, many.noise, strict=True))
-            ],
-            parameters=[],
-        )
+        self.named = named
 
-    def program(self) -> Program:
-        few, many, program = self.few, self.many, self.program_
-        if len(few.tape) != len(many.tape) or few.forward != many.forward:
-            raise CompileError(
-                "the step does something else for a few sequences than for many. Let it do the "
-                "same for every batch size."
-            )
-        names = [f"d_{n}" for n in ("y", *(v.name for v in program.before))]
-        for i, (n, a, b) in enumerate(zip(names, few.seeds, many.seeds, strict=True)):
-            program.seeds.append(self.input(a, b, n, "seed", i))
-        for i, entries in enumerate(zip(few.tape, many.tape, strict=True)):
-            equation = self.equation(*entries)
-            (program.forward if i < few.forward else program.backward).append(equation)
-        program.y = self.value(few.y, many.y)
-        program.states = [self.value(a, b) for a, b in zip(few.after, many.after, strict=True)]
-        for given, made in zip(program.before, program.states, strict=True):
-            if given.shape != made.shape:
+        def given(kind: str, names: Sequence[str] | None = None) -> list[Value]:
+            values = [v for v in tape.values if v.kind == kind]
+            if names is None or len(names) != len(values):
+                names = [f"{kind}_{i}" for i in range(len(values))]
+            for v, n in zip(values, names, strict=True):
+                v.name = self.unique(n)
+            return values
+
+        (x,), before, noise = given("x", ["x"]), given("state", state_names), given("noise")
+        self.program = program = Program(name, dtype, x, before, noise, parameters=[])
+        program.seeds = given("seed", [f"d_{n}" for n in ("y", *(v.name for v in before))])
+        for i, e in enumerate(tape.equations):
+            (program.forward if i < (tape.forward or 0) else program.backward).append(e)
+            self.equation(e)
+        for v in tape.ends:
+            self.read(v)
+        n = len(program.seeds)
+        program.y, *program.states = tape.ends[:n]
+        for v, made in zip(before, program.states, strict=True):
+            if v.shape != made.shape:
                 raise CompileError(
-                    f"the state {given.name} goes in with the shape {describe(given.shape)} and "
+                    f"the state {v.name} goes in with the shape {describe(v.shape)} and "
                     f"comes out with {describe(made.shape)}."
                 )
-        pairs = zip(few.wanted, many.wanted, few.gradients, many.gradients, strict=True)
-        for s, t, a, b in pairs:
-            g = self.value(a, b)
+        half = (len(tape.ends) - n) // 2
+        for v, g in zip(tape.ends[n : n + half], tape.ends[n + half :], strict=True):
             zero = g.kind == "constant" and g.data is not None and not g.data.any()
-            program.gradients[self.value(s, t)] = None if zero else g
-        program.constants = self.constants
-        return program
+            program.gradients[v] = None if zero else g
 
-    # -- values ---------------------------------------------------------------------------------
-
-    def input(self, a: Tensor, b: Tensor, name: str, kind: str, key: Any) -> Value:
-        value = Value(self.unique(name), self.shape(a, b, ""), a.dtype, kind, key=key)
-        self.values[identity(a)], self.partner[identity(a)] = value, identity(b)
-        return value
-
-    def value(self, a: Tensor, b: Tensor, line: str = "") -> Value:
-        """What the tensor of the first run stands for; b is the same one in the second run."""
-        found = self.values.get(identity(a))
-        if found is not None:
-            if self.partner[identity(a)] != identity(b):
-                raise CompileError(f"{line}: the step does not do the same thing twice.")
-            return found
-        if (key := self.named.get(identity(a))) is not None:
-            value = self.input(a, b, key.replace(".", "_"), "parameter", key)
-            self.program_.parameters.append(value)
-            return value
-        return self.constant(a, b, line)
-
-    def constant(self, a: Tensor, b: Tensor, line: str) -> Value:
-        at = f"{line}: " if line else ""
-        if a.node is not None or a.requires_grad:
+    def equation(self, e: Equation) -> None:
+        holder = _tensor(e.output).node
+        if holder is not None and holder.hooks:
             raise CompileError(
-                f"{at}the step uses a tensor of shape {describe(a.shape)} that was made outside of "
+                f"{e.line}: a hook on the result of {e.op.name} would not be called: in a compiled "
+                "loop there is no tensor to hang it on."
+            )
+        for v in e.inputs:
+            self.read(v, f"{e.line}: ")
+        e.output.name = self.unique(e.op.name, numbered=True)
+        e.output.made = e
+
+    def read(self, v: Value, at: str = "") -> None:
+        """A parameter or constant is named where it is read for the first time."""
+        if v.kind == "parameter" and not v.name:
+            v.name = self.unique(v.key.replace(".", "_"))
+            self.program.parameters.append(v)
+        elif v.kind == "constant" and v not in self.program.constants:
+            self.constant(v, at)
+            self.program.constants.append(v)
+
+    def constant(self, v: Value, at: str) -> None:
+        t = _tensor(v)
+        assert v.data is not None
+        if t.node is not None or t.requires_grad:
+            raise CompileError(
+                f"{at}the step uses a tensor of shape {describe(t.shape)} that was made outside of "
                 "it and is neither x, state nor an attribute of the cell. Make it an attribute, or "
                 "part of the state."
             )
-        if a.shape != b.shape and _uniform(a._data, b._data):  # zeros, say, (B, W)
-            shape, number = self.shape(a, b, line), a._data.flat[0].copy()
-            name = self.unique("constant" if number else "zeros")
-            value = Value(name, shape, a.dtype, "constant", data=np.asarray(number))
-        elif a.shape != b.shape or not np.array_equal(a._data, b._data, equal_nan=True):
-            raise CompileError(
-                f"{at}the step uses an array of shape {describe(a.shape)} that is another one for "
-                "a few sequences than for many, or changes from call to call. Random numbers are "
-                "drawn before the first step: give the cell noise(x, state). What hangs on the "
-                "batch size, as a mean over the batch does, or on values that NumPy computed "
-                "from the step's own has no place in a compiled step."
-            )
-        else:
-            known = (t for t in self.named_tensors.values() if t.ndim)
-            if a.ndim and any(np.may_share_memory(a._data, t._data) for t in known):
+        if BATCH in v.shape:
+            v.name = self.unique("constant" if v.data else "zeros")
+        elif v.shape:
+            v.name = self.unique("constant")
+            known = (t for t in self.named.values() if t.ndim)
+            if any(np.may_share_memory(v.data, t._data) for t in known):
                 raise CompileError(
                     f"{at}the step reads a parameter behind the recording's back (detach, or "
                     "operations under no_grad). Make what it needs an attribute of the cell."
                 )
-            name = "" if a.ndim == 0 else self.unique("constant")
-            value = Value(name, a.shape, a.dtype, "constant", data=a._data.copy())
-        self.values[identity(a)], self.partner[identity(a)] = value, identity(b)
-        self.held += [a, b]
-        self.constants.append(value)
-        return value
-
-    def equation(self, a: _Entry, b: _Entry) -> Equation:
-        line = a.line
-        if a.op is not b.op or len(a.inputs) != len(b.inputs):
-            raise CompileError(f"{line}: {a.op.name} comes in one run of the step, not in another.")
-        holder = a.output.node
-        if holder is not None and holder.hooks:
-            raise CompileError(
-                f"{line}: a hook on the result of {a.op.name} would not be called: in a compiled "
-                "loop there is no tensor to hang it on."
-            )
-        inputs = tuple(self.value(s, t, line) for s, t in zip(a.inputs, b.inputs, strict=True))
-        attrs = {k: self.attribute(v, b.attrs[k], a.op.name, line) for k, v in a.attrs.items()}
-        shape = self.shape(a.output, b.output, line)
-        name = self.unique(a.op.name, numbered=True)
-        output = Value(name, shape, a.output.dtype, "made")
-        output.made = Equation(a.op, inputs, attrs, output, line)
-        self.values[identity(a.output)] = output
-        self.partner[identity(a.output)] = identity(b.output)
-        return output.made
-
-    # -- what differs is the batch size -----------------------------------------------------------
-
-    def shape(self, a: Tensor, b: Tensor, line: str) -> tuple[int, ...]:
-        wrong = len(a.shape) != len(b.shape)
-        out = []
-        for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)):
-            wrong |= m != n and ((m, n) != _BATCHES or i > 1)
-            out.append(m if m == n else BATCH)
-        if wrong or out.count(BATCH) > 1:
-            raise CompileError(
-                f"{line}: {describe(a.shape)} for {_BATCHES[0]} sequences, {describe(b.shape)} "
-                f"for {_BATCHES[1]}: "
-                "rows of the batch are mixed with something else. Keep axis 0 the batch."
-            )
-        return tuple(out)
-
-    def attribute(self, a: Any, b: Any, op: str, line: str) -> Any:
-        if isinstance(a, bool) or isinstance(b, bool):
-            same = a == b
-        elif isinstance(a, int | np.integer) and isinstance(b, int | np.integer):
-            if a != b and (int(a), int(b)) == _BATCHES:
-                return BATCH
-            same = a == b
-        elif isinstance(a, slice) and isinstance(b, slice):
-            ends = zip((a.start, a.stop, a.step), (b.start, b.stop, b.step), strict=True)
-            return slice(*(self.attribute(m, n, op, line) for m, n in ends))
-        elif isinstance(a, tuple | list) and isinstance(b, tuple | list) and len(a) == len(b):
-            return type(a)(self.attribute(m, n, op, line) for m, n in zip(a, b, strict=True))
-        elif isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-            same = np.array_equal(a, b)
-        else:
-            same = a is b or bool(a == b)
-        if not same:
-            raise CompileError(
-                f"{line}: {op} has other arguments for a few sequences than for many. Arguments "
-                "that hang on values or on the batch size have no place in a compiled step."
-            )
-        return a
-
-    # -- names ------------------------------------------------------------------------------------
+        v.data = v.data.copy()
 
     def unique(self, name: str, numbered: bool = False) -> str:
         name = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "value"

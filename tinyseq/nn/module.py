@@ -30,8 +30,8 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def scoped_call(self: Module, *args: Any, **kwargs: Any) -> Any:
-        if graph.recording.called is not None:
-            graph.recording.called[id(self)] = self
+        if graph.recording.step is not None:
+            graph.recording.step.modules[id(self)] = self
         with graph.scope(self._scope_name or type(self).__name__):
             return call(self, *args, **kwargs)
 

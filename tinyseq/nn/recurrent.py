@@ -146,12 +146,12 @@ class Recurrent(_Around):
     def _is_worth_it(self, x: Tensor) -> bool:
         """Whether there was enough work for compiling to pay."""
         vars(self)["_steps"] += x.shape[0] * x.shape[1]  # no change of what it computes
-        decided = graph.recording.compiles
-        if self.mode == "unroll" or decided is False:
+        recording = graph.recording
+        if self.mode == "unroll" or (recording.tape is not None and recording.step is None):
+            return False  # in a cell's own step there is no loop to have
+        if recording.anomaly:  # which names the step and the op
             return False
-        if graph.recording.anomaly:  # which names the step and the op
-            return False
-        few = self._steps < COMPILED_FROM and not decided
+        few = self._steps < COMPILED_FROM and recording.step is None
         if self.mode != "compiled" and (few or x.shape[0] == 1):
             return False  # a single step has no loop to gain from
         load.load_kernels()

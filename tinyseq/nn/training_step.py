@@ -17,9 +17,9 @@ from tinyseq.optim.update import Update
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tinyseq.compiler.player import Done
+    from tinyseq.compiler.recorded import Done, RecordedStep
 
-_MOST = 8  # kinds of arguments whose recordings are kept; and recordings of one kind, in vain
+_MOST = 8  # kinds of arguments whose recordings are kept; and recordings of one kind, unused
 
 
 class TrainingStep:
@@ -134,20 +134,20 @@ class _Kind:
         self.step = step
         self.arguments = _emptied(arguments)
         self.rest: Any = None  # the structure of what comes with the loss
-        self.player: Any = None
-        self.update: Any = None  # for the arrays of the player
+        self.recorded: RecordedStep | None = None
+        self.update: Any = None  # for the arrays of the recorded step
         self.recordings = 0
-        self.vain = 0  # of those the last ones, that were hardly ever played back
+        self.unused = 0  # of those the last ones, that were hardly ever played back
         self.reason: CompileError | None = None  # why it is not played back
 
     def run(self, arrays: list[np.ndarray]) -> tuple[Done, Update]:
-        player, step = self.player, self.step
-        if player is not None and player.ready and self._may_play():
+        recorded, step = self.recorded, self.step
+        if recorded is not None and recorded.ready and self._may_play():
             try:
                 optimizer = step.optimizer
                 same = self.update.optimizer is optimizer
-                if same and player.holds(step.loss, optimizer.params):
-                    return player.play(arrays), self.update
+                if same and recorded.holds(step.loss, optimizer.params):
+                    return recorded.play(arrays), self.update
             except Exception:  # as it is written, it says what is wrong, or does something else
                 pass
         return self._written(arrays)
@@ -157,33 +157,34 @@ class _Kind:
         return self.step.mode != "unroll" and now.enabled and not now.anomaly
 
     def _written(self, arrays: list[np.ndarray]) -> tuple[Done, Update]:
-        from tinyseq.compiler.player import Player, Step, written
+        from tinyseq.compiler.recorded import RecordedStep
 
-        optimizer = self.step.optimizer
-        step = Step(self._function, self.step.loss, list(optimizer.params), self.arguments)
+        optimizer, loss = self.step.optimizer, self.step.loss
+        new = RecordedStep(self._function, loss, list(optimizer.params), self.arguments)
         if self.reason is None and self._may_play():
             load.load_kernels()
-            known = self.player
-            if known is None or known.ready or not known.holds(step.source, step.params):
-                self.player = Player(step)
-                self.recordings += 1
+            known = self.recorded
+            if known is None or known.ready or not known.holds(loss, new.params):
                 if known is None or not known.other_threads:
-                    self.vain = 1 if known is not None and known.plays > _MOST else self.vain + 1
+                    played = known is not None and known.plays > _MOST
+                    self.unused = 1 if played else self.unused + 1
+                self.recorded = known = new
+                self.recordings += 1
             before = random.get_state()
             try:
-                if self.vain > _MOST:
+                if self.unused > _MOST:
                     raise CompileError("What the step reads from around it keeps changing.")
-                done = self.player.record(arrays)
-                self.update = Update(optimizer, done.gradients, again=self.player.ready)
+                done = known.record(arrays)
+                self.update = Update(optimizer, done.gradients, again=known.ready)
                 return done, self.update
             except CompileError as error:
-                self.player = None
+                self.recorded = None
                 random.set_state(before)  # it is done once more
                 if self.step.mode == "compiled":
                     raise
                 self.reason = error
                 errors.warn_unrolled(error, "The training step runs as it is written.")
-        done = written(step, [Tensor(a) for a in arrays])
+        done = new.written([Tensor(a) for a in arrays])
         return done, Update(optimizer, done.gradients)
 
     def _function(self, tensors: Sequence[Tensor]) -> list[Tensor]:

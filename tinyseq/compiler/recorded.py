@@ -1,4 +1,4 @@
-"""When a training step is taken down, when it is played back, and when it is so no longer."""
+"""When a training step is recorded, when it is played back, and what has to stay as it was."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyseq.backprop import of_leaves
 from tinyseq.compiler.playback import Playback
 from tinyseq.compiler.pool import pool
 from tinyseq.compiler.reads import changed, watch
-from tinyseq.compiler.take import Take, compare, taking
+from tinyseq.compiler.trace import OF_STEP, StepTape, compare, step_taped
 from tinyseq.errors import CompileError
 from tinyseq.graph import module_changes
 from tinyseq.kernels.threads import get_num_threads
@@ -24,17 +24,6 @@ _SAMPLE = 1 << 14  # how many numbers of an array are compared, about
 _NEAR = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-8}
 
 
-class Step(NamedTuple):
-    """What a step is made of: its function, which gives the loss and more Tensors in one flat list,
-    and the parameters that get gradients.
-    """
-
-    function: Callable[[Sequence[Tensor]], list[Tensor]]
-    source: Any  # the user's own function in it
-    params: Sequence[Tensor]
-    plain: Any = ()  # values among the arguments, objects perhaps
-
-
 class Done(NamedTuple):
     """What a step made: its outputs, the loss first, and a gradient (or `None`) each parameter."""
 
@@ -42,34 +31,41 @@ class Done(NamedTuple):
     gradients: list[np.ndarray | None]
 
 
-def written(step: Step, tensors: Sequence[Tensor], take: Take | None = None) -> Done:
-    """The step as it is written; what it makes are copies."""
-    outputs = step.function(tensors)
-    gradients = of_leaves(outputs[0], step.params)
-    if take is not None:
-        ends = [*outputs, *(g for g in gradients if g is not None)]
-        take.ends = [take.number(t._data) for t in ends]
-    own: list[np.ndarray | None] = []  # arrays of their own, for they will be written into
-    for g in gradients:
-        if g is None:
-            own.append(None)
-            continue
-        fresh = g._data.base is None and g._data.flags.carray
-        fresh = fresh and all(g._data is not a for a in own)
-        own.append(g._data if fresh else g._data.copy())
-    return Done([t._data.copy() for t in outputs], own)
+class RecordedStep:
+    """A step for arguments of the same shapes: twice as it is written, then played back.
 
+    ``function`` gives the loss and more Tensors in one flat list, ``source`` is the user's own
+    function in it, ``params`` are what gets gradients, ``plain`` is what else it is given, objects
+    perhaps.
+    """
 
-class Player:
-    """A step for arguments of the same shapes: twice as it is written, then played back."""
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(
+        self,
+        function: Callable[[Sequence[Tensor]], list[Tensor]],
+        source: Any,
+        params: Sequence[Tensor],
+        plain: Any,
+    ) -> None:
+        self.function, self.source, self.params, self.plain = function, source, params, plain
         self.plays = 0
         self._threads = get_num_threads()
-        self._first: Take | None = None
+        self._first: StepTape | None = None
         self._playback: Playback | None = None
         self._done: Done | None = None
+
+    def written(self, tensors: Sequence[Tensor], tape: StepTape | None = None) -> Done:
+        """The step as it is written; what it makes are copies."""
+        outputs = self.function(tensors)
+        gradients = of_leaves(outputs[0], self.params)
+        if tape is not None:
+            tape.ends = [tape.value(t) for t in (*outputs, *gradients) if t is not None]
+        own: list[np.ndarray | None] = []  # arrays of their own, for they will be written into
+        for g in (None if g is None else g._data for g in gradients):
+            fresh = g is None or (
+                g.base is None and g.flags.carray and all(g is not a for a in own)
+            )
+            own.append(g if g is None or fresh else g.copy())
+        return Done([t._data.copy() for t in outputs], own)
 
     @property
     def ready(self) -> bool:
@@ -97,42 +93,40 @@ class Player:
         return self._done
 
     def record(self, arrays: Sequence[np.ndarray]) -> Done:
-        """The step as it is written, taken down; the second time, it is ready afterwards. Raises
+        """The step as it is written, recorded; the second time, it is ready afterwards. Raises
         `CompileError` when it cannot be played back.
         """
         tensors = [Tensor(a) for a in arrays]
-        with taking(tensors) as take:
-            done = written(self.step, tensors, take)
+        with step_taped(tensors) as tape:
+            done = self.written(tensors, tape)
         given = [t._data for t in tensors]
         del tensors
-        self._note(take)
+        self._note(tape)
         if self._first is None:
-            self._first = take
+            self._first = tape
             return done
-        compare(self._first, take)
+        compare(self._first, tape, OF_STEP)
         self._first = None
         expected = _samples(done)
         n, has = len(done.outputs), [g is not None for g in done.gradients]
         del done  # what the step as it is written worked in is free for the playback
         pool.clear()
-        playback = Playback(take, take.ends, given)
-        results = iter(playback.results)
-        outputs = [next(results) for _ in range(n)]
-        gradients = [next(results) if there else None for there in has]
-        found = Done(outputs, gradients)
+        playback = Playback(tape, given)
+        gradients = iter(playback.results[n:])
+        found = Done(playback.results[:n], [next(gradients) if there else None for there in has])
         _check(expected, _samples(found))
         self._done, self._playback = found, playback
         return found
 
     # -- what a recording rests on ----------------------------------------------------------------
 
-    def _note(self, take: Take) -> None:
-        outside = (v for v in take.values if v.array is not None)
-        alive = ((t(), v.array) for v in outside for t in v.tensors)
+    def _note(self, tape: StepTape) -> None:
+        outside = (v for v in tape.values if v.kind == "constant")
+        alive = ((t(), v.data) for v in outside for t in v.tensors)
         self._outside = [(t, a, t.requires_grad) for t, a in alive if t is not None]
-        self._modules = list(take.modules.values())
-        reads = watch([self.step.source, self.step.plain], self._modules)
-        layers = [c.attrs["call"] for c in take.calls if "call" in c.attrs]
+        self._modules = list(tape.modules.values())
+        reads = watch([self.source, self.plain], self._modules)
+        layers = [e.attrs["call"] for e in tape.equations if "call" in e.attrs]
         for known in {id(layer.known): layer.known for layer in layers}.values():
             reads += known.reads
         self._reads = [read for read in reads if not read.counted]
@@ -140,7 +134,7 @@ class Player:
         self._changes = module_changes[0]
         self._threads = get_num_threads()
         own = (g for m in self._modules for g in vars(m).values())
-        self._draws = any(c.drawn is not None for c in take.calls)
+        self._draws = any(v.kind == "drawn" for v in tape.values)
         given = (g for g in own if isinstance(g, np.random.Generator))
         self._generators = list({id(g): g for g in given}.values())
 
@@ -150,9 +144,9 @@ class Player:
         """
         if self._first is None and not self.ready:
             return True
-        if source is not self.step.source or len(params) != len(self.step.params):
+        if source is not self.source or len(params) != len(self.params):
             return False
-        if not all(map(operator.is_, params, self.step.params)):
+        if not all(map(operator.is_, params, self.params)):
             return False
         for tensor, array, wanted in self._outside:
             if tensor._data is not array or tensor.hooks or tensor.requires_grad is not wanted:
