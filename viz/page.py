@@ -28,7 +28,6 @@ from .checks import as_names
 from .columns import Columns
 from .dot import visible
 from .drawing import draw_layout
-from .expanded import expanded
 from .labels import counted
 from .layout import Layout
 from .marks import marked_svg, slot_key
@@ -121,7 +120,7 @@ def _read(
 
     tensors = [what] if isinstance(what, Tensor) else what
     if isinstance(tensors, list | tuple):
-        return recall(expanded(tensors), params, told)  # all steps: gradients come through them
+        return recall(tensors, params, told, every=True)  # gradients come through all steps
     if x is not None or not hasattr(what, "input_size"):
         return run(what, steps, x, state, told)
     weights = list(what.parameters()) if isinstance(what, nn.Module) else []

@@ -24,7 +24,7 @@ from .columns import Columns, shortened
 from .expanded import expanded
 from .flow import Flow
 from .labels import shape_text
-from .reading import count_steps, read
+from .reading import find_calls, read
 from .timeline import Source, Timeline, flatten, recorded
 
 
@@ -119,14 +119,18 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Colu
     if isinstance(result, tuple | list) and len(result) == 2 and (ys := flatten(result[0])):
         outputs, final = made[: len(ys)], made[len(ys) :]
     start = flatten(state)
+    order = graph.topological(*outputs, *final)
+    calls = find_calls(order)
     if columns is None:
-        columns = choose(count_steps(graph.topological(*outputs, *final)))
+        columns = choose(calls.steps)
     line = read(
         outputs,
         final,
         start if len(start) == len(final) else (),
         inputs={identity(x): time_axis} if x.ndim > time_axis else {},
         shown=columns.shown,
+        order=order,
+        calls=calls,
     )
     find_lookups(line, x, time_axis)
     names = {identity(t): name for name, t in tensors.items()}
@@ -229,13 +233,13 @@ def find_lookups(line: Timeline, x: Tensor, axis: int) -> None:
     """Whole numbers enter an embedding as an index, not as an input: count them as one."""
     if x.dtype in FLOATS or x.ndim <= axis:
         return
-    steps = range(x.shape[axis])
     for key, box in line.box.items():
         op = box.ops[box.position[key]]
         index = recorded(op).attrs.get("index")
         if not isinstance(index, np.ndarray):
             continue
         if box.step is None and np.array_equal(index, x._data):
-            line.lookups[key] = [Source(x, t) for t in steps]
+            begin = line.first.get(key, 0)
+            line.lookups[key] = [Source(x, t - begin) for t in range(x.shape[axis])]
         elif box.step is not None and np.array_equal(index, x._data.take(box.step, axis)):
             line.lookups[key] = [Source(x, box.step)]
