@@ -119,6 +119,11 @@ class Calls:
         return {lane: calls[-1].end for lane, calls in self.lanes.items()}
 
     @property
+    def shortest(self) -> int:
+        """How many columns every row has."""
+        return min(self.steps_of.values(), default=0)
+
+    @property
     def lengths(self) -> set[int]:
         """Of the sequences: those of single calls and of calls in a row."""
         each = {call.end - call.begin for call in self.calls}
@@ -142,14 +147,17 @@ class Calls:
         """Does any call go on where another ended?"""
         return any(call.before is not None for call in self.calls)
 
-    def mirrored(self, columns: Collection[int]) -> set[int]:
-        """The columns that a call has in place of these if it counts its steps from the end."""
-        return {
-            call.begin + call.end - 1 - t
-            for call in self.calls
-            for t in columns
-            if call.begin <= t < call.end
-        }
+    def beside(self, columns: Collection[int]) -> set[int]:
+        """What is to be read besides these columns: those that a call has in their place if it
+        counts its steps from the end, and the ends of the call, where two steps in a row tell how
+        the state is handed on.
+        """
+        found: set[int] = set()
+        for call in self.calls:
+            a, b = call.begin, call.end
+            if mirrored := {a + b - 1 - t for t in columns if a <= t < b}:
+                found |= mirrored | {a, b - 1, min(a + 1, b - 1), max(b - 2, a)}
+        return found
 
     def before(self, columns: Collection[int]) -> set[int]:
         """The columns whose state these take over a seam."""
@@ -162,13 +170,13 @@ class Calls:
     def local(self, columns: Collection[int]) -> Callable[[Scope], Collection[int]]:
         """The same columns as the steps of each call, by the call's path."""
 
-        mirrored = self.mirrored(columns)
+        beside = self.beside(columns)
 
         def steps(path: Scope) -> Collection[int]:
             call = self._call.get((path, _called(path), 0))
             if call is None:
                 return columns
-            wanted = {*columns, *(mirrored if len(columns) > 1 else ())}
+            wanted = {*columns, *(beside if len(columns) > 1 else ())}
             return {t - call.offset for t in wanted if call.begin <= t < call.end}
 
         return steps

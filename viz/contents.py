@@ -92,6 +92,7 @@ class Contents:
         """Those of some values that are shown, and in which column."""
         found = []
         boxes: set[Box] = set()
+        late: dict[Box, Source] = {}
         # Where one column stands for all steps, what is made in others comes out of it, too.
         stands = (stand for source in sources if (stand := self.stand_in(source)))
         others = list({stand.key: stand for stand in stands}.values())
@@ -107,7 +108,10 @@ class Contents:
             if step is None or step in self.columns.number:
                 found.append((source, step))
                 boxes.add(maker)
-        return found
+            elif maker.step is None:
+                late.setdefault(maker, source)
+        # What a layer on all steps gives at steps that are not shown comes out of it, too.
+        return [*found, *((s, None) for maker, s in late.items() if maker not in boxes)]
 
     def each(self, sources: list[Source]) -> bool:
         """Is a value one of each step, and written with its number?"""

@@ -13,7 +13,7 @@ from tinyseq.tensor import Tensor
 from .timeline import Box, Row, Source, Timeline, recorded
 
 
-@dataclass
+@dataclass(eq=False)
 class Inputs:
     """One sequence, with everything that takes it, by step."""
 
@@ -99,7 +99,7 @@ _WITHIN = ("sum", "mean", "max", "logsumexp")  # over other axes than time
 _TOTAL = ("sum", "mean", "softmax_loss")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loss:
     """The number that a recording ends in, and what it was made from."""
 

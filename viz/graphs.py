@@ -160,8 +160,8 @@ def _write(
         looks = {"label": Html(label), "tooltip": _path(scope), **style.CELL}
         top.within(scope[:-1]).nodes.append((name, looks))
 
-    # A parameter that every step uses has arrows across all ranks. Without a limit a renderer spends
-    # minutes on straightening them: 300 s for a chain of 201 boxes, 1.2 s with it.
+    # A parameter that every step uses has arrows across all ranks. Without a limit a renderer
+    # spends minutes on straightening them: 300 s for a chain of 201 boxes, 1.2 s with it.
     limit = {"nslimit": 1} if len(set(ids.values())) > MANY else {}
     dot = Dot(
         rankdir=rankdir, bgcolor="white", pad=0.1, nodesep=0.15, ranksep=0.3,

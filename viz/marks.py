@@ -110,6 +110,8 @@ def _arrow(tail: str, head: str, kind: str, layout: Layout, rows: dict[int, Row]
             return marks
         i = int(start["row"])
         marks = {"keys": slot_key(i, int(state[1]), rows), "row": i}
+        if column is None and end["gap"]:  # from steps left out to others
+            return {}
         if column is None:  # it comes out of the steps left out
             is_last = end["side"] is not None
             column = layout.end_number(rows[i]) if is_last else int(end["step"]) - rows[i].way

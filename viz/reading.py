@@ -68,12 +68,12 @@ def read(
     calls = calls or find_calls(order)
     steps = calls.steps
     columns = set(range(steps) if shown is None else shown)
-    # A row that counts its steps from the end has them mirrored, and how the state is handed on is
-    # learned from two steps in a row.
-    wanted = columns | calls.mirrored(columns) | calls.before(columns)
+    wanted = columns | calls.beside(columns) | calls.before(columns)
     wanted |= {0, 1, steps - 2, steps - 1}
     reader = _Reader(order, calls, inputs or {}, wanted, first or {})
     line = reader.line
+    for key, count in line.spans.items():
+        reader.begin(reader.made[key][0], count)
     line.outputs = [(y, line.sources[identity(y)]) for y in outputs]
     below = rows_below(list(reader.rows.values()), line)
     line.rows = in_order(below)
@@ -177,6 +177,8 @@ class _Reader:
                 box.add(op)
                 all_steps = not timed and tensor.ndim > 1 and tensor.shape[0] in lengths
                 self.made[key] = self.made[identity(op)] = op, 0 if all_steps else None
+                if all_steps:
+                    self.line.spans[key] = len(tensor._data)
 
     def _row(self, lane: Lane, timed: bool, below: frozenset[Lane], taken: Collection[Row]) -> Row:
         """The row of an op that takes something from these rows: the first that none of them needs,
@@ -202,7 +204,7 @@ class _Reader:
             self.numbered.append(Source(tensor, None))
             return np.broadcast_to(first, tensor.shape)
         count = tensor.shape[axis]
-        begin = self._begin(tensor, count)
+        begin = self.begin(tensor, count)
         self.numbered.extend(Source(tensor, t - begin) for t in range(count))
         along = [1] * tensor.ndim
         along[axis] = count
@@ -221,7 +223,7 @@ class _Reader:
             if key not in self.labels and self.made.get(key, (x, None))[1] is not None:
                 self.line.first.setdefault(key, -offset)
 
-    def _begin(self, tensor: Tensor, count: int) -> int:
+    def begin(self, tensor: Tensor, count: int) -> int:
         """Where column 0 lies along a sequence: as was found, or where it lies in what the sequence
         was made from.
         """
@@ -239,7 +241,7 @@ class _Reader:
         if x.ndim < 2 or len(x._data) != count:
             return None
         if (axis := self.made.get(identity(x), (x, None))[1]) is not None:
-            return self._begin(x, count) if axis == 0 and x.node is not None else None
+            return self.begin(x, count) if axis == 0 and x.node is not None else None
         source = self.numbered[self.labels[identity(x)][0].flat[0]]
         box = self.line.box.get(identity(source.tensor))
         step = source.step if box is None or box.step is None else box.step

@@ -45,7 +45,7 @@ def _uncollected() -> Iterator[None]:
 def recall(
     tensors: Sequence[Tensor],
     params: Params | None,
-    chosen: Callable[[int], Columns],
+    chosen: Callable[[int, int], Columns],
     flow: str | None = None,
     scale: tuple[float, float] | None = None,
     whole: bool = False,
@@ -66,7 +66,7 @@ def recall(
     roots = expanded(tensors, lambda path: (), new)  # the ends of each call say how they are linked
     order = graph.topological(*roots)
     calls = find_calls(order, new)
-    columns = chosen(calls.steps)
+    columns = chosen(calls.steps, calls.shortest)
     if roots[0] is not tensors[0]:
         steps = None if flow or every else calls.local(columns.shown)
         new.clear()
@@ -98,7 +98,7 @@ def _called(
         layer = modules.get((row.scope[0], ".".join(row.scope[1:]))) if row.scope else None
         if not isinstance(layer, nn.Recurrent) or not hasattr(layer.cell, "input_size"):
             continue
-        again = run(layer, 3, None, None, lambda steps: choose(steps, None, "cell"))
+        again = run(layer, 3, None, None, lambda steps, *_: choose(steps, None, "cell"))
         like = next(r for r in again.line.rows if r.recurrent).boxes[1]
         for box in row.boxes.values():
             if [recorded(op).op for op in box.ops] == [recorded(op).op for op in like.ops]:

@@ -63,7 +63,8 @@ class Picture:
         Graphviz only).
 
         The file appears whole or not at all. ``seconds``: as in `svg`. Raises `ValueError` for
-        another suffix, `RenderError` when the renderer is missing, fails or takes too long, `OSError` when the folder cannot be written to.
+        another suffix, `RenderError` when the renderer is missing, fails or takes too long,
+        `OSError` when the folder cannot be written to.
         """
         path = Path(path)
         kind = kind_of(path, FORMATS)

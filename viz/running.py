@@ -28,7 +28,7 @@ from .reading import find_calls, read
 from .timeline import Source, Timeline, flatten, recorded
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One forward pass, and what is known about it besides the recording."""
 
@@ -71,7 +71,7 @@ def layer_of(cell: nn.Module) -> nn.Recurrent:
 _LAYERS = (nn.Recurrent, nn.Bidirectional, nn.Stacked, nn.Reversed)
 
 
-def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Columns]) -> Run:
+def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[..., Columns]) -> Run:
     """Run ``layer`` (a cell is made a layer first) on ``x``, or on anything of so many steps.
 
     ``choose`` says which of the steps are shown. All steps of a recurrence are alike: where the
@@ -122,7 +122,7 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Colu
     order = graph.topological(*outputs, *final)
     calls = find_calls(order)
     if columns is None:
-        columns = choose(calls.steps)
+        columns = choose(calls.steps, calls.shortest)
     line = read(
         outputs,
         final,
@@ -229,6 +229,10 @@ def profiled(function: Callable[[FrameType, str, Any], None] | None) -> Iterator
             before.enable()
 
 
+def _is_step(index: np.ndarray, x: Tensor, step: int, axis: int) -> bool:
+    return step < x.shape[axis] and np.array_equal(index, x._data.take(step, axis))
+
+
 def find_lookups(line: Timeline, x: Tensor, axis: int) -> None:
     """Whole numbers enter an embedding as an index, not as an input: count them as one."""
     if x.dtype in FLOATS or x.ndim <= axis:
@@ -241,5 +245,5 @@ def find_lookups(line: Timeline, x: Tensor, axis: int) -> None:
         if box.step is None and np.array_equal(index, x._data):
             begin = line.first.get(key, 0)
             line.lookups[key] = [Source(x, t - begin) for t in range(x.shape[axis])]
-        elif box.step is not None and np.array_equal(index, x._data.take(box.step, axis)):
+        elif box.step is not None and _is_step(index, x, box.step, axis):
             line.lookups[key] = [Source(x, box.step)]

@@ -74,8 +74,10 @@ class _Rolled(_States):
             name = layout.called(slot.name, 0)
             tip = f"{name} {self.shape(slot)}, {counted(layout.columns.steps, 'step')}"
             of = around(self.row, slot)
-            kind = f"state s{n}"
-            pen.edge(place.name, place.name, kind, path, tip, of, look=self.look(n))
+            kind, look = f"state s{n}", self.look(n)
+            if all(end - begin == 1 for begin, end in self.row.runs) and self._all_cut():
+                kind, look = f"{kind} cut", look | style.CUT
+            pen.edge(place.name, place.name, kind, path, tip, of, look=look)
         out = edge + way * (LOOP * 0.6 + 8 * len(self.row.slots))
         for n, slot in enumerate(self.row.slots):
             text, shape = layout.called(slot.name, 0), self.shape(slot)
@@ -86,14 +88,19 @@ class _Rolled(_States):
             x = out + way * (wide + 6 + width(shape, 8) / 2)
             pen.print(f"{self.name}s{n}shape", shape, x, y - 1, 8)
         times = "× T" if way > 0 else "× T, from the end"
-        calls = layout.line.calls.lanes[self.row.lane]
-        if len(calls) > 1:
-            times += f", {counted(len(calls), 'call')}"
-        if cuts := sum(call.cut for call in calls):
-            times += f", the gradient stops {'between' if cuts == len(calls) - 1 else f'{cuts}×'}"
+        seams = layout.line.calls.seams(self.row.lane)
+        if seams:
+            times += f", {counted(len(seams) + 1, 'call')}"
+        if cuts := sum(call.cut for call in seams):
+            times += f", the gradient stops {'between' if self._all_cut() else f'{cuts}×'}"
         x = out + way * (width(times, 10) / 2 + 4)
         below = 9 + 10 * (len(self.row.slots) - 1)
         pen.print(f"{self.name}times", times, x, place.y - below - 4, 10)
+
+    def _all_cut(self) -> bool:
+        """Is the state detached after each call?"""
+        seams = self.layout.line.calls.seams(self.row.lane)
+        return len(seams) > 0 and all(call.cut for call in seams)
 
 
 class _Unrolled(_States):
@@ -204,7 +211,8 @@ class _Unrolled(_States):
         layout, pen = self.layout, self.pen
         for k, call in enumerate(layout.line.calls.seams(self.row.lane), 2):
             before, after = (self.row.boxes.get(t) for t in (call.begin - 1, call.begin))
-            text = f"call {k}" + (", gradient stops here" if call.cut else "")
+            here = call.cut and not self.row.reverse  # else the state goes on from somewhere else
+            text = f"call {k}" + (", gradient stops here" if here else "")
             name = f"{self.name}seam{k}"
             if before is not None and after is not None:
                 left, right = layout.places[before], layout.places[after]
@@ -250,6 +258,9 @@ class _Unrolled(_States):
             over = self.places[0].top + 14 + 5 * n
             out, into = leave[-1][0] + self.way * 8, edge - self.way * 8
             corners = [(out, leave[-1][1]), (out, over), (into, over), (into, arrive[0][1])]
+            if cut and n == 0:
+                middle = (out + into) / 2
+                self.pen.print(f"{self.name}cut{head}", "gradient stops here", middle, over + 6, 8)
         path = Path(leave[0]).straight(*leave[1:], *corners, *arrive)
         clear = 4 + width(text, 14) / 2 if self.way > 0 else gutter - 22
         beside = clear if opened else gutter / 2 + 2

@@ -117,7 +117,7 @@ class Row:
         return begin if self.reverse else end - 1
 
 
-@dataclass
+@dataclass(eq=False)
 class Timeline:
     """What there is to draw. ``sources[identity(tensor)]``: where each op's input really comes
     from.
@@ -136,12 +136,27 @@ class Timeline:
     first: dict[int, int] = field(default_factory=dict)  # where step 0 lies along it, if not at 0
     of_one_step: set[int] = field(default_factory=set)  # ids of leaves that are x of one step each
     stands_for: dict[int, Tensor] = field(default_factory=dict)  # what was recorded in its place
+    spans: dict[int, int] = field(default_factory=dict)  # ops on all steps, by id: on how many
     _below: dict[Box, int | None] = field(default_factory=dict)  # what `step_below` found
 
     @property
     def steps(self) -> int:
         """How many columns there are."""
         return self.calls.steps
+
+    def part_of(self, source: Source) -> tuple[int, int] | None:
+        """Where a value of one step lies in a tensor that holds several: (axis, index)."""
+        tensor, key = source.tensor, identity(source.tensor)
+        if source.step is None or tensor.ndim == 0 or key in self.of_one_step:
+            return None
+        index = source.step + self.first.get(key, 0)
+        return self.axes.get(key, 0 if index < tensor.shape[0] else 1), index
+
+    def columns_of(self, op: Tensor) -> range | None:
+        """The columns whose steps an op on all steps made, if it made one for each."""
+        key = identity(op)
+        begin = -self.first.get(key, 0)
+        return range(begin, begin + self.spans[key]) if key in self.spans else None
 
     def uncut(self, tensor: Tensor) -> int:
         """The identity of a value or, where it was detached, of what it was detached from."""
