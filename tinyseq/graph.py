@@ -6,7 +6,9 @@ which op made a tensor, from which tensors, with which attributes, in which modu
 
 from __future__ import annotations
 
+import itertools
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -34,7 +36,9 @@ class Node:
     A node is not changed after it was made, but for `free` and the hooks on its result.
     """
 
-    __slots__ = ("attrs", "hooks", "inputs", "op", "output", "scope", "seen", "time")
+    __slots__ = (
+        "__weakref__", "attrs", "hooks", "inputs", "op", "output", "scope", "seen", "time",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -113,13 +117,30 @@ def taped(tape: Any, whole: bool = False) -> Iterator[None]:
         recording.tape, recording.step = outer
 
 
+_entries = itertools.count()
+
+
+class Part(str):
+    """One name in a path. It equals any other of the same letters; ``entry``, which counts, tells
+    apart a scope that is entered twice, such as a layer's that is called twice. ``module``: the
+    module that it is the scope of, by a weak reference, for a recording keeps no module alive.
+    """
+
+    __slots__ = ("entry", "module")
+
+    entry: int
+    module: weakref.ref[Any] | None
+
+
 class scope:
     """Everything recorded inside carries ``name`` as one more component of its path."""
 
     __slots__ = ("name", "outer")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, module: object = None) -> None:
+        self.name = Part(name)
+        self.name.entry = next(_entries)
+        self.name.module = None if module is None else weakref.ref(module)
 
     def __enter__(self) -> None:
         self.outer = recording.scope

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,10 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "hooks", "name", "node", "requires_grad")
+
+    # What it was detached from, if that was recorded (weakly, for its memory is to be free), and
+    # where that was made.
+    cut_from: tuple[weakref.ref[Node], tuple[str, ...]] | None = None
 
     _data: np.ndarray
     grad: Tensor | None
@@ -167,7 +173,9 @@ class Tensor:
         """The same contents, cut off from the recording. Shares memory."""
         if graph.recording.tape is not None:  # a step is traced: there it is an op
             return ops.detach(self)
-        return Tensor.wrap(self._data)
+        node = self.node
+        origin = self.cut_from if node is None else (weakref.ref(node), node.scope)
+        return Tensor.wrap(self._data) if origin is None else _Detached.of(self._data, origin)
 
     def __repr__(self) -> str:
         body = np.array2string(self._data, separator=", ", prefix="Tensor(")
@@ -488,6 +496,27 @@ def tensor(
 ) -> Tensor:
     """A new leaf `Tensor` from a copy of ``data``; spelled as in PyTorch."""
     return Tensor(data, dtype, requires_grad, name)
+
+
+class _Detached(Tensor):
+    """A tensor that remembers, for pictures, what it was detached from; elsewhere it is any other
+    leaf.
+    """
+
+    __slots__ = ("cut_from",)
+
+    @staticmethod
+    def of(array: np.ndarray, origin: tuple[weakref.ref[Node], tuple[str, ...]]) -> _Detached:
+        self = _Detached.__new__(_Detached)
+        self._data, self.node, self.name = array, None, None
+        self.grad, self.hooks, self.requires_grad = None, None, False
+        self.cut_from = origin
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # a copy, or a file, does not remember it
+        plain = Tensor.wrap(self._data)
+        plain.name, plain.requires_grad, plain.grad = self.name, self.requires_grad, self.grad
+        return copy.copy, (plain,)
 
 
 def _numeric(x: Any) -> bool:

@@ -28,10 +28,17 @@ class Columns:
     slim: frozenset[int] = frozenset()  # those of ``shown`` that are drawn small, without words
 
 
-def choose(steps: int, columns: tuple[int, int] | Sequence[int] | None, level: str) -> Columns:
-    """The columns of a sequence of so many steps: ``(first, last)``, or the steps themselves."""
-    if level == "layer":
-        shown = [min(1, steps - 1)]  # the first step takes what no other takes: an initial state
+def choose(
+    steps: int,
+    columns: tuple[int, int] | Sequence[int] | None,
+    level: str,
+    shortest: int | None = None,
+) -> Columns:
+    """The columns of a sequence of so many steps: ``(first, last)``, or the steps themselves. Of
+    several sequences the ``shortest`` has so many: one column that stands for all is one of those.
+    """
+    if level == "layer":  # the first step takes what no other takes: an initial state
+        shown = [min(1, (shortest or steps) - 1)]
     elif columns is None and steps <= ALL_UP_TO:
         shown = list(range(steps))
     elif columns is None or isinstance(columns, tuple):

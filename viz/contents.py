@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect
+from collections import Counter
 from collections.abc import Mapping
 
 from tinyseq import nn
@@ -49,17 +51,37 @@ class Contents:
             return f"{name}⟨t−{back}⟩" if back else f"{name}⟨t⟩"
         return name if number is None else step_name(name, number - back)
 
-    def left_out(self, n: int, row: Row) -> int:
+    @property
+    def shortened(self) -> bool:
+        """Has the run fewer steps than the picture, as an example?"""
+        return self.columns.steps != self.line.steps
+
+    def left_out(self, row: Row) -> dict[int, int]:
         """How many steps of a row are left out before the n-th column: it may end among them."""
-        columns, length = self.columns, self.line.steps_of.get(row.scope, 0)
-        if row.reverse or columns.steps != self.line.steps:  # the run has fewer, as an example
-            return columns.gaps[n]
-        end = columns.shown[n] if n < len(columns.shown) else columns.steps
-        return max(0, min(end, length) - (end - columns.gaps[n]))
+        shown = self.columns.shown
+        gaps = Counter(bisect(shown, t) for t in row.order() if t not in shown)
+        return {n: self.columns.gaps[n] if self.shortened else gaps[n] for n in gaps}
 
     def start_number(self, row: Row) -> int:
         """The step, as it is written, before the first of a row."""
-        return self.columns.steps + 1 if row.reverse else 0
+        if self.shortened or not row.runs:
+            return self.columns.steps + 1 if row.reverse else 0
+        begin, end = row.runs[0]
+        return end + 1 if row.reverse else begin
+
+    def end_number(self, row: Row) -> int:
+        """The step, as it is written, that a row comes to last."""
+        if self.shortened:
+            return 1 if row.reverse else self.columns.steps
+        begin, end = row.runs[-1]
+        return begin + 1 if row.reverse else end
+
+    def number_before(self, box: Box) -> int:
+        """The step, as it is written, that ran before that of a box."""
+        assert box.step is not None
+        row = box.row
+        at_seam = box.step in row.boxes and abs(row.before(box.step) - box.step) > 1
+        return row.before(box.step) + 1 if at_seam else self.number(box) - row.way
 
     def number(self, box: Box) -> int:
         """The step of a box as it is written."""
@@ -70,6 +92,7 @@ class Contents:
         """Those of some values that are shown, and in which column."""
         found = []
         boxes: set[Box] = set()
+        late: dict[Box, Source] = {}
         # Where one column stands for all steps, what is made in others comes out of it, too.
         stands = (stand for source in sources if (stand := self.stand_in(source)))
         others = list({stand.key: stand for stand in stands}.values())
@@ -85,7 +108,10 @@ class Contents:
             if step is None or step in self.columns.number:
                 found.append((source, step))
                 boxes.add(maker)
-        return found
+            elif maker.step is None:
+                late.setdefault(maker, source)
+        # What a layer on all steps gives at steps that are not shown comes out of it, too.
+        return [*found, *((s, None) for maker, s in late.items() if maker not in boxes)]
 
     def each(self, sources: list[Source]) -> bool:
         """Is a value one of each step, and written with its number?"""
@@ -93,12 +119,12 @@ class Contents:
 
     def stand_in(self, source: Source) -> Source | None:
         """At level "layer", for a value of a step that is not shown: that of the step which is."""
-        scope = self.line.hidden(source.tensor) if self.rolled else None
-        if scope is None:
+        lane = self.line.hidden(source.tensor) if self.rolled else None
+        if lane is None:
             return None
         was = self.line.box.get(identity(source.tensor))
         for row in self.line.rows:
-            if row.scope == scope and row.recurrent and was in (None, *row.read.values()):
+            if row.lane == lane and row.recurrent and was in (None, *row.read.values()):
                 (box,) = row.boxes.values()
                 made = (i for slot in row.slots if (i := slot.made_in(box)) is not None)
                 return Source(box.ops[next(made, -1)], None)

@@ -10,11 +10,14 @@ from .loss import draw_loss
 from .parameters import draw_parameters
 from .pen import Pen
 from .states import Starts, draw_states
+from .truth import check
 from .upwards import draw_between_rows, draw_handed_over, draw_inputs, draw_outputs
 
 
 def draw_layout(layout: Layout, note: str = "") -> Pen:
-    """Draw it all, and the ``note`` below it; returns the pen with what was drawn."""
+    """Draw it all, and the ``note`` below it; returns the pen with what was drawn. Raises
+    `GraphError` for what cannot be drawn truthfully.
+    """
     pen = Pen(layout.ran.flow)
     draw_parameters(pen, layout)
     for box in layout.line.boxes():
@@ -31,6 +34,7 @@ def draw_layout(layout: Layout, note: str = "") -> Pen:
         draw_outputs(pen, layout)
     else:
         draw_loss(pen, layout, layout.loss)
+    check(layout, pen.arrows)
     if pen.flow is not None:
         draw_legend(pen, pen.flow, layout.rolled)
     if note:

@@ -14,7 +14,7 @@ from .indices import numbers
 from .timeline import Box, Row, Source, Timeline, recorded
 
 
-@dataclass
+@dataclass(eq=False)
 class Inputs:
     """One sequence, with everything that takes it, by step."""
 
@@ -31,10 +31,14 @@ def find_inputs(line: Timeline, shown: Collection[int]) -> list[Inputs]:
     before, y⟨t−1⟩; any other one is x′.
     """
     found: dict[Hashable, Inputs] = {}
+    parts: dict[Hashable, Hashable] = {}  # of a sequence that is given call by call
     for box in line.boxes():
         for op, source in line.inputs(box):
             if source.is_input and source.step is not None and source.step in shown:
-                inputs = found.setdefault(_sequence(line, found, box, source), Inputs(box.row))
+                key = _sequence(line, found, box, source)
+                if key not in found and key not in parts:
+                    parts[key] = _continued(found, box, op, source.step)
+                inputs = found.setdefault(parts.get(key) or key, Inputs(box.row))
                 inputs.takers.setdefault(source.step, []).append((op, box, source))
     primes = 0
     for inputs in list(found.values())[1:]:
@@ -60,6 +64,21 @@ def _sequence(line: Timeline, found: dict[Hashable, Inputs], box: Box, source: S
     return identity(tensor)
 
 
+def _continued(found: dict[Hashable, Inputs], box: Box, op: Tensor, step: int) -> Hashable:
+    """The sequence that the same op of earlier calls of the row takes: this one goes on with it."""
+    row = box.row
+    if step not in row.boxes or len(row.runs) == 1:
+        return None
+    begin, end = row.run_of(step)
+    position = box.position[identity(op)]
+    for key, inputs in found.items():
+        taken = [(op, box) for at in inputs.takers if not begin <= at < end
+                 for op, box, _ in inputs.takers[at] if box.row is row]  # fmt: skip
+        if any(other.position[identity(tensor)] == position for tensor, other in taken):
+            return key
+    return None
+
+
 def _is_decoder(line: Timeline, row: Row) -> bool:
     """Does the row, or one right above it, begin with a state that another layer made?"""
     above = {
@@ -81,7 +100,7 @@ _WITHIN = ("sum", "mean", "max", "logsumexp")  # over other axes than time
 _TOTAL = ("sum", "mean", "softmax_loss")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loss:
     """The number that a recording ends in, and what it was made from."""
 

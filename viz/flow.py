@@ -65,12 +65,9 @@ class Flow:
         array = (self.gradients if kind == "gradient" else self.values).get(identity(tensor))
         if array is None:
             return None
-        own = identity(tensor) in self.line.of_one_step
-        if source.step is not None and array.ndim and not own:
-            key = identity(source.tensor)
-            step = source.step + self.line.first.get(key, 0)
-            axis = self.line.axes.get(key, 0 if step < array.shape[0] else 1)
-            array = array.take(step, axis)
+        if (part := self.line.part_of(source)) is not None:
+            axis, index = part
+            array = array.take(index, axis)
         return float(np.linalg.norm(array))
 
     def told(self, carried: Carried) -> dict[str, float]:

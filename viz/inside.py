@@ -27,7 +27,7 @@ class Op:
     gate: str = ""  # that it belongs to
 
 
-@dataclass
+@dataclass(eq=False)
 class Inside:
     """The ops of a box by position; ports on its lower and upper edge; where all of it lies."""
 

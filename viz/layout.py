@@ -32,7 +32,7 @@ SLIM, SLIM_GAP = 4.0, 8.0  # a step without words, and what is left between two
 LOOP = 34.0  # how far the state of a rolled layer swings out
 
 
-@dataclass
+@dataclass(eq=False)
 class Place:
     """Where a box lies, and what it shows when it is opened."""
 

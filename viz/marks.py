@@ -91,21 +91,16 @@ def _box(found: re.Match[str], layout: Layout, rows: dict[int, Row]) -> Marks:
     if found["side"] == "end":
         return {
             "keys": slot_key(i, int(found["slot"]), rows),
-            "column": _last(row, layout),
+            "column": layout.end_number(row),
             "row": i,
         }
     return {"keys": name, "row": i, "title": title}
 
 
-def _last(row: Row, layout: Layout) -> int:
-    """The step that a row comes to last, as written."""
-    return 1 if row.reverse else layout.columns.steps
-
-
 def _arrow(tail: str, head: str, kind: str, layout: Layout, rows: dict[int, Row]) -> Marks:
     """An arrow carries what its tail holds."""
     start, end = _BOX.fullmatch(tail), _BOX.fullmatch(head)
-    if start is None or end is None:
+    if start is None or end is None or "cut" in kind.split():  # no gradient comes along a cut
         return {}
     marks = _box(start, layout, rows)
     marks.pop("title", None)
@@ -115,9 +110,11 @@ def _arrow(tail: str, head: str, kind: str, layout: Layout, rows: dict[int, Row]
             return marks
         i = int(start["row"])
         marks = {"keys": slot_key(i, int(state[1]), rows), "row": i}
+        if column is None and end["gap"]:  # from steps left out to others
+            return {}
         if column is None:  # it comes out of the steps left out
             is_last = end["side"] is not None
-            column = _last(rows[i], layout) if is_last else int(end["step"]) - rows[i].way
+            column = layout.end_number(rows[i]) if is_last else int(end["step"]) - rows[i].way
     elif start["step"] and not start["op"]:  # upwards, out of a closed cell
         i = int(start["row"])
         exits = sorted(k for row, _, k in layout.exits if row is rows[i])

@@ -36,19 +36,23 @@ MOST_NUMBERS = 100_000  # about 700 kB of page
 MOST_WALKED = 200_000  # ops in all backward passes: a few seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """A tensor, or one step of it along an axis."""
 
     tensor: Tensor
-    axis: int = 0
-    step: int | None = None
+    place: tuple[int, int] | None = None  # (axis, index)
+
+    @property
+    def index(self) -> tuple[slice | int, ...]:
+        axis, index = self.place or (0, 0)
+        return () if self.place is None else (*[slice(None)] * axis, index)
 
     def of(self, array: Array) -> Array:
-        return array if self.step is None else array.take(self.step, self.axis)
+        return array[self.index]
 
 
-@dataclass
+@dataclass(eq=False)
 class Series:
     """A value of the picture at each step, or one for all steps."""
 
@@ -59,12 +63,12 @@ class Series:
     def shape(self, batch: int | None) -> str:
         part = next(p for p in self.parts if p is not None)
         shape = part.tensor.shape
-        if part.step is not None:
-            shape = shape[: part.axis] + shape[part.axis + 1 :]
+        if part.place is not None:
+            shape = shape[: part.place[0]] + shape[part.place[0] + 1 :]
         return shape_text(shape, batch)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class End:
     """What a gradient may be of: a loss, the part of one step in it, or an output."""
 
@@ -74,7 +78,7 @@ class End:
     seeds: tuple[Array, ...]
 
 
-@dataclass
+@dataclass(eq=False)
 class Measured:
     """Series by the id that their boxes have in the SVG, less the step; and where gradients start.
 
@@ -123,12 +127,8 @@ def measure(layout: Layout, names: Callable[[Tensor], str]) -> Measured:
 
 def _collect(layout: Layout, names: Callable[[Tensor], str]) -> Iterable[tuple[str, Series]]:
     steps = layout.columns.shown
-    inputs: dict[int, Source] = {}
-    for box in layout.line.boxes():
-        for _, source in layout.line.inputs(box):
-            if source.step is not None and source.is_input:
-                inputs.setdefault(source.step, source)
-    if inputs:
+    for one in layout.inputs[:1]:
+        inputs = {step: taken[0][2] for step, taken in one.takers.items()}
         yield "x", Series(layout.names.get("x", "x"), _parts(layout, inputs, steps))
     for row in layout.line.rows:
         yield from _of_row(layout, row, names)
@@ -152,10 +152,12 @@ def _of_row(
     """The ops of each step, by their place in it; of a layer on all steps what it makes."""
     i, steps = layout.row_number[row], layout.columns.shown
     if not row.recurrent:
-        made = row.boxes[None].ops[-1]
-        timed = made.ndim > 1 and made.shape[0] == layout.columns.steps
+        made = row.boxes[None].ops
         title = layout.places[row.boxes[None]].title
-        parts: list[Part | None] = [Part(made, 0, t) for t in steps] if timed else [Part(made)]
+        timed = layout.line.columns_of(made[-1]) is not None
+        parts: list[Part | None] = [Part(made[-1])]
+        if timed:
+            parts = [_part_at(layout, made, t) for t in steps]
         yield f"r{i}", Series(visible(title), parts, whole=not timed)
         return
     slots = {slot.position: slot.name for slot in row.slots}
@@ -179,24 +181,19 @@ def _of_row(
             yield f"r{i}s{j}start", Series(visible(name), [Part(slot.start.tensor)], whole=True)
 
 
+def _part_at(layout: Layout, ops: Sequence[Tensor], t: int) -> Part | None:
+    """What a layer on all steps made for a column: the last of its ops that has that step."""
+    for op in reversed(ops):
+        columns = layout.line.columns_of(op)
+        if columns is not None and t in columns:
+            return Part(op, (0, t - columns.start))
+    return None
+
+
 def _parts(layout: Layout, by_step: dict[int, Source], steps: Sequence[int]) -> list[Part | None]:
-    """The part of each step: of one tensor that holds them all, or a tensor of its own."""
-    parts: list[Part | None] = []
-    shared = len({identity(s.tensor) for s in by_step.values()}) == 1
-    for step in steps:
-        source = by_step.get(step)
-        if source is None:
-            parts.append(None)
-            continue
-        tensor, axis = source.tensor, None
-        if source.step is not None and (shared or tensor is layout.ran.x):
-            axes = (layout.line.axes.get(identity(tensor), layout.ran.time_axis), 0, 1)
-            fitting = (
-                a for a in axes if a < tensor.ndim and tensor.shape[a] == layout.columns.steps
-            )
-            axis = next(fitting, None)
-        parts.append(Part(tensor) if axis is None else Part(tensor, axis, source.step))
-    return parts
+    """The part of each step: of a tensor that holds several, or a tensor of its own."""
+    taken = (by_step.get(step) for step in steps)
+    return [None if s is None else Part(s.tensor, layout.line.part_of(s)) for s in taken]
 
 
 def _ends(
@@ -228,7 +225,7 @@ def _ends(
         seeds: dict[int, tuple[Tensor, Array]] = {}
         for source in by_step[steps[i]]:
             g = onto[identity(source.tensor)]
-            at = () if source.step is None else (source.step,)
+            at = Part(source.tensor, layout.line.part_of(source)).index
             _, seed = seeds.setdefault(identity(source.tensor), (source.tensor, np.zeros_like(g)))
             seed[at] = g[at]
         number = layout.columns.number[steps[i]]
@@ -289,13 +286,14 @@ def _apart(
     x = dict(zip(layout.columns.shown, series["x"].parts, strict=True)) if "x" in series else {}
     if (given := x.get(step)) is not None and given.tensor.dtype in FLOATS:
         array = known[identity(given.tensor)] = arrays[identity(given.tensor)].copy()
-        array[(slice(None),) * given.axis + (slice(None) if given.step is None else step,)] = np.nan
+        given.of(array)[...] = np.nan
     spread = replay(order, known)
     found = []
     for key, one in series.items():
         if one.whole or not key.startswith("r") or "_" in key:
             continue
-        others = [p.of(spread[identity(p.tensor)]) for p in one.parts if p and p.step != step]
+        shown = zip(layout.columns.shown, one.parts, strict=True)
+        others = [p.of(spread[identity(p.tensor)]) for t, p in shown if p and t != step]
         if not any(np.isnan(array).any() for array in others if array.dtype in FLOATS):
             found.append(key)
     return found

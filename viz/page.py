@@ -28,7 +28,6 @@ from .checks import as_names
 from .columns import Columns
 from .dot import visible
 from .drawing import draw_layout
-from .expanded import expanded
 from .labels import counted
 from .layout import Layout
 from .marks import marked_svg, slot_key
@@ -91,7 +90,8 @@ def page(
     rows = list(ran.line.rows)
     layout = _layout(ran, rows, ran.columns, "cell", names)
     measured = measure(layout, lambda t: ran.called.get(identity(t), (t, ""))[1])
-    pictures = [_template(view, ran, rows, names, measured) for view in _views(ran.columns)]
+    views = _views(ran.columns, ran.line.calls.shortest)
+    pictures = [_template(view, ran, rows, names, measured) for view in views]
     data = _facts(layout, measured)
     if title is None:
         made_of = ", ".join(dict.fromkeys(row["title"] for row in data["rows"]))
@@ -105,7 +105,7 @@ def _read(
 ) -> Run:
     """The recording with every step that the slider goes over."""
 
-    def told(steps: int) -> Columns:
+    def told(steps: int, shortest: int | None = None) -> Columns:
         first, last = max(0, steps - MOST_STEPS), steps
         if columns is not None:
             first, last = _checked(columns, steps)
@@ -121,7 +121,7 @@ def _read(
 
     tensors = [what] if isinstance(what, Tensor) else what
     if isinstance(tensors, list | tuple):
-        return recall(expanded(tensors), params, told)  # all steps: gradients come through them
+        return recall(tensors, params, told, every=True)  # gradients come through all steps
     if x is not None or not hasattr(what, "input_size"):
         return run(what, steps, x, state, told)
     weights = list(what.parameters()) if isinstance(what, nn.Module) else []
@@ -183,7 +183,7 @@ class View(NamedTuple):
     middle: int | None = None  # the column that goes with the slider, and those beside it
 
 
-def _views(every: Columns) -> list[View]:
+def _views(every: Columns, shortest: int) -> list[View]:
     """The pictures of a page. Steps in the middle look alike: one picture serves them all, and the
     numbers of its columns are written anew in the page.
     """
@@ -194,7 +194,7 @@ def _views(every: Columns) -> list[View]:
         gaps = tuple(b - a - 1 for a, b in itertools.pairwise(ends))
         return Columns(tuple(n - 1 for n in numbers), {n - 1: n for n in numbers}, gaps, steps)
 
-    views = [View("layer", only(min(first + 1, last)), first, last)]
+    views = [View("layer", only(max(first, min(first + 1, last, shortest))), first, last)]
     if last - first < ALL_UP_TO:
         views.append(View("cell", every, first, last))
     else:

@@ -26,6 +26,7 @@ class Pen:
         self.flow = flow
         self.data: dict[str, dict[str, float]] = {}
         self.columns: dict[str, int] = {}
+        self.arrows: list[tuple[str, str]] = []  # that carry a value and were not cut
         self._arrows: Counter[str] = Counter()
         self.dot = Dot(layout="nop2", outputorder="edgesfirst", bgcolor="white", pad=0.1)
         self.dot.default("graph", fontname=style.FONT, fontcolor=style.INK)
@@ -73,6 +74,8 @@ class Pen:
         name += f"--{self._arrows[name]}" if self._arrows[name] > 1 else ""
         if column is not None:
             self.columns[name] = column
+        if not {"use", "inside", "cut"} & set(kind.split()):
+            self.arrows.append((tail, head))
         if self.flow is not None and of is not None:
             look |= self.flow.look(of)
             short = 0.0 if slim else float(look["penwidth"])  # a wide arrow's tip reaches further

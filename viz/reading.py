@@ -7,10 +7,7 @@ library. Steps that are not to be shown are passed over, so that 10 000 of them 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -20,40 +17,32 @@ from tinyseq.graph import identity
 from tinyseq.nn import Parameter
 from tinyseq.tensor import Tensor
 
-from .indices import index_of, numbers, picks, walked
+from .calls import Calls, Lane
+from .indices import numbers, walked
 from .labels import check_recorded
+from .moves import moves
 from .rows import find_slots, in_order, needed, order_steps, rows_below, to_columns
-from .timeline import Box, Row, Scope, Source, Timeline, recorded
+from .timeline import Box, Row, Source, Timeline, recorded
 
 # Scope, has it steps, and the recurrent layers below: one Dropout, two places. And which of those:
 # what a model does itself below a layer of its own is another row than what it does above.
-RowKey = tuple[Scope, bool, frozenset[Scope], int]
+RowKey = tuple[Lane, bool, frozenset[Lane], int]
 MOST = 8  # rows of one scope, one above another; in a loop without scopes there would be no end
 
 
-@cache
-def place(scope: Scope) -> tuple[Scope, int | None, Scope]:
-    """Where an op ran: (the layer's scope, step, scope within the step)."""
-    for i, part in enumerate(scope):
-        if match := re.fullmatch(r"t=(\d+)", part):
-            return scope[:i], int(match[1]), scope[i + 1 :]
-    return scope, None, ()
-
-
-def count_steps(order: Sequence[Tensor], at_least: int = 1) -> int:
-    """How many steps a recording has, inputs first. Raises `GraphError` where there are none, or
+def find_calls(order: Sequence[Tensor], new: Mapping[int, Tensor] | None = None) -> Calls:
+    """The calls that a recording holds, inputs first. Raises `GraphError` where there are none, or
     the recording was freed.
     """
     check_recorded(order)
-    scopes = {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values()
-    steps = max((step for _, step, _ in map(place, scopes) if step is not None), default=-1) + 1
-    if steps < at_least:
+    calls = Calls(order, new)
+    if not calls.steps:
         raise GraphError(
             "no step in time was recorded, so there is nothing to unroll. Draw an nn.Recurrent, "
             "an nn.Stacked or a module that calls one, or mark the steps of a loop of your own: "
             "with graph.scope(f't={t}')."
         )
-    return steps
+    return calls
 
 
 def read(
@@ -64,24 +53,28 @@ def read(
     shown: Collection[int] | None = None,
     order: Sequence[Tensor] = (),
     first: Mapping[int, int] | None = None,
+    calls: Calls | None = None,
 ) -> Timeline:
     """Read the recording of ``outputs`` and of the ``final`` state.
 
     ``start``: the state it began with, one tensor for each of ``final`` or nothing; ``inputs``: the
     time axis of each tensor that holds the input of all steps, by id; ``shown``: the columns to
     read, by default all; ``order``: the recording, inputs first, if it was walked already;
-    ``first``: where the first step lies along that axis, if not at its start.
+    ``first``: where the first step lies along that axis, if not at its start; ``calls``: those of
+    the recording, if they were found already.
 
     Raises `GraphError` when nothing recurrent was recorded, or the recording was freed.
     """
     order = order or walked(*outputs, *final)
-    steps = count_steps(order)
+    calls = calls or find_calls(order)
+    steps = calls.steps
     columns = set(range(steps) if shown is None else shown)
-    # A row that counts its steps from the end has them mirrored, and how the state is handed on is
-    # learned from two steps in a row.
-    wanted = columns | {steps - 1 - t for t in columns} | {0, 1, steps - 2, steps - 1}
-    reader = _Reader(order, steps, inputs or {}, wanted, first or {})
+    wanted = columns | calls.beside(columns) | calls.before(columns)
+    wanted |= {0, 1, steps - 2, steps - 1}
+    reader = _Reader(order, calls, inputs or {}, wanted, first or {})
     line = reader.line
+    for key, count in line.spans.items():
+        reader.begin(reader.made[key][0], count)
     line.outputs = [(y, line.sources[identity(y)]) for y in outputs]
     below = rows_below(list(reader.rows.values()), line)
     line.rows = in_order(below)
@@ -94,16 +87,6 @@ def read(
             row.read = row.boxes
     line.show(columns)
     return line
-
-
-def steps_of(order: Sequence[Tensor]) -> dict[Scope, int]:
-    """How many steps each layer has: an encoder and a decoder differ."""
-    last: dict[Scope, int] = {}
-    for scope in {id(t.node.scope): t.node.scope for t in order if t.node is not None}.values():
-        layer, step, _ = place(scope)
-        if step is not None:
-            last[layer] = max(step, last.get(layer, 0))
-    return {layer: step + 1 for layer, step in last.items()}
 
 
 class _Labels(dict[int, np.ndarray]):
@@ -137,22 +120,21 @@ class _Reader:
     def __init__(
         self,
         order: Sequence[Tensor],
-        steps: int,
+        calls: Calls,
         inputs: Mapping[int, int],
         wanted: Collection[int],
         first: Mapping[int, int],
     ) -> None:
-        self.steps = steps
+        self.calls = calls
         self.numbered: list[Source] = []
         self.made: dict[int, tuple[Tensor, int | None]] = {}  # and the axis of time, if it has one
         self.labels = _Labels(self)
         self.rows: dict[RowKey, Row] = {}
         self.needs: dict[Row, set[Row]] = {}  # of the rows without steps
-        self.line = Timeline([], steps, {}, _Sources(self), [], axes=inputs, first=first)
-        self.line.steps_of = steps_of(order)
-        lengths = self.line.lengths = set(self.line.steps_of.values())
-        upstream: dict[int, frozenset[Scope]] = {}
-        nothing: frozenset[Scope] = frozenset()
+        self.line = Timeline([], calls, {}, _Sources(self), [], axes=inputs, first=dict(first))
+        lengths = calls.lengths
+        upstream: dict[int, frozenset[Lane]] = {}
+        nothing: frozenset[Lane] = frozenset()
         between: dict[int, frozenset[Row]] = {}  # the rows without steps a value comes from
         none: frozenset[Row] = frozenset()
         for tensor in order:
@@ -163,16 +145,18 @@ class _Reader:
                 self.made[key] = tensor, inputs.get(key)
                 continue
             key = id(node)
-            scope, step, inner = place(node.scope)
+            lane, step, inner = calls.place(node.scope)
             below, given = nothing, numbers(node)
+            if step is not None or moves(node):
+                self._number_as(node)
             for x in given:
                 more = upstream[identity(x)]
                 if more is not below and more:
                     below = below | more if below else more
-            upstream[key] = below if step is None or scope in below else below | {scope}
+            upstream[key] = below if step is None or lane in below else below | {lane}
             taken = none if step is not None else _rows_of(node, between)
             if step is not None and step not in wanted:
-                self.line.skipped[key] = scope
+                self.line.skipped[key] = lane
                 self.made[key] = tensor, None
             elif not inner and moves(node):
                 upstream[key] = below
@@ -183,22 +167,25 @@ class _Reader:
                 between[key] = taken
             else:
                 timed = step is not None
-                row = self._row(scope, timed, nothing if timed else below, taken)
+                row = self._row(lane, timed, nothing if timed else below, taken)
                 between[key] = none if timed else frozenset((row,))
                 box = row.boxes.setdefault(step, Box(row, step))
                 self.line.box[key] = box
                 box.add(tensor)
                 all_steps = not timed and tensor.ndim > 1 and tensor.shape[0] in lengths
                 self.made[key] = tensor, 0 if all_steps else None
+                if all_steps:
+                    self.line.spans[key] = len(tensor._data)
 
-    def _row(
-        self, scope: Scope, timed: bool, below: frozenset[Scope], taken: Collection[Row]
-    ) -> Row:
+    def _row(self, lane: Lane, timed: bool, below: frozenset[Lane], taken: Collection[Row]) -> Row:
         """The row of an op that takes something from these rows: the first that none of them needs,
         so that what it takes can lie below it.
         """
         for n in range(MOST):
-            row = self.rows.setdefault((scope, timed, below, n), Row(scope))
+            key = lane, timed, below, n
+            if key not in self.rows:
+                self.rows[key] = self._new_row(lane, timed)
+            row = self.rows[key]
             others = set(taken) - {row}
             if others <= self.needs.setdefault(row, set()):
                 break
@@ -214,11 +201,46 @@ class _Reader:
             self.numbered.append(Source(tensor, None))
             return np.broadcast_to(first, tensor.shape)
         count = tensor.shape[axis]
-        begin = self.line.first.get(identity(tensor), 0)
+        begin = self.begin(tensor, count)
         self.numbered.extend(Source(tensor, t - begin) for t in range(count))
         along = [1] * tensor.ndim
         along[axis] = count
         return np.broadcast_to(np.arange(first, first + count).reshape(along), tensor.shape)
+
+    def _new_row(self, lane: Lane, timed: bool) -> Row:
+        runs = [(call.begin, call.end) for call in self.calls.lanes[lane]] if timed else []
+        return Row(lane, runs=runs)
+
+    def _number_as(self, node: graph.Node) -> None:
+        """A sequence that a call takes a step of is numbered as the columns of that call are."""
+        offset = self.calls.offset(node.scope) if self.calls.linked else 0
+        for x in numbers(node) if offset else ():
+            key = identity(x)
+            if key not in self.labels and self.made.get(key, (x, None))[1] is not None:
+                self.line.first.setdefault(key, -offset)
+
+    def begin(self, tensor: Tensor, count: int) -> int:
+        """Where column 0 lies along a sequence: as was found, or where it lies in what the sequence
+        was made from.
+        """
+        key = identity(tensor)
+        if key not in self.line.first and tensor.node is not None and self.calls.linked:
+            found = (self._begin_in(x, count) for x in numbers(tensor.node))
+            begins = {begin for begin in found if begin is not None}
+            if len(begins) == 1:
+                self.line.first[key] = begins.pop()
+        return self.line.first.get(key, 0)
+
+    def _begin_in(self, x: Tensor, count: int) -> int | None:
+        """The same for an input of the op that made it."""
+        if x.ndim < 2 or len(x._data) != count:
+            return None
+        if (axis := self.made.get(identity(x), (x, None))[1]) is not None:
+            return self.begin(x, count) if axis == 0 and x.node is not None else None
+        source = self.numbered[self.labels[identity(x)][0].flat[0]]
+        box = self.line.box.get(identity(source.tensor))
+        step = source.step if box is None or box.step is None else box.step
+        return None if step is None else -step
 
 
 def _rows_of(node: graph.Node, between: Mapping[int, frozenset[Row]]) -> frozenset[Row]:
@@ -229,24 +251,6 @@ def _rows_of(node: graph.Node, between: Mapping[int, frozenset[Row]]) -> frozens
         if more is not found:
             found = found | more if found else more
     return found
-
-
-def moves(node: graph.Node) -> bool:
-    """Does the op only say where values lie? An embedding's lookup computes, for all that it is an
-    index.
-    """
-    assert node.op is not None
-    if picks(node):
-        index = index_of(node)
-        parts = index if isinstance(index, tuple) else (index,)
-        return not (isinstance(node.inputs[0], Parameter) and any(map(_is_array, parts)))
-    if node.op.name == "concat":
-        return bool(node.attrs["axis"] == 0)
-    return node.op.name in ("reshape", "transpose", "broadcast_to")
-
-
-def _is_array(part: Any) -> bool:
-    return isinstance(part, np.ndarray) and part.ndim > 0
 
 
 def _name_inputs(row: Row, line: Timeline) -> None:
@@ -284,13 +288,13 @@ def adjusting(order: Sequence[Tensor]) -> set[int]:
     others: set[int] = set()
     for node in (t.node for t in order if t.node is not None):
         assert node.op is not None
-        for x in numbers(node):
-            alone = not any(
+        given, adjusts = numbers(node), node.op.name in _ADJUST
+        for x in given:
+            beside = (y for y in given if y is not x) if adjusts and not x.requires_grad else ()
+            plain = any(
                 y.node is not None or (y.requires_grad and not isinstance(y, Parameter))
-                for y in numbers(node)
-                if y is not x
+                for y in beside
             )
-            plain = node.op.name in _ADJUST and not alone and not x.requires_grad
             (found if plain else others).add(id(x))
     return found - others
 

@@ -15,11 +15,13 @@ from tinyseq.errors import GraphError
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
+from .calls import Calls, split
 from .columns import Columns, choose
-from .expanded import count_compiled, expanded
+from .expanded import expanded
 from .flow import Flow
 from .indices import index_of, numbers, walked
-from .reading import adjusting, count_steps, moves, place, read, steps_of
+from .moves import moves
+from .reading import adjusting, find_calls, read
 from .running import Run, find_lookups, modules_of, run
 from .timeline import Timeline, recorded
 
@@ -44,33 +46,41 @@ def _uncollected() -> Iterator[None]:
 def recall(
     tensors: Sequence[Tensor],
     params: Params | None,
-    chosen: Callable[[int], Columns],
+    chosen: Callable[[int, int], Columns],
     flow: str | None = None,
     scale: tuple[float, float] | None = None,
     whole: bool = False,
+    every: bool = False,
 ) -> Run:
     """The recording that the tensors were made by. Raises `GraphError` where there is none.
 
-    What flowed is found by going through every step, those of compiled layers run again. With
-    ``whole`` the steps that get no column are read as well, for what flowed over all of them.
+    What flowed is found by going through every step, those of compiled layers run again, as also
+    with ``every``. With ``whole`` the steps that get no column are read as well, for what flowed
+    over all of them.
     """
     if not tensors or all(t.node is None for t in tensors):
         raise GraphError(
             "nothing was recorded for this tensor: nothing it was made from requires a gradient, "
             "or it was made under no_grad(). Give a leaf requires_grad=True before it is used."
         )
-    order = walked(*tensors)
-    steps = max(count_compiled(order), count_steps(order, at_least=0))
-    columns = chosen(steps or count_steps(order))
-    roots = expanded(tensors, None if flow else columns.shown)
+    new: dict[int, Tensor] = {}
+    roots = expanded(tensors, lambda path: (), new)  # the ends of each call say how they are linked
+    order = walked(*roots)
+    calls = find_calls(order, new)
+    columns = chosen(calls.steps, calls.shortest)
     if roots[0] is not tensors[0]:
+        steps = None if flow or every else calls.local(columns.shown)
+        new.clear()
+        roots = expanded(tensors, steps, new)
         order = walked(*roots)
+        calls = find_calls(order, new)
     names, modules = _named(params)
-    line = _read(roots, order, columns, names, range(columns.steps) if whole else columns.shown)
+    shown = range(columns.steps) if whole else columns.shown
+    line = _read(roots, order, calls, names, shown)
     line.show(columns.shown)
     for op in [op for row in line.rows for box in row.boxes.values() for op in box.ops]:
         index = None if op.node is None else index_of(op.node)
-        if isinstance(index, np.ndarray) and index.ndim and len(index) in line.lengths:
+        if isinstance(index, np.ndarray) and index.ndim and len(index) in calls.lengths:
             find_lookups(line, Tensor(index), 0)  # tokens, looked up in an embedding
     ran = Run(line, columns, modules, names, called=_called(line, modules))
     if flow is not None:
@@ -89,7 +99,7 @@ def _called(
         layer = modules.get((row.scope[0], ".".join(row.scope[1:]))) if row.scope else None
         if not isinstance(layer, nn.Recurrent) or not hasattr(layer.cell, "input_size"):
             continue
-        again = run(layer, 3, None, None, lambda steps: choose(steps, None, "cell"))
+        again = run(layer, 3, None, None, lambda steps, *_: choose(steps, None, "cell"))
         like = next(r for r in again.line.rows if r.recurrent).boxes[1]
         for box in row.boxes.values():
             if [recorded(op).op for op in box.ops] == [recorded(op).op for op in like.ops]:
@@ -102,7 +112,7 @@ def _called(
 def _read(
     roots: Sequence[Tensor],
     order: Sequence[Tensor],
-    columns: Columns,
+    calls: Calls,
     names: Mapping[int, str],
     steps: Collection[int],
 ) -> Timeline:
@@ -114,30 +124,29 @@ def _read(
     within = {  # what a step takes as it is holds no steps
         id(x)
         for t in order
-        if t.node is not None and place(t.node.scope)[1] is not None and not moves(t.node)
+        if t.node is not None and split(t.node.scope)[1] is not None and not moves(t.node)
         for x in numbers(t.node)
         if x.node is None
     }
     within |= adjusting(order)
-    lengths = set(steps_of(order).values())
     leaves = {identity(t): t for t in order if t.node is None and id(t) not in within}
     axes = {
-        key: _time_axes(t, columns.steps, lengths)
+        key: _time_axes(t, calls.steps, calls.lengths)
         for key, t in leaves.items()
         if not isinstance(t, nn.Parameter) and key not in names
     }
     first: dict[int, int] = {}
     while True:
         inputs = {key: fitting[0] for key, fitting in axes.items() if fitting}
-        line = read(roots, inputs=inputs, shown=steps, order=order, first=first)
+        line = read(roots, inputs=inputs, shown=steps, order=order, first=first, calls=calls)
         changed = False
         for key, axis in inputs.items():
             used, alone = _used(line, leaves[key])
             begin = min(used, default=0)
-            if not alone or max(used, default=0) - begin >= columns.steps:
+            if not alone or max(used, default=0) - begin >= calls.steps:
                 axes[key] = axes[key][1:]
                 changed = True
-            elif begin and leaves[key].shape[axis] > columns.steps:
+            elif begin and leaves[key].shape[axis] > calls.steps:
                 first[key] = begin
                 changed = True
         if not changed:

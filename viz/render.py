@@ -7,14 +7,19 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tinyseq.saving import write_atomically
 
 FORMATS = ("dot", "gv", "svg", "png", "pdf")
+SECONDS = 60.0  # for one picture, unless the environment's TINYSEQ_RENDER_SECONDS says otherwise
 PNG_DPI = 144  # one and a half times a screen's: small print stays readable
 
 NO_RENDERER = (
@@ -43,24 +48,27 @@ class Picture:
     note: str = ""
     data: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def svg(self) -> str:
-        """The picture as SVG text. Raises `RenderError` when there is no renderer."""
-        return render(self.dot, "svg").decode("utf-8")
+    def svg(self, seconds: float | None = None) -> str:
+        """The picture as SVG text. Raises `RenderError` when there is no renderer, or it takes
+        longer than ``seconds``: by default the environment's TINYSEQ_RENDER_SECONDS, or 60.
+        """
+        return render(self.dot, "svg", seconds).decode("utf-8")
 
-    def png(self) -> bytes:
-        """The picture as a PNG file's bytes. Raises `RenderError` when there is no renderer."""
-        return render(self.dot, "png")
+    def png(self, seconds: float | None = None) -> bytes:
+        """The picture as a PNG file's bytes; otherwise as `svg`."""
+        return render(self.dot, "png", seconds)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], seconds: float | None = None) -> Path:
         """Write the picture; the suffix says how: .dot or .gv, .svg, .png, or .pdf (the system's
         Graphviz only).
 
-        The file appears whole or not at all. Raises `ValueError` for another suffix, `RenderError`
-        when the renderer is missing or fails, `OSError` when the folder cannot be written to.
+        The file appears whole or not at all. ``seconds``: as in `svg`. Raises `ValueError` for
+        another suffix, `RenderError` when the renderer is missing, fails or takes too long,
+        `OSError` when the folder cannot be written to.
         """
         path = Path(path)
         kind = kind_of(path, FORMATS)
-        content = self.dot.encode() if kind in ("dot", "gv") else render(self.dot, kind)
+        content = self.dot.encode() if kind in ("dot", "gv") else render(self.dot, kind, seconds)
         write_atomically(path, content)
         return path
 
@@ -89,20 +97,45 @@ def kind_of(path: Path, formats: Sequence[str]) -> str:
     return kind
 
 
-def render(dot: str, kind: str) -> bytes:
+def render(dot: str, kind: str, seconds: float | None = None) -> bytes:
     """DOT text in, the bytes of an ``svg``, ``png`` or ``pdf`` (or another format Graphviz has)
     out.
+
+    A ``dot`` that is broken is replaced by graphviz-pure, with a warning. Raises `RenderError` when
+    there is no renderer, or it fails, or takes more than ``seconds``: by default those of the
+    environment's TINYSEQ_RENDER_SECONDS, or 60.
     """
+    limit = time_limit(seconds)
     renderer = find_renderer()
     if renderer is None:
         raise RenderError(NO_RENDERER)
     if kind == "png":
         dot = dot.replace("{", f"{{\n  graph [dpi={PNG_DPI}];", 1)
-    rendered = renderer(dot.encode("utf-8"), kind)
+    rendered = renderer(dot.encode("utf-8"), kind, limit)
     return _centred(rendered.decode("utf-8")).encode("utf-8") if kind == "svg" else rendered
 
 
-def find_renderer() -> Callable[[bytes, str], bytes] | None:
+def time_limit(seconds: float | None) -> float:
+    """What was asked for, else the environment's, else the default. Raises `ValueError` for what is
+    no number above 0.
+    """
+    name, value = "seconds", seconds
+    if seconds is None:
+        name = "TINYSEQ_RENDER_SECONDS"
+        value = os.environ.get(name) or SECONDS  # type: ignore[assignment]
+    try:
+        limit = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        limit = 0.0
+    if isinstance(value, bool) or not 0 < limit < float("inf"):
+        raise ValueError(f"{name}={value!r} must be a number of seconds above 0, such as 60.")
+    return limit
+
+
+Renderer = Callable[[bytes, str, float], bytes]
+
+
+def find_renderer() -> Renderer | None:
     """The system's ``dot`` through the graphviz package, else graphviz-pure, else `None`."""
     if shutil.which("dot") and _installed("graphviz"):
         return _system_graphviz
@@ -117,16 +150,20 @@ def _installed(package: str) -> bool:
     return True
 
 
-def _system_graphviz(dot: bytes, kind: str) -> bytes:
-    import graphviz
-
+def _system_graphviz(dot: bytes, kind: str, seconds: float = SECONDS) -> bytes:
+    program = shutil.which("dot") or "dot"
     try:
-        return bytes(graphviz.pipe("dot", kind, dot, quiet=True))
-    except (graphviz.ExecutableNotFound, graphviz.CalledProcessError) as cause:
-        raise RenderError(f"Graphviz could not make a {kind} file: {cause}") from cause
+        if reason := _broken(program):
+            raise RenderError(f"Graphviz could not make a {kind} file: {reason}")
+        return _run("Graphviz", program, dot, kind, seconds)
+    except RenderError as error:
+        if isinstance(error, TookTooLong) or kind == "pdf" or _pure_executable() is None:
+            raise
+        _warn_of(program, str(error))
+        return _graphviz_pure(dot, kind, seconds)
 
 
-def _graphviz_pure(dot: bytes, kind: str) -> bytes:
+def _graphviz_pure(dot: bytes, kind: str, seconds: float = SECONDS) -> bytes:
     if kind == "pdf":
         raise RenderError(
             "graphviz-pure writes no .pdf. Save as .svg or .png, or install the system's Graphviz: "
@@ -134,11 +171,85 @@ def _graphviz_pure(dot: bytes, kind: str) -> bytes:
         )
     program = _pure_executable()
     assert program is not None
-    done = subprocess.run([program, f"-T{kind}"], input=dot, capture_output=True)
+    if kind == "png":  # whose fonts lack ⟨ and ⟩, and would show boxes
+        dot = dot.decode().translate(_ANGLES).encode()
+    return _run("graphviz-pure", program, dot, kind, seconds)
+
+
+_ANGLES = str.maketrans("⟨⟩", "‹›")
+
+
+# -- a program that neither hangs nor stays behind -------------------------------------------------
+
+
+class TookTooLong(RenderError):
+    """The renderer was stopped at its time limit."""
+
+
+_PROBE = 5.0  # seconds for a program to say which version it is
+
+
+@cache
+def _broken(program: str) -> str:
+    """Why the ``dot`` on PATH does not even say its version; nothing if it does."""
+    try:
+        done = subprocess.run(
+            [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE
+        )
+    except subprocess.TimeoutExpired:
+        return f"{program} -V did not end within {_PROBE:g} s"
+    except OSError as error:
+        return f"{program} cannot be run: {error}"
+    return f"{program} -V ended with status {done.returncode}" if done.returncode else ""
+
+
+@cache
+def _warn_of(program: str, reason: str) -> None:
+    """Once for each program and reason."""
+    warnings.warn(
+        f"{reason}. graphviz-pure draws instead of {program}, which seems broken: repair it, or "
+        "take it off PATH.",
+        stacklevel=2,
+    )
+
+
+# The renderer dies with the process that asked for it, also when that is killed: Linux is told to
+# do so by the renderer's own process, before it becomes the renderer.
+_DIES_WITH_ITS_PARENT = (
+    "import ctypes, os, signal, sys\n"
+    "ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n"
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1)\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+
+
+def _run(name: str, program: str, dot: bytes, kind: str, seconds: float) -> bytes:
+    """What a program makes of DOT text, within so many seconds."""
+    command = [program, f"-T{kind}"]
+    if sys.platform == "linux" and sys.executable:
+        guard = [sys.executable, "-I", "-S", "-c", _DIES_WITH_ITS_PARENT, str(os.getpid())]
+        command = [*guard, *command]
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, input=dot, capture_output=True, timeout=seconds)
+    except subprocess.TimeoutExpired as cause:  # it was killed
+        took, boxes = time.monotonic() - began, len(_BOXES.findall(dot))
+        raise TookTooLong(
+            f"{name} ({program}) was stopped after {took:.0f} s at a picture of about "
+            f"{boxes} boxes and {dot.count(b'->')} arrows as {kind}. Draw less: fewer steps, "
+            "level='layer' or columns=(2, 1) in draw_unrolled, a smaller max_nodes or depth in "
+            "draw; or give it longer: save(path, seconds=600), or the environment's "
+            "TINYSEQ_RENDER_SECONDS."
+        ) from cause
+    except OSError as cause:
+        raise RenderError(f"{name} could not make a {kind} file: {cause}") from cause
     if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip()
-        raise RenderError(f"graphviz-pure could not make a {kind} file: {reason}")
+        reason = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
+        raise RenderError(f"{name} could not make a {kind} file: {reason}")
     return done.stdout
+
+
+_BOXES = re.compile(rb'^\s*"[^"\n]*" \[', re.MULTILINE)
 
 
 def _pure_executable() -> str | None:

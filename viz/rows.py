@@ -81,10 +81,15 @@ def to_columns(row: Row, line: Timeline, below: Mapping[Row, Collection[Row]]) -
                         found.append(((at, i), (step, column)))
     reads = {read for place, read in found if place not in fed}
     every = len({step for step, _ in reads}) == len(row.boxes) > 1  # not the initial state alone
-    if every and all(step == line.steps - 1 - column for step, column in reads):
+    if every and all(step == _mirrored(row, column) for step, column in reads):
         for box in row.boxes.values():
-            box.step = line.steps - 1 - box.step  # type: ignore[operator]
+            box.step = _mirrored(row, box.step)  # type: ignore[arg-type]
         row.boxes = {box.step: box for box in row.boxes.values()}
+
+
+def _mirrored(row: Row, step: int) -> int:
+    """Counted from the other end of the call that a step belongs to; −1 for that of no call."""
+    return next((a + b - 1 - step for a, b in row.runs if a <= step < b), -1)
 
 
 def order_steps(row: Row, line: Timeline) -> None:
@@ -93,11 +98,12 @@ def order_steps(row: Row, line: Timeline) -> None:
     for step, box in row.boxes.items():
         for _, source in line.inputs(box):
             maker = line.box.get(identity(source.tensor))
-            if maker is not None and maker.row is row:
+            if maker is None or maker.row is not row:
+                continue
+            if step is not None and row.run_of(step) == row.run_of(maker.step):  # type: ignore[arg-type]
                 later += 1 if maker.step > step else -1  # type: ignore[operator]
     row.reverse = later > 0
-    steps = sorted(step for step in row.boxes if step is not None)
-    row.boxes = {step: row.boxes[step] for step in (reversed(steps) if row.reverse else steps)}
+    row.boxes = {step: row.boxes[step] for step in row.order() if step in row.boxes}
 
 
 def find_slots(
@@ -125,12 +131,12 @@ def find_slots(
             if i is not None and not (slot := slot_at(boxes[-1], i)).final:
                 slot.start, slot.final = None if begun is None else Source(begun, None), True
     for before, box in itertools.pairwise(boxes):
-        if abs(box.step - before.step) > 1:  # type: ignore[operator]
+        if row.before(box.step) != before.step:  # type: ignore[arg-type]
             continue
         for at, op in enumerate(box.ops):
             for i, x in enumerate(numbers(recorded(op))):
                 for source in line.sources[identity(x)]:
-                    made = before.position.get(identity(source.tensor))
+                    made = before.position.get(line.uncut(source.tensor))
                     if made is not None:
                         row.takes.setdefault((len(box.ops), at, i), slot_at(before, made))
     if slots and len(boxes[-1].ops) not in known:  # nothing takes from a last step like no other

@@ -25,11 +25,11 @@ from .expanded import expanded
 from .flow import Flow
 from .indices import index_of, walked
 from .labels import shape_text
-from .reading import count_steps, read
+from .reading import find_calls, read
 from .timeline import Source, Timeline, flatten, recorded
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One forward pass, and what is known about it besides the recording."""
 
@@ -72,7 +72,7 @@ def layer_of(cell: nn.Module) -> nn.Recurrent:
 _LAYERS = (nn.Recurrent, nn.Bidirectional, nn.Stacked, nn.Reversed)
 
 
-def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Columns]) -> Run:
+def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[..., Columns]) -> Run:
     """Run ``layer`` (a cell is made a layer first) on ``x``, or on anything of so many steps.
 
     ``choose`` says which of the steps are shown. All steps of a recurrence are alike: where the
@@ -120,14 +120,18 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[[int], Colu
     if isinstance(result, tuple | list) and len(result) == 2 and (ys := flatten(result[0])):
         outputs, final = made[: len(ys)], made[len(ys) :]
     start = flatten(state)
+    order = walked(*outputs, *final)
+    calls = find_calls(order)
     if columns is None:
-        columns = choose(count_steps(walked(*outputs, *final)))
+        columns = choose(calls.steps, calls.shortest)
     line = read(
         outputs,
         final,
         start if len(start) == len(final) else (),
         inputs={identity(x): time_axis} if x.ndim > time_axis else {},
         shown=columns.shown,
+        order=order,
+        calls=calls,
     )
     find_lookups(line, x, time_axis)
     names = {identity(t): name for name, t in tensors.items()}
@@ -226,17 +230,21 @@ def profiled(function: Callable[[FrameType, str, Any], None] | None) -> Iterator
             before.enable()
 
 
+def _is_step(index: np.ndarray, x: Tensor, step: int, axis: int) -> bool:
+    return step < x.shape[axis] and np.array_equal(index, x._data.take(step, axis))
+
+
 def find_lookups(line: Timeline, x: Tensor, axis: int) -> None:
     """Whole numbers enter an embedding as an index, not as an input: count them as one."""
     if x.dtype in FLOATS or x.ndim <= axis:
         return
-    steps = range(x.shape[axis])
     for key, box in line.box.items():
         op = box.ops[box.position[key]]
         index = index_of(recorded(op))
         if not isinstance(index, np.ndarray):
             continue
         if box.step is None and np.array_equal(index, x._data):
-            line.lookups[key] = [Source(x, t) for t in steps]
-        elif box.step is not None and np.array_equal(index, x._data.take(box.step, axis)):
+            begin = line.first.get(key, 0)
+            line.lookups[key] = [Source(x, t - begin) for t in range(x.shape[axis])]
+        elif box.step is not None and _is_step(index, x, box.step, axis):
             line.lookups[key] = [Source(x, box.step)]

@@ -56,6 +56,7 @@ FRAME: Look = {
 }  # fmt: skip
 BAND: Look = {"fillcolor": BAND_FILL}
 GAP: Look = {"style": "rounded,dashed", "color": "#8A8A8A", "fontcolor": "#555555"}
+CUT: Look = {"style": "dashed"}
 LOSS: Look = {"style": "rounded,filled", "fillcolor": "#F6E3EE", "color": "#A8527F"}
 SCOPE: Look = {"style": "rounded", "color": "#9BB8D0", "penwidth": 0.8}
 

@@ -13,9 +13,8 @@ from tinyseq.graph import identity
 from tinyseq.nn import Parameter
 from tinyseq.tensor import Tensor
 
+from .calls import Calls, Lane, Scope
 from .indices import numbers
-
-Scope = tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +74,7 @@ class Slot:
 class Row:
     """A layer in one direction, or what lies between two: its boxes in the order they ran."""
 
-    scope: Scope
+    lane: Lane
     boxes: dict[int | None, Box] = field(default_factory=dict)  # of the steps that are shown
     slots: list[Slot] = field(default_factory=list)
     reverse: bool = False  # from the last step to the first
@@ -83,6 +82,12 @@ class Row:
     takes: dict[tuple[int, int, int], Slot] = field(
         default_factory=dict
     )  # by (op, input) of a step of so many ops: (ops, op, input)
+    runs: list[tuple[int, int]] = field(default_factory=list)  # the columns of each call
+
+    @property
+    def scope(self) -> Scope:
+        """The path of the layer."""
+        return self.lane.scope
 
     @property
     def recurrent(self) -> bool:
@@ -93,30 +98,70 @@ class Row:
         """The direction in which the row runs in the picture."""
         return -1 if self.reverse else 1
 
+    def order(self) -> Iterator[int]:
+        """All of its steps, as they ran: call after call, each in the row's direction."""
+        return (t for begin, end in self.runs for t in range(begin, end)[:: self.way])
 
-@dataclass
+    def run_of(self, step: int) -> tuple[int, int]:
+        """The columns of the call that a step belongs to."""
+        return next(run for run in self.runs if run[0] <= step < run[1])
+
+    def before(self, step: int) -> int:
+        """The step that ran before this one; that of no row, if it was the first."""
+        begin, end = run = self.run_of(step)
+        if begin <= step - self.way < end:
+            return step - self.way
+        i = self.runs.index(run)
+        if i == 0:
+            return -1
+        begin, end = self.runs[i - 1]
+        return begin if self.reverse else end - 1
+
+
+@dataclass(eq=False)
 class Timeline:
     """What there is to draw. ``sources[identity(tensor)]``: where each op's input really comes
     from.
     """
 
     rows: list[Row]  # bottom to top
-    steps: int
+    calls: Calls
     box: dict[int, Box]  # by id of the tensor made
     sources: Mapping[int, list[Source]]
     outputs: list[tuple[Tensor, list[Source]]]
     lookups: dict[int, list[Source]] = field(
         default_factory=dict
     )  # more sources of an op, by its id
-    skipped: dict[int, Scope] = field(default_factory=dict)  # made in steps not read: the row's
-    steps_of: dict[Scope, int] = field(default_factory=dict)  # how many each layer has
-    lengths: set[int] = field(default_factory=set)  # of the sequences: they may differ
+    skipped: dict[int, Lane] = field(default_factory=dict)  # made in steps not read: the row's
     axes: Mapping[int, int] = field(default_factory=dict)  # of time, by the id of an input
-    first: Mapping[int, int] = field(
-        default_factory=dict
-    )  # where step 0 lies along it, if not at 0
+    first: dict[int, int] = field(default_factory=dict)  # where step 0 lies along it, if not at 0
     of_one_step: set[int] = field(default_factory=set)  # ids of leaves that are x of one step each
+    spans: dict[int, int] = field(default_factory=dict)  # ops on all steps, by id: on how many
     _below: dict[Box, int | None] = field(default_factory=dict)  # what `step_below` found
+
+    @property
+    def steps(self) -> int:
+        """How many columns there are."""
+        return self.calls.steps
+
+    def part_of(self, source: Source) -> tuple[int, int] | None:
+        """Where a value of one step lies in a tensor that holds several: (axis, index)."""
+        tensor, key = source.tensor, identity(source.tensor)
+        if source.step is None or tensor.ndim == 0 or key in self.of_one_step:
+            return None
+        index = source.step + self.first.get(key, 0)
+        return self.axes.get(key, 0 if index < tensor.shape[0] else 1), index
+
+    def columns_of(self, op: Tensor) -> range | None:
+        """The columns whose steps an op on all steps made, if it made one for each."""
+        key = identity(op)
+        begin = -self.first.get(key, 0)
+        return range(begin, begin + self.spans[key]) if key in self.spans else None
+
+    def uncut(self, tensor: Tensor) -> int:
+        """The identity of a value or, where it was detached, of what it was detached from."""
+        key = identity(tensor)
+        return self.calls.cuts.get(key, key)
 
     def show(self, columns: Collection[int]) -> None:
         """Of the steps that were read, these get boxes."""
@@ -134,12 +179,12 @@ class Timeline:
         box = self.box.get(identity(tensor))
         return box if box is not None and box.row.boxes.get(box.step) is box else None
 
-    def hidden(self, tensor: Tensor) -> Scope | None:
-        """The scope of the row that made it in a step that is not shown."""
+    def hidden(self, tensor: Tensor) -> Lane | None:
+        """The row that made it in a step that is not shown."""
         box = self.box.get(identity(tensor))
         if box is None:
             return self.skipped.get(identity(tensor))
-        return None if self.maker(tensor) else box.row.scope
+        return None if self.maker(tensor) else box.row.lane
 
     def inputs(self, box: Box) -> Iterator[tuple[Tensor, Source]]:
         """Each op of the box with each source of its inputs from outside of the box."""
@@ -157,17 +202,19 @@ class Timeline:
         As (value, op, slot); no slot stands for what comes from further back in the same row.
         """
         row = box.row
-        before = row.read.get(box.step - row.way) if box.step is not None else None
+        before = row.read.get(row.before(box.step)) if box.step is not None else None
         is_first = next(iter(row.read.values()), None) is box
+        at_seam = any(box.step in (begin, end - 1)[:: row.way][:1] for begin, end in row.runs[1:])
         found: list[tuple[Source, Tensor, Slot | None]] = []
         for op in box.ops:
             for i, x in enumerate(numbers(recorded(op))):
                 for source in self.sources[identity(x)]:
-                    maker = self.box.get(identity(source.tensor))
+                    made_as = self.uncut(source.tensor)
+                    maker = self.box.get(made_as)
                     if maker is box:
                         continue
                     if maker is not None and maker is before:
-                        position = maker.position[identity(source.tensor)]
+                        position = maker.position[made_as]
                         made = (s for s in row.slots if s.made_in(maker) == position)
                         slot = next(made, None)
                         found.append((source, op, slot))
@@ -176,11 +223,13 @@ class Timeline:
                     elif is_first:
                         starts = (s for s in row.slots if s.start and s.start.key == source.key)
                         found += [(source, op, slot) for slot in starts]
-                    elif maker is None and (
-                        taken := row.takes.get((len(box.ops), box.position[identity(op)], i))
+                    elif (
+                        maker is None
+                        and (not at_seam or identity(source.tensor) in self.calls.cuts)
+                        and (taken := row.takes.get((len(box.ops), box.position[identity(op)], i)))
                     ):
                         found.append((source, op, taken))  # its maker was passed over
-                    elif self.skipped.get(identity(source.tensor)) == row.scope:
+                    elif self.skipped.get(made_as) == row.lane:
                         found.append((source, op, None))
         return found
 

@@ -50,7 +50,9 @@ def draw_unrolled(
     notes: x⟨1⟩ is ``x[0]``, h⟨0⟩ the initial state. B in a shape is the batch. Nothing of
     the layer, of the recording or of the library's random state changes. A decoder that
     counts its steps from 1 lies above its encoder, in the same columns; one that goes on counting,
-    in the same loop, stands behind it, as in the notes.
+    in the same loop, stands behind it, as in the notes. A layer that is called again with the state
+    it gave goes on in the columns behind, after a seam; where that state was detached, it goes on
+    dashed, and the gradient stops. Calls that no state links are rows of their own.
 
     ``level``: ``"layer"``, one box a layer and direction, with the state going round; ``"cell"``,
     one box a step; ``"op"``, every recorded operation, grouped by step and gate (what the cell's
@@ -83,13 +85,13 @@ def draw_unrolled(
     ``loss`` the loss of a step and all of it. An arrow is ``tail--head`` (``r0t1--r0t2``), and
     where there are several between two boxes the others end in ``--2``, ``--3``. Classes: ``cell``
     (also ``slim``), ``op`` (and its gate, such as ``forget``), ``band``, ``gap``, ``parameter``,
-    ``value``, ``loss``, ``note``, ``legend`` of boxes, ``state s0`` (``s1``, …), ``up``,
-    ``inside``, ``use`` (of a parameter) of arrows. Tooltips say what is what.
+    ``value``, ``loss``, ``note``, ``seam``, ``legend`` of boxes, ``state s0`` (``s1``, …; also
+    ``cut``), ``up``, ``inside``, ``use`` (of a parameter) of arrows. Tooltips say what is what.
 
     Raises `ValueError` for steps, columns, a level, names, a flow or a scale that cannot be, for a
     layer whose input size is unknown (pass ``x``), and for the flow of what was not computed;
     `ShapeError` or `DtypeError` for an ``x`` that does not go into it; `GraphError` where no step
-    was recorded, or the recording was freed.
+    was recorded, the recording was freed, or it is one that cannot be drawn truthfully so.
     """
     if level not in LEVELS:
         raise ValueError(f"level={level!r} is unknown. Use 'layer', 'cell' or 'op'.")
@@ -104,8 +106,8 @@ def draw_unrolled(
             f"scale={scale!r} must be the smallest and the largest norm to tell apart: (1e-6, 1)."
         )
 
-    def chosen(steps: int) -> Columns:
-        found = choose(steps, columns, level)
+    def chosen(steps: int, shortest: int | None = None) -> Columns:
+        found = choose(steps, columns, level, shortest)
         return filled(found) if flow and level == "cell" else found
 
     tensors = [what] if isinstance(what, Tensor) else what
@@ -121,7 +123,9 @@ def draw_unrolled(
     fitting, note = _fit(ran, level)
     if flow and fitting == "layer" != level:  # then it is told of every step
         assert isinstance(tensors, list | tuple)  # a layer alone has no flow
-        ran = recall(tensors, params, lambda n: choose(n, None, fitting), flow, scale, True)
+        ran = recall(
+            tensors, params, lambda n, least: choose(n, None, fitting, least), flow, scale, True
+        )
     drawn = draw_layout(Layout(ran, fitting, called), note)
     if note:
         warnings.warn(note, stacklevel=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinyseq.graph import identity
+from tinyseq.tensor import Tensor
 
 from .ends import Inputs
 from .flow import Carried
@@ -57,9 +58,12 @@ def draw_between_rows(pen: Pen, layout: Layout, starts: Starts) -> None:
     """From row to row, to the initial states that are written as well."""
     line = layout.line
     seen: set[tuple[str, str, int | None]] = set()
+    late: dict[tuple[str, str], tuple[Box, Tensor, Source]] = {}
+    starting = {(row, s.start.key) for row in line.rows for s in row.slots if s.start is not None}
     for box in line.boxes():
         for op, taken in line.inputs(box):
-            stand = layout.stand_in(taken) if box.step is None else None
+            handed = (box.row, taken.key) in starting  # which `draw_handed_over` shows
+            stand = None if handed else layout.stand_in(taken)
             source = stand or taken
             maker = line.maker(source.tensor)
             if maker is None or maker.row is box.row:
@@ -71,23 +75,42 @@ def draw_between_rows(pen: Pen, layout: Layout, starts: Starts) -> None:
                 step = line.step_below(maker)
             if layout.rolled and maker.step is box.step is None:
                 step = layout.columns.shown[0]  # which stands for whichever it is
-            key = (*ends, step)
-            if key in seen or (step is not None and step not in layout.column):
-                continue
-            seen.add(key)
-            bottom, top = layout.places[box].bottom, layout.places[maker].top
-            leave = layout.leave(source.tensor)
-            arrive = None if given else layout.arrive(op, box, source)
-            if given:
-                x, y = given[1]
-                arrive = [(x, bottom), (x, y - 10)]
-                if leave is None:  # from the near end of a layer on all steps at once
-                    leave = [(layout.left + 16, top)]
-            draw_line(
-                pen, layout, *ends, leave, arrive,
-                layout.row_number[maker.row], layout.row_number[box.row], step, bottom, top,
-                tip=layout.step_shape(source), of=_taken(layout, box, source),
-            )  # fmt: skip
+            if step is not None and step not in layout.column:
+                if maker.step is box.step is None:
+                    late.setdefault(ends, (box, op, source))
+            elif (*ends, step) not in seen:
+                seen.add((*ends, step))
+                _draw_between(pen, layout, ends, box, op, source, step, given)
+    # What flows between two layers on all steps, at steps alone that are not shown.
+    drawn = {(tail, head) for tail, head, _ in seen}
+    for ends in [ends for ends in late if ends not in drawn]:
+        _draw_between(pen, layout, ends, *late[ends], None, None)
+
+
+def _draw_between(
+    pen: Pen,
+    layout: Layout,
+    ends: tuple[str, str],
+    box: Box,
+    op: Tensor,
+    source: Source,
+    step: int | None,
+    given: tuple[str, Point] | None,
+) -> None:
+    maker = layout.line.box[identity(source.tensor)]
+    bottom, top = layout.places[box].bottom, layout.places[maker].top
+    leave = layout.leave(source.tensor)
+    arrive = None if given else layout.arrive(op, box, source)
+    if given:
+        x, y = given[1]
+        arrive = [(x, bottom), (x, y - 10)]
+        if leave is None:  # from the near end of a layer on all steps at once
+            leave = [(layout.left + 16, top)]
+    draw_line(
+        pen, layout, *ends, leave, arrive,
+        layout.row_number[maker.row], layout.row_number[box.row], step, bottom, top,
+        tip=layout.step_shape(source), of=_taken(layout, box, source),
+    )  # fmt: skip
 
 
 def draw_handed_over(pen: Pen, layout: Layout) -> None:

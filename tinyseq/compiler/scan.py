@@ -271,16 +271,22 @@ def _joined(*xs: np.ndarray, places: list[tuple[int, int]], size: int) -> Any:
 # -- for those who read recordings -----------------------------------------------------------------
 
 
-def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tensor]:
+def expand(
+    *tensors: Tensor,
+    steps: Callable[[tuple[str, ...]], Collection[int]] | None = None,
+    new: dict[int, Tensor] | None = None,
+) -> list[Tensor]:
     """The same tensors, recorded as if every compiled layer they were made by had run unrolled.
 
     For reading alone, in a picture say: of the values only those of the steps are computed again.
-    ``steps``: those that are wanted, of a long sequence; what the others made is then left at 0, so
-    that only who made what of what is right, and not the values.
+    ``steps``: those that are wanted, of a long sequence, by the path of the call; what the others
+    made is then left at 0, so that only who made what of what is right, and not the values.
+    ``new`` is filled with what stands now for each value, by its identity before.
     """
     given = {identity(t): t for t in tensors}
-    new: dict[int, Tensor] = {}
+    new = {} if new is None else new
     outputs: dict[int, dict[Any, Tensor]] = {}  # of a compiled layer, by their place
+    sequences: dict[int, Tensor] = {}  # that need no gradient
 
     def renewed(x: Tensor) -> Tensor:
         found = new.get(identity(x), x)
@@ -293,6 +299,10 @@ def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tenso
             continue
         inputs = tuple(map(renewed, node.inputs))
         if node.op is _scan:
+            x = inputs[0]
+            if not x.requires_grad:  # what each step takes of it is to be recorded all the same
+                inputs = (sequences.setdefault(identity(x), ops.cut(x)), *inputs[1:])
+                inputs[0].requires_grad, inputs[0].name = True, x.name
             outputs[id(node)] = _replayed(node, inputs, steps)
         elif node.op is _piece and id(node.inputs[0].node) in outputs:
             place = (node.attrs["start"], node.attrs["stop"], node.attrs["shape"])
@@ -307,12 +317,14 @@ def expand(*tensors: Tensor, steps: Collection[int] | None = None) -> list[Tenso
 
 
 def _replayed(
-    node: Node, inputs: tuple[Tensor, ...], steps: Collection[int] | None
+    node: Node,
+    inputs: tuple[Tensor, ...],
+    steps: Callable[[tuple[str, ...]], Collection[int]] | None,
 ) -> dict[Any, Tensor]:
     call: _LayerCall = node.attrs["call"]
     if call.running is not None and (masked := inputs[0].node) is not None:
         inputs = (masked.inputs[1], *inputs[1:])  # `unroll` masks x itself
-    y, after = call.unrolled(inputs) if steps is None else call.some(inputs, steps)
+    y, after = call.unrolled(inputs) if steps is None else call.some(inputs, steps(call.path))
     return dict(zip(call.run.memory.outputs, (y, *after), strict=True))
 
 

@@ -32,7 +32,7 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
     def scoped_call(self: Module, *args: Any, **kwargs: Any) -> Any:
         if graph.recording.step is not None:
             graph.recording.step.modules[id(self)] = self
-        with graph.scope(self._scope_name or type(self).__name__):
+        with graph.scope(self._scope_name or type(self).__name__, self):
             return call(self, *args, **kwargs)
 
     return scoped_call
