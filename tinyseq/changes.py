@@ -81,9 +81,13 @@ def _memory(array: np.ndarray) -> _Memory:
     return found
 
 
-def note(array: np.ndarray) -> None:
-    """The library has written into this array, or puts it in the place of another one."""
-    _memory(array).changed()
+def note(*arrays: np.ndarray) -> None:
+    """The library has written into these arrays, or puts one in the place of another."""
+    global clock
+    with _ticking:
+        clock += 1
+        for array in arrays:
+            _memory(array).time = clock
 
 
 def forget(array: np.ndarray) -> None:

@@ -818,8 +818,8 @@ def _known(classes: np.ndarray, ignored: int) -> tuple[np.ndarray, np.ndarray, i
     """
     flat = classes.reshape(-1)
     dropped = flat == ignored
-    n = int(np.count_nonzero(dropped))
-    return np.where(dropped, 0, flat) if n else flat, dropped, flat.size - n
+    counted = flat.size - int(np.count_nonzero(dropped))
+    return flat if counted == flat.size else np.where(dropped, 0, flat), dropped, counted
 
 
 def _softmax_loss_slope_vjp(
@@ -844,34 +844,40 @@ def _softmax_loss_slope_vjp(
     return dg, reshape(dx, shape=x.shape), None
 
 
-@primitive(_softmax_loss_slope_vjp, reads="x", into="out", casts=False)
+def _softmax_loss_slope_into(
+    out: np.ndarray, g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
+) -> Write:
+    N, V = classes.size, x.shape[-1]
+    rows, slopes, weights = x.reshape(N, V), out.reshape(N, V), np.empty(N, g.dtype)
+    quick = x.size and _quick(weights, rows, slopes) and np.may_share_memory(rows, x)
+
+    def write() -> None:
+        known, dropped, counted = _known(classes, ignored)
+        weights[...] = g / counted if mean else g
+        if quick:
+            load.kernels.losses.softmax_loss_slope(weights, rows, known, slopes)
+        else:
+            scores = x.reshape(N, V)
+            np.subtract(scores, np.max(scores, axis=1, keepdims=True), out=slopes)
+            np.exp(slopes, out=slopes)
+            np.multiply(slopes, (weights / np.add.reduce(slopes, axis=1))[:, None], out=slopes)
+            slopes[np.arange(N), known] -= weights
+        if counted < N:
+            slopes[dropped] = 0
+
+    return write
+
+
+@primitive(_softmax_loss_slope_vjp, reads="x", into=_softmax_loss_slope_into, casts=False)
 def softmax_loss_slope(
-    g: np.ndarray,
-    x: np.ndarray,
-    classes: np.ndarray,
-    ignored: int,
-    mean: bool,
-    out: np.ndarray | None = None,
+    g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
 ) -> Any:
     """gᵢ · (softmax(xᵢ) − one_hot(classᵢ)), g (N) or a number, x (..., V) → (..., V), 0 for the
     class that is ignored; with ``mean`` over the number of the others: what `softmax_loss` passes
     back.
     """
-    out = np.empty(x.shape, x.dtype) if out is None else out
-    classes, dropped, counted = _known(classes, ignored)
-    N, V = len(classes), x.shape[-1]
-    rows, slopes = x.reshape(N, V), out.reshape(N, V)
-    weights = np.empty(N, g.dtype)
-    np.divide(g, float(counted) if mean else 1.0, out=weights)
-    if x.size and _quick(weights, rows):
-        load.kernels.losses.softmax_loss_slope(weights, rows, classes, slopes)
-    else:
-        np.subtract(rows, np.max(rows, axis=1, keepdims=True), out=slopes)
-        np.exp(slopes, out=slopes)
-        slopes *= (weights / np.add.reduce(slopes, axis=1))[:, None]
-        slopes[np.arange(N), classes] -= weights
-    if counted < N:
-        slopes[dropped] = 0
+    out = np.empty(x.shape, x.dtype)
+    _softmax_loss_slope_into(out, g, x, classes, ignored, mean)()
     return out
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyseq.kernels.activations import exp
 from tinyseq.kernels.jit import SUMS, jit
-from tinyseq.kernels.threads import begin, cuts, end, get_num_threads, shared
+from tinyseq.kernels.threads import ALONE, begin, cuts, end, get_num_threads, shared
 
 #: Logits from which the work is worth waking another thread for.
 _MANY = 1 << 16
@@ -84,7 +84,10 @@ def softmax_loss(x: np.ndarray, classes: np.ndarray) -> np.ndarray:
     from 0 to V − 1, which is not checked here; y (N).
     """
     out = np.empty(len(x), x.dtype)
-    slices = cuts(len(x), get_num_threads() if x.size >= _MANY else 1)
+    if x.size < _MANY:
+        _losses(ALONE, 0, x, classes, out, np.empty((_ROWS, x.shape[1]), x.dtype))
+        return out
+    slices = cuts(len(x), get_num_threads())
     scratch = np.empty((len(slices), _ROWS, x.shape[1]), x.dtype)
 
     def part(i: int, team: np.ndarray) -> None:
@@ -100,7 +103,10 @@ def softmax_loss_slope(
 ) -> np.ndarray:
     """g · (softmax x − one_hot class): g (N), all C-contiguous and of one dtype; result (N, V)."""
     out = np.empty(x.shape, x.dtype) if out is None else out
-    slices = cuts(len(x), get_num_threads() if x.size >= _MANY else 1)
+    if x.size < _MANY:
+        _slopes(ALONE, 0, g, x, classes, out)
+        return out
+    slices = cuts(len(x), get_num_threads())
 
     def part(i: int, team: np.ndarray) -> None:
         rows = slices[i]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyseq import changes
 from tinyseq.kernels import load
 from tinyseq.optim.clipping import clip_grad_norm
 from tinyseq.optim.optimizers import Adam, AdamW, Optimizer
@@ -47,8 +48,7 @@ class Update:
         assert isinstance(o, Adam)
         decay = o.weight_decay if isinstance(o, AdamW) else 0.0
         load.kernels.updates.adam_of_all(table, steps.pop() + 1, o.lr, o.betas, o.eps, decay)
-        for i in self._mine:
-            o.params[i].changed()
+        changes.note(*[o.params[i]._data for i in self._mine])
         return norm
 
     def _looked_up(self) -> Any:
