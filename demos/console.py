@@ -1,4 +1,4 @@
-"""What the demos say, and how they end: one line at a time, no traceback, no broken pipe.
+"""What the demos print, and how they end: messages beside the progress bar, errors, Ctrl-C.
 
 A main program is a function that `exit_code` runs::
 

@@ -1,4 +1,4 @@
-"""What a run of demos/shakespeare.py is and what it gave, in words and as numbers.json."""
+"""What a run of demos/shakespeare.py reports: its words, and numbers.json."""
 
 from __future__ import annotations
 

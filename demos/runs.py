@@ -1,6 +1,4 @@
-"""The runs of demos/shakespeare.py: when one ends, how far it has come and how fast, and what it
-goes on from.
-"""
+"""A run of demos/shakespeare.py: its limit, its progress and speed, its folder, how it resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks in a forked child: the thread that held one in the parent does not exist there."""
+"""Locks that are renewed in a forked child, where the thread that held one does not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operation is: `Op`, its declaration, and what happens when one is called.
+"""`Op` and the registry: how an op is declared, and what happens when one is called.
 
 Calling an op computes with NumPy and, if any input requires a gradient, records a `Node`: that is
 all the engine does on the way forward.

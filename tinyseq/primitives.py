@@ -1,4 +1,4 @@
-"""Every primitive operation, its faces side by side.
+"""Every primitive op, its faces side by side: forward, gradient rule, compiled and in-place form.
 
 An op is declared once: what it computes (NumPy, ``forward``), its vector-Jacobian product (``vjp``,
 written in Tensor ops, so that a gradient can itself be recorded and differentiated again), and,

@@ -1,4 +1,4 @@
-"""One explicit source of randomness: the same seed gives the same bits, run after run.
+"""Random numbers: one seed, a stream for each thread, and the same bits run after run.
 
 Everything in tinyseq that draws (initialisers, dropout, sampling) takes an ``rng``; where none is
 given it draws from the library's stream. Its state can be saved with a checkpoint and restored.

@@ -1,4 +1,4 @@
-"""A `StepTape` done again: the same calls on arrays that stay where they are.
+"""Replays a recorded training step: the same calls, on arrays that stay where they are.
 
 Nothing is recorded, looked up or allocated any more. Every array of the step has a place from the
 start; what is only another view of one costs nothing, and places are given to later arrays as soon

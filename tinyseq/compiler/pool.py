@@ -1,4 +1,4 @@
-"""Arrays that are used again: fresh memory costs page faults, at every step of a training."""
+"""A pool of arrays that are used again: fresh memory costs page faults at every training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What code reads from around it: when any of that changes, what was recorded of it is made anew.
+"""What recorded code reads from around it, globals, closures and attributes: a change makes it
+re-record.
 
 Code is looked through, not run: from a function the walk goes to its globals and closure, from
 there to the functions among them and to the attributes, of any object, that some code names. Of a

@@ -1,4 +1,4 @@
-"""When a training step is recorded, when it is played back, and what has to stay as it was."""
+"""Decides when a training step is recorded, replayed or re-recorded, by what has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The first pass: every op that a function calls goes on a tape, and two tapes are compared.
+"""The first pass, recording: every op that a cell or a training step calls goes on a tape, and two
+tapes are compared.
 
 The function runs as it is, on real arrays. Its gradient is `grad` of that recording, recorded in
 turn: there is no second set of rules. It runs twice. A cell runs with a few sequences and with

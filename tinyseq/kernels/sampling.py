@@ -1,4 +1,4 @@
-"""Drawing a symbol from softmax(logits / temperature), inside of a compiled loop.
+"""Drawing a symbol in a compiled loop: softmax(logits / temperature), top-k and top-p.
 
 `tinyseq.text.generation` says the same in NumPy, for what runs unrolled: both pick the same symbol.
 """

@@ -1,4 +1,4 @@
-"""`checkpoint`: less memory for more computation."""
+"""`checkpoint`: activations are computed again in the backward pass, less memory for more work."""
 
 from __future__ import annotations
 

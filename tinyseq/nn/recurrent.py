@@ -1,4 +1,4 @@
-"""Over time and in depth: `unroll`, and the combinators `Recurrent`, `Bidirectional` and `Stacked`.
+"""Layers over time and in depth: `Recurrent`, compiled or unrolled, `Bidirectional` and `Stacked`.
 
 All are called ``y, state = layer(x, state=None, lengths=None)`` with x (T, B, D) and y (T, B, H); a
 state is nested tuples, and what comes out goes back in. They take any cell, also one of your own.

@@ -1,4 +1,4 @@
-"""Clipping and an optimiser's step as one call, for gradients that are in given arrays."""
+"""Clipping and an optimiser's step as one call, for the gradients of a replayed training step."""
 
 from __future__ import annotations
 

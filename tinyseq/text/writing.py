@@ -1,4 +1,4 @@
-"""Texts written by a language model in one compiled loop: its step, the head, and the draw.
+"""The compiled loop of text generation: a language model's step, the head, and the draw.
 
 One step of the whole model, from the row of a symbol's embedding to the logits of the next one, is
 a cell like any other; its state is (logits, states of all layers). So it is traced, split and
