@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import numpy as np
 
 from tinyseq.errors import describe
@@ -84,4 +82,6 @@ def _texts(numbers: np.ndarray) -> list[list[str]]:
 
 
 def _line(text: str) -> str:
+    from html import escape
+
     return f"<div>{escape(text)}</div>"

@@ -6,7 +6,6 @@ import functools
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from html import escape
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -330,6 +329,8 @@ def _dotted(path: str, name: str) -> str:
 
 
 def _html_line(row: _Row, notes: bool) -> str:
+    from html import escape  # for notebooks alone: `import tinyseq` stays quick
+
     cells = [
         f"<td{_style(i, row.depth)}>{escape(str(cell))}</td>"
         for i, cell in enumerate(row[: 5 if notes else 4])
