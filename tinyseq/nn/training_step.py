@@ -12,6 +12,7 @@ from tinyseq import errors, graph, optim, random
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
 from tinyseq.locks import new_lock
+from tinyseq.nested import leaves
 from tinyseq.nn.modes import mode_of
 from tinyseq.optim.update import Update
 from tinyseq.tensor import Tensor
@@ -191,7 +192,7 @@ class _Kind:
         """The loss and the Tensors that come with it."""
         made = self.step.loss(*_filled(self.arguments, iter(tensors)))
         loss, self.rest = (made[0], made[1:]) if isinstance(made, tuple) and made else (made, None)
-        flat = [loss, *_flat(self.rest)]
+        flat = [loss, *leaves(self.rest)]
         if wrong := [t for t in flat if not isinstance(t, Tensor)]:
             raise TypeError(
                 "TrainingStep: the function gives the loss, a Tensor, or a tuple of the loss and "
@@ -259,12 +260,3 @@ def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:
     if value is _Place:
         return next(tensors)
     return tuple(_filled(part, tensors) for part in value) if isinstance(value, tuple) else value
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    """What is in nested tuples, but for `None`."""
-    if isinstance(value, tuple | list):
-        for part in value:
-            yield from _flat(part)
-    elif value is not None:
-        yield value
