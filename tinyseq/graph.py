@@ -172,6 +172,19 @@ def recorded(enabled: bool) -> Iterator[None]:
         recording.enabled = outer
 
 
+def note_call(module: Any) -> None:
+    """A module is called: a training step that is recorded rests on what the module holds."""
+    if recording.step is not None:
+        recording.step.modules[id(module)] = module
+
+
+def layers_compile() -> bool | None:
+    """Whether layers run compiled: yes in a training step that is recorded, for it comes again; no
+    in a cell's step, which becomes part of a loop. `None`: once they have run enough.
+    """
+    return None if recording.tape is None else recording.step is not None
+
+
 def located(name: str, scope: tuple[str, ...] | None = None) -> str:
     """The op's name, with the module path and time step (by default the running one) if there is
     one.

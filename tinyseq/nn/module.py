@@ -29,8 +29,8 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def scoped_call(self: Module, *args: Any, **kwargs: Any) -> Any:
-        if graph.recording.step is not None:
-            graph.recording.step.modules[id(self)] = self
+        if graph.recording.tape is not None:
+            graph.note_call(self)
         with graph.scope(self._scope_name or type(self).__name__, self):
             return call(self, *args, **kwargs)
 

@@ -147,11 +147,12 @@ class Recurrent(_Around):
         """Whether there was enough work for compiling to pay."""
         vars(self)["_steps"] += x.shape[0] * x.shape[1]  # no change of what it computes
         recording = graph.recording
-        if self.mode == "unroll" or (recording.tape is not None and recording.step is None):
+        decided = graph.layers_compile()
+        if self.mode == "unroll" or decided is False:
             return False  # in a cell's own step there is no loop to have
         if recording.anomaly:  # which names the step and the op
             return False
-        few = self._steps < COMPILED_FROM and recording.step is None
+        few = self._steps < COMPILED_FROM and not decided
         if self.mode != "compiled" and (few or x.shape[0] == 1):
             return False  # a single step has no loop to gain from
         load.load_kernels()
