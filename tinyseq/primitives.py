@@ -848,19 +848,19 @@ def _softmax_loss_slope_into(
     out: np.ndarray, g: np.ndarray, x: np.ndarray, classes: np.ndarray, ignored: int, mean: bool
 ) -> Write:
     N, V = classes.size, x.shape[-1]
-    rows, slopes, weights = x.reshape(N, V), out.reshape(N, V), np.empty(N, g.dtype)
-    quick = x.size and _quick(weights, rows, slopes) and np.may_share_memory(rows, x)
+    slopes, weights = out.reshape(N, V), np.empty(N, g.dtype)
+    quick = x.size and _quick(weights, x.reshape(N, V))
 
     def write() -> None:
+        rows = x.reshape(N, V)  # a copy, where x does not lie in rows
         known, dropped, counted = _known(classes, ignored)
         weights[...] = g / counted if mean else g
         if quick:
             load.kernels.losses.softmax_loss_slope(weights, rows, known, slopes)
         else:
-            scores = x.reshape(N, V)
-            np.subtract(scores, np.max(scores, axis=1, keepdims=True), out=slopes)
+            np.subtract(rows, np.max(rows, axis=1, keepdims=True), out=slopes)
             np.exp(slopes, out=slopes)
-            np.multiply(slopes, (weights / np.add.reduce(slopes, axis=1))[:, None], out=slopes)
+            slopes[...] *= (weights / np.add.reduce(slopes, axis=1))[:, None]
             slopes[np.arange(N), known] -= weights
         if counted < N:
             slopes[dropped] = 0
