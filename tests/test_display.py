@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tinyseq.viz import render
 
 import tinyseq as ts
 from tinyseq import nn, text, viz
 from tinyseq.display import ENDS
+from tinyseq.viz import render
 
 
 class Tied(nn.Module):

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import tinyseq as ts
+from tinyseq import viz
 from tinyseq.viz import render
 from tinyseq.viz.gallery import index
 from tinyseq.viz.gallery.figures import FIGURES, PREAMBLE
 from tinyseq.viz.gallery.notes import NOTES
-
-import tinyseq as ts
-from tinyseq import viz
 
 ROOT = Path(__file__).parent.parent
 GALLERY = ROOT / "viz" / "gallery"

@@ -22,15 +22,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import tinyseq as ts
+from tinyseq import graph, nn, ops, saving, viz
+from tinyseq.errors import GraphError
 from tinyseq.viz import render, unrolled
 from tinyseq.viz.__main__ import main
 from tinyseq.viz.dot import Dot, quote
 from tinyseq.viz.layered import GAP, layered
 from tinyseq.viz.timeline import flatten
-
-import tinyseq as ts
-from tinyseq import graph, nn, ops, saving, viz
-from tinyseq.errors import GraphError
 
 GOLDEN = Path(__file__).parent / "golden"
 SVG = "{http://www.w3.org/2000/svg}"

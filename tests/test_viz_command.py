@@ -10,11 +10,11 @@ import sys
 
 import numpy as np
 import pytest
-from tinyseq.viz import render, saved
-from tinyseq.viz.__main__ import main
 
 import tinyseq as ts
 from tinyseq import nn, saving, text, viz
+from tinyseq.viz import render, saved
+from tinyseq.viz.__main__ import main
 
 QUOTE = 'To be, or not to be: "that" is the question.\n' * 20
 CELLS = sorted(text.language_model.CELLS)

@@ -13,14 +13,14 @@ from any_machine import work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_viz import SVG, edges, label, nodes, places, rises
-from tinyseq.viz import render
-from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
-from tinyseq.viz.labels import width
 
 import tinyseq as ts
 from tinyseq import functional, graph, nn, ops, viz
 from tinyseq.errors import GraphError
 from tinyseq.functional import losses
+from tinyseq.viz import render
+from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
+from tinyseq.viz.labels import width
 
 MODES = ("unroll", None, "compiled")
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tinyseq.viz import render
 
 import tinyseq as ts
 from tinyseq import functional as F
 from tinyseq import nn, ops, viz
 from tinyseq.errors import GraphError
+from tinyseq.viz import render
 
 GOLDEN = Path(__file__).parent / "golden" / "viz_page.json"
 HOSTILE = [

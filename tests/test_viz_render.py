@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tinyseq.viz import render
 
 import tinyseq as ts
 from tinyseq import ops, viz
+from tinyseq.viz import render
 
 posix = pytest.mark.skipif(os.name != "posix", reason="the programs are shell scripts")
 pytestmark = posix

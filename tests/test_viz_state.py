@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tinyseq.viz import units as units_module
-from tinyseq.viz.colour import wants_colour
-from tinyseq.viz.symbols import visible
 
 import tinyseq as ts
 from tinyseq import functional, nn, ops, saving, text, viz
+from tinyseq.viz import units as units_module
+from tinyseq.viz.colour import wants_colour
+from tinyseq.viz.symbols import visible
 
 T, B, D, H = 5, 3, 2, 4
 RNG = np.random.default_rng(0)

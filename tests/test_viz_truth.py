@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyseq.viz import drawing as drawing_module
-from tinyseq.viz import render
-from tinyseq.viz import unrolled as unrolled_module
-from tinyseq.viz.indices import numbers, walked
-from tinyseq.viz.paths import Path
 
 import tinyseq as ts
 from tinyseq import functional, graph, nn, ops, viz
 from tinyseq.errors import GraphError
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
+from tinyseq.viz import drawing as drawing_module
+from tinyseq.viz import render
+from tinyseq.viz import unrolled as unrolled_module
+from tinyseq.viz.indices import numbers, walked
+from tinyseq.viz.paths import Path
 
 page_module = sys.modules["tinyseq.viz.page"]
 LEVELS = ["layer", "cell", "op"]
