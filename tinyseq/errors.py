@@ -33,6 +33,22 @@ class AnomalyError(FloatingPointError):
     """A NaN or an Inf, where it was first made."""
 
 
+def of_values(error: Exception) -> bool:
+    """Whether an error may come of the sizes and values that code was run on: then it comes again.
+
+    Any other one comes out as it is: a signal handler raises it at whatever line runs, or it
+    depends on memory or the depth of the stack. An error of a user's own class counts as such.
+    """
+    own = type(error).__module__.partition(".")[0] in ("builtins", "numpy", "tinyseq")
+    return own and isinstance(error, _OF_VALUES) and not isinstance(error, RecursionError)
+
+
+_OF_VALUES = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
+
+
 def describe(shape: Iterable[int], letters: str = "") -> str:
     """``(3, 5)``, or with letters ``(T=3, B=5)``: a shape as the reader should see it."""
     sizes = list(shape)

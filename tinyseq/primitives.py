@@ -911,4 +911,6 @@ def check(x: np.ndarray, rule: Callable[..., None], **details: Any) -> Any:
 @primitive(hint=None, casts=False)
 def draw(*given: np.ndarray, by: Callable[..., np.ndarray], **options: Any) -> Any:
     """by(*given, **options): an array of random numbers, other ones each time."""
+    if recording.step is not None:  # what was drawn since the last time was drawn by nobody else
+        recording.step.check_streams()
     return by(*given, **options)

@@ -92,23 +92,23 @@ class Recurrent(_Around):
         _check_sequence(x, "Recurrent")
         if state is None:
             state = self.initial_state(x.shape[1], x.dtype)
+        elif isinstance(state, tuple | list):  # of arrays, too
+            state = tuple(op.as_tensor(s) if isinstance(s, np.ndarray) else s for s in state)
         running = _running(lengths, x)
         noise = noise_of(self.cell, x, state) if hasattr(self.cell, "noise") else None
-        reason: errors.CompileError | None = None
-        if self._compiles(x):
-            from tinyseq.compiler.scan import scan
+        call = (self.cell, x, state, self.reverse, running, noise)
+        if not self._compiles(x):
+            return unroll(*call)
+        from tinyseq.compiler.scan import scan
 
-            try:
-                return scan(unroll, self.cell, x, state, self.reverse, running, noise)
-            except errors.CompileError as error:
-                reason = error
-        if reason is not None and self.mode == "compiled":
-            self.cell(x[0], state)  # if the step itself fails, its own error tells more
-            raise reason
-        out = unroll(self.cell, x, state, self.reverse, running, noise)
-        if reason is not None:
+        try:
+            return scan(unroll, *call)
+        except errors.CompileError as reason:
+            out = unroll(*call)  # where it fails, its own error tells more
+            if self.mode == "compiled":
+                raise
             errors.warn_unrolled(reason)
-        return out
+            return out
 
     def program(self, dtype: npt.DTypeLike | None = None) -> Program:
         """The equations of one step and of its gradient, as the recording of the cell has them.
@@ -150,6 +150,8 @@ class Recurrent(_Around):
         decided = graph.layers_compile()
         if self.mode == "unroll" or decided is False:
             return False  # in a cell's own step there is no loop to have
+        if x.shape[1] == 0:  # no sequence, no work
+            return False
         if recording.anomaly:  # which names the step and the op
             return False
         few = self._steps < COMPILED_FROM and not decided
