@@ -152,7 +152,9 @@ class RecordedStep:
         alive = ((t(), v.data) for v in outside for t in v.tensors)
         self._outside = [(t, a, t.requires_grad) for t, a in alive if t is not None]
         self._modules = list(tape.modules.values())
-        reads = watch([self.source, self.plain], self._modules)
+        reads, hidden = watch([self.source, self.plain], self._modules)
+        if hidden is not None:
+            raise CompileError(hidden)
         layers = [e.attrs["call"] for e in tape.equations if "call" in e.attrs]
         for known in {id(layer.known): layer.known for layer in layers}.values():
             reads += known.reads

@@ -396,8 +396,10 @@ def _new(
     known: Known | CompileError
     first: BaseException | None = None
     for last in (False, True):
-        reads = watch((), [cell], baked=True)
+        reads, hidden = watch((), [cell], baked=True)
         try:
+            if hidden is not None:
+                raise CompileError(hidden)
             if len(mine) >= _MOST:
                 raise CompileError(
                     f"{changed(mine[0][0])} was another one in each of {len(mine)} calls, and "

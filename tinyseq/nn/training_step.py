@@ -170,6 +170,8 @@ class _Kind:
         optimizer, strict = step.optimizer, step.mode == "compiled"
         new = RecordedStep(self._function, step.loss, list(optimizer.params), self.arguments)
         self.pause -= self.pause > 0
+        if self.reason is not None and strict:
+            raise self.reason.with_traceback(None)
         if self.reason is None and not self.pause and self._may_play():
             load.load_kernels()
             known, unused = self.recorded, self.unused
