@@ -125,6 +125,10 @@ class _Same:
 def content(value: Any) -> Any:
     """What of a value would make another recording."""
     kind: Any = type(value)
+    if isinstance(value, np.random.Generator):
+        return content(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return content(value.get_state(legacy=False))
     if kind.__eq__ is object.__eq__:  # most objects, the sooner said
         return _Same(value)
     if isinstance(value, Tensor):
@@ -142,10 +146,6 @@ def content(value: Any) -> Any:
         return dict, tuple((k, content(v)) for k, v in value.items())
     if isinstance(value, _BYTES):
         return kind, memoryview(value).tobytes()
-    if isinstance(value, np.random.Generator):
-        return content(value.bit_generator.state)
-    if isinstance(value, np.random.RandomState):
-        return content(value.get_state(legacy=False))
     if isinstance(value, (*_PLAIN, np.generic)):
         return kind, repr(value)  # which tells −0.0 from 0.0, and knows NaN again
     return _Same(value)
@@ -330,7 +330,9 @@ class _Walk:
                 if isinstance(value, ModuleType):  # by another name
                     self._library(name, value)
                     continue
-            if not (isinstance(value, ModuleType) or _package(value) in _STEADY):
+            of = getattr(value, "__self__", module)  # np.random.rand is one of an object's
+            steady = _package(value) in _STEADY and isinstance(of, ModuleType)
+            if not (isinstance(value, ModuleType) or steady):
                 self._found(f"{name}.{'.'.join(chain)}", look, value)
 
     def _library(self, name: str, module: ModuleType) -> None:
@@ -551,16 +553,25 @@ _ONE_VALUE = ("LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_SMAL
 
 # -- while a cell is traced -----------------------------------------------------------------------
 
+DRAWS = (
+    "the step draws random numbers, and would draw the same ones at every step. Draw them before "
+    "the first step: give the cell noise(x, state), as nn.Zoneout has it."
+)
+
 
 @contextmanager
-def kept(cell: Module, reads: Iterable[Read]) -> Iterator[None]:
+def kept(cell: Module, reads: Sequence[Read]) -> Iterator[None]:
     """What a step does to its cell's attributes is undone, and is a `CompileError`."""
     modules = list(cell.named_modules())
     before = [dict(vars(m)) for _, m in modules]
     plain = (list, dict, np.ndarray)
     copies = [{k: copy.copy(v) for k, v in d.items() if isinstance(v, plain)} for d in before]
+    own = [read.value for read in reads if isinstance(read.value, np.random.Generator)]
+    streams = [(g, g.bit_generator.state) for g in own]
     try:
         yield
+        if any(g.bit_generator.state != state for g, state in streams):
+            raise CompileError(DRAWS)
         if (name := changed(reads)) is not None:
             for (path, module), attributes in zip(modules, before, strict=True):
                 for new in vars(module).keys() - attributes.keys():
@@ -570,6 +581,8 @@ def kept(cell: Module, reads: Iterable[Read]) -> Iterator[None]:
                 "the state. Make it a part of the state, or do it outside of the cell."
             )
     finally:
+        for g, state in streams:
+            g.bit_generator.state = state
         for (_, module), attributes, contents in zip(modules, before, copies, strict=True):
             own = vars(module)  # which other threads read, and they may change the mode
             for name in own.keys() - attributes.keys() - {"training"}:

@@ -24,6 +24,7 @@ import numpy as np
 from tinyseq import graph, random
 from tinyseq.backprop import grad
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
+from tinyseq.compiler.reads import DRAWS
 from tinyseq.errors import CompileError, describe, of_values
 from tinyseq.graph import identity, readable, recording
 from tinyseq.nested import mapped
@@ -153,7 +154,7 @@ class StepTape(Tape):
         """Refuse the step if it drew random numbers other than by `draw`: those of later calls
         would be the same ones.
         """
-        if any(g.bit_generator.state != state for g, state in self._streams):
+        if self.refused is None and any(g.bit_generator.state != state for g, state in self._streams):
             graph.refuse(
                 CompileError(
                     "the step draws random numbers, and would draw the same ones in every call. "
@@ -388,10 +389,7 @@ def trace(
     try:
         few, many = (_run(step, n, x, state, noise, named, dtype) for n in _BATCHES)
         if random.get_state() != before:
-            raise CompileError(
-                "the step draws random numbers, and would draw the same ones at every step. Draw "
-                "them before the first step: give the cell noise(x, state), as nn.Zoneout has it."
-            )
+            raise CompileError(DRAWS)
     finally:
         random.set_state(before)
     compare(few, many, OF_CELL, _BATCHES)
