@@ -287,6 +287,9 @@ def interrupt(kind):
         signal.raise_signal(signal.SIGINT)
 
 
+interrupt.__module__ = "numpy"  # nobody looks into it, as signals come from nowhere
+
+
 @pytest.fixture
 def handled(request):
     """What a handler raises for a signal."""
@@ -375,13 +378,17 @@ def test_a_call_deep_in_the_stack_refuses_no_later_one():
     frame = sys._getframe()
     while frame is not None:
         frame, depth = frame.f_back, depth + 1
+    failed = 0
     sys.setrecursionlimit(depth + 300)
     try:
-        with pytest.raises(RecursionError):
-            for n in range(300, 0, -1):  # also where nothing but the trace is too deep
+        for n in range(300, 0, -4):  # from too deep for the call to deep enough for its trace
+            try:
                 deep(n)
+            except RecursionError:
+                failed += 1
     finally:
         sys.setrecursionlimit(limit)
+    assert 5 < failed < 75
     assert layer(x)[0].node.op.name == "piece"
 
 
@@ -598,7 +605,7 @@ def test_wrong_calls_cost_no_recording():
         with pytest.raises(IndexError, match="index 7 is outside"):
             step(np.full(n + 4, 7))
         assert step(good).item() == pytest.approx(expected)
-    ((key, kind),) = step._kinds.items()
+    (kind,) = step._kinds.values()
     assert kind.recordings == 1
     assert kind.recorded.plays == 39
 
@@ -608,7 +615,7 @@ def test_what_kept_changing_and_stays_then_is_played_back(mode):
     """Auto: it runs as it is written for a while, and is tried again."""
     held, w = [0.0], nn.Parameter(np.ones(2, np.float32))
     step = nn.TrainingStep(lambda x: (w * x).sum() * held[0], optim.SGD([w], 0.0), mode=mode)
-    x, refused = np.ones(2, np.float32), 0
+    x, refused, words = np.ones(2, np.float32), 0, "<lambda>.held"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for n in range(20):
@@ -616,9 +623,10 @@ def test_what_kept_changing_and_stays_then_is_played_back(mode):
             try:
                 assert step(x).item() == 2 * n
             except CompileError as error:
-                assert "loss" in str(error) or "held" in str(error)
+                words = str(error)
                 refused += 1
         assert bool(refused) is (mode == "compiled")
+        assert "<lambda>.held" in words
         for _ in range(40):
             assert step(x).item() == 2 * 19
     (kind,) = step._kinds.values()

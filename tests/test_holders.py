@@ -469,6 +469,44 @@ def tensor_in_place():
     return lambda: held, lambda value: held.data.fill(value)
 
 
+def of_numpy(read):
+    """The state of its own generator; a seed changes it."""
+
+    def change(value):
+        np.random.seed(value)  # noqa: NPY002
+
+    change(1)
+    return lambda: 1.0 + read()["state"]["key"][0] % 7, change
+
+
+@holder
+def state_of_numpy():
+    return of_numpy(lambda: np.random.get_state(LEGACY))  # noqa: NPY002
+
+
+@holder
+def state_of_numpy_by_another_name():
+    return of_numpy(lambda: DRAWING.get_state(LEGACY))
+
+
+@holder
+def state_of_numpy_by_a_method():
+    return of_numpy(lambda: GET_STATE(LEGACY))
+
+
+@holder
+def state_of_numpy_imported_in_the_step():
+    def read():
+        import numpy
+
+        return numpy.random.get_state(LEGACY)  # noqa: NPY002
+
+    return of_numpy(read)
+
+
+DRAWING, GET_STATE, LEGACY = np.random, np.random.get_state, False
+
+
 # -- what is not ----------------------------------------------------------------------------------
 
 
@@ -480,6 +518,24 @@ def environment():
 @hidden
 def environment_by_getenv():
     return lambda: float(os.getenv("TINYSEQ_TEST", "1")), set_environment
+
+
+@hidden
+def environment_by_a_global_name():
+    return lambda: float(os.environ.get(VARIABLE, ONE)), set_environment
+
+
+@hidden
+def environment_imported_in_the_step():
+    def read():
+        from os import environ
+
+        return float(environ[VARIABLE])
+
+    return read, set_environment
+
+
+VARIABLE, ONE = "TINYSEQ_TEST", "1"
 
 
 def set_environment(value):
@@ -671,3 +727,29 @@ def test_a_number_that_changes(name, user):
         layer.mode = "compiled"
         with pytest.raises(CompileError, match="could not be seen"):
             fast()
+
+
+def test_a_step_that_is_installed(monkeypatch, tmp_path):
+    """What pip installed is taken to stay as it is, but not that of which the step is a part."""
+    (tmp_path / "site-packages" / "tinyseq_test_holder").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    (tmp_path / "site-packages" / "tinyseq_test_holder" / "settings.py").write_text("scale = 1.0")
+    (tmp_path / "site-packages" / "tinyseq_test_holder" / "__init__.py").write_text(
+        "from tinyseq_test_holder import settings\n"
+        "def loss(w, x):\n    return (w * x * settings.scale).sum()\n"
+        "class Loss:\n    def __call__(self, x):\n        return loss(self.w, x)\n"
+        "    def method(self, x):\n        return loss(self.w, x)\n"
+    )
+    import tinyseq_test_holder as package
+
+    package.settings.scale = 1.0
+    w = nn.Parameter(np.ones(2, np.float32))
+    holder = package.Loss()
+    holder.w = w
+    for loss in (functools.partial(package.loss, w), holder, holder.method):
+        step = nn.TrainingStep(loss, optim.SGD([w], 0.0), mode="compiled")
+        for scale in (1.0, 2.0, 3.0):
+            package.settings.scale = scale
+            for _ in range(3):
+                assert step(X[0, 0]).item() == 2 * scale
+    sys.modules.pop("tinyseq_test_holder.settings")

@@ -13,7 +13,8 @@ import pytest
 
 import tinyseq as ts
 from tinyseq import nn, optim
-from tinyseq.compiler.reads import changed, watch
+from tinyseq.compiler.content import changed
+from tinyseq.compiler.reads import watch
 
 
 @dataclasses.dataclass

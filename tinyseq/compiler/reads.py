@@ -12,19 +12,13 @@ watched in the same way.
 from __future__ import annotations
 
 import argparse
-import array
-import copy
 import datetime
-import dis
 import enum
 import functools
 import re
 import sys
 import weakref
-import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from decimal import Decimal
 from threading import Lock, RLock
@@ -43,29 +37,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinyseq.errors import CompileError
+from tinyseq.compiler.content import CHANGING, PLAIN, SEQUENCES, Read, changes, content, kind_of
+from tinyseq.compiler.names import ANY_NAME, named_by
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinyseq.nn.module import Module
 
-_PLAIN = (int, float, complex, str, bytes, type(None))
-_BYTES = (bytearray, memoryview, array.array)
-_SEQUENCES = (list, tuple, deque)
-_CHANGING = (
-    np.ndarray, list, dict, set, deque, MappingProxyType, *_BYTES,
-    np.random.Generator, np.random.RandomState,
-)  # fmt: skip
 _LIBRARIES = {"tinyseq", "numpy", *sys.stdlib_module_names} - {"__main__", "test"}
 #: Libraries whose functions give the same for the same arguments, or nothing
-_STEADY = frozenset(
-    "tinyseq numpy abc bisect builtins cmath collections contextlib copy dataclasses enum fractions "
-    "functools heapq inspect itertools json keyword logging math numbers operator pprint re string "
-    "statistics textwrap traceback types typing warnings weakref".split()
-)
+_STEADY = {
+    *("tinyseq", "numpy", "abc", "bisect", "builtins", "cmath", "collections", "contextlib"),
+    *("copy", "dataclasses", "enum", "fractions", "functools", "heapq", "inspect", "itertools"),
+    *("json", "keyword", "logging", "math", "numbers", "operator", "pprint", "re", "string"),
+    *("statistics", "textwrap", "traceback", "types", "typing", "warnings", "weakref"),
+}
 #: Builtin functions that bring in what no walk can see
 _UNSEEN = frozenset(("open", "input", "eval", "exec", "globals", "locals", "__import__"))
-_ANY_NAME = frozenset(("__dict__", "__getattribute__"))  # attributes that read any other one
 #: Objects of no state, or of one that never changes
 _FIXED = (
     np.dtype, np.ufunc, range, slice, type(...), CodeType, CellType, re.Pattern, type(Lock()),
@@ -80,89 +68,6 @@ _WORD = tuple.__itemsize__  # bytes of a pointer
 _MANY = 100_000  # values that a walk goes to
 
 
-class Read(NamedTuple):
-    """Something that is read: its name, how, what was there, and, of what may change in place,
-    what counts and what that was.
-
-    ``counted``: it changes only where an attribute of a Module is set; see `graph.module_changes`.
-    """
-
-    name: str
-    look: Callable[[], Any]
-    value: Any
-    of: Callable[[Any], Any] | None = None
-    held: Any = None
-    counted: bool = False
-
-
-def changed(reads: Iterable[Read]) -> str | None:
-    """The name of the first that is not as it was; `None` when all are."""
-    for name, look, value, of, held, _ in reads:
-        now = look()
-        if of is not None:
-            if of(now) != held:
-                return name
-        elif now is not value and content(now) != content(value):
-            return name
-    return None
-
-
-class _Same:
-    """Equal to itself alone, and held: its identity is not given to another one."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def content(value: Any) -> Any:
-    """What of a value would make another recording."""
-    kind: Any = type(value)
-    if isinstance(value, np.random.Generator):
-        return content(value.bit_generator.state)
-    if isinstance(value, np.random.RandomState):
-        return content(value.get_state(legacy=False))
-    if kind.__eq__ is object.__eq__:  # most objects, the sooner said
-        return _Same(value)
-    if isinstance(value, Tensor):
-        return _Same(value), value.shape, value.dtype, value.requires_grad
-    if isinstance(value, np.ndarray):
-        plain, more = value.view(np.ndarray), getattr(value, "__dict__", None)
-        objects = value.dtype.hasobject
-        held = tuple(map(content, plain.flat)) if objects else zlib.crc32(plain.tobytes())
-        return value.shape, value.dtype, held, more and content(more)  # a mask is among those
-    if isinstance(value, _SEQUENCES):
-        return kind, tuple(map(content, value))
-    if isinstance(value, set):
-        return set, frozenset(value)
-    if isinstance(value, dict | MappingProxyType):
-        return dict, tuple((k, content(v)) for k, v in value.items())
-    if isinstance(value, _BYTES):
-        return kind, memoryview(value).tobytes()
-    if isinstance(value, (*_PLAIN, np.generic)):
-        return kind, repr(value)  # which tells −0.0 from 0.0, and knows NaN again
-    return _Same(value)
-
-
-def _kind(value: Any) -> Any:
-    """As `content`, of a Tensor that is held, in half of the time."""
-    if isinstance(value, Tensor):
-        return id(value), value._data.shape, value._data.dtype, value.requires_grad
-    return content(value)
-
-
-def _changes(value: Any) -> bool:
-    """Whether it can change in place, or holds what can."""
-    return isinstance(value, _CHANGING) or (isinstance(value, tuple) and any(map(_changes, value)))
-
-
 class Watched(NamedTuple):
     """What is read, and, if some of it cannot be watched, what that is, as a sentence."""
 
@@ -170,9 +75,7 @@ class Watched(NamedTuple):
     hidden: str | None
 
 
-def watch(
-    functions: Sequence[Any], modules: Sequence[Module] = (), baked: bool = False
-) -> Watched:
+def watch(functions: Sequence[Any], modules: Sequence[Module] = (), baked: bool = False) -> Watched:
     """What functions read, and all that the modules do and have.
 
     ``baked``: for a compiled cell, which has numbers in its code that a training step looks up: the
@@ -198,7 +101,7 @@ class _Walk:
         self, names: frozenset[str], modules: Sequence[Module], baked: bool, roots: Sequence[Any]
     ) -> None:
         self.attributes = names
-        self.any = not _ANY_NAME.isdisjoint(names)  # some code reads attributes by other names
+        self.any = not ANY_NAME.isdisjoint(names)  # some code reads attributes by other names
         self.names = names  # those, and what was found on the way
         self.baked = baked
         self.reads: list[Read] = []
@@ -206,8 +109,9 @@ class _Walk:
         self._modules = {id(m): (path, m) for top in modules for path, m in top.named_modules()}
         self._inputs = {id(t) for top in modules for _, t in top.named_tensors()}
         self._left: list[tuple[str, Any, bool]] = []
-        self._known: dict[tuple[int, bool], Any] = {}  # held, for an identity is one's own while …
-        self._mine = {_package(root) for root in roots} - _LIBRARIES  # installed or not
+        self._known: dict[tuple[int, bool], Any] = {}  # held: identities are theirs while they live
+        own = (getattr(root, "__func__", getattr(root, "func", root)) for root in roots)
+        self._mine = {_package(root) for root in own} - _LIBRARIES  # installed or not
 
     def go(self, functions: Iterable[Any]) -> None:
         self._left = [*(("", f, True) for f in functions)]
@@ -215,7 +119,7 @@ class _Walk:
         while self._left:
             name, value, named = self._left.pop()
             known = any((id(value), n) in self._known for n in (True, named))
-            if not known and not isinstance(value, _PLAIN):
+            if not known and type(value) not in PLAIN:
                 self._known[id(value), named] = value
                 self._into(name, value, named)
             if len(self._known) > _MANY:
@@ -237,12 +141,12 @@ class _Walk:
         counted: bool = False,
         named: bool = True,
     ) -> None:
-        of, changes = None, _changes(value)
-        if changes or (self.baked and isinstance(value, Tensor)):
-            of = content if changes else _kind
+        of, changing = None, changes(value)
+        if changing or (self.baked and isinstance(value, Tensor)):
+            of = content if changing else kind_of
         if not isinstance(value, ModuleType):
             held = None if of is None else of(value)
-            self.reads.append(Read(name, look, value, of, held, counted and not changes))
+            self.reads.append(Read(name, look, value, of, held, counted and not changing))
         self._left.append((name, value, named))
 
     def _into(self, name: str, value: Any, named: bool) -> None:
@@ -250,7 +154,7 @@ class _Walk:
             self._given(name, (value.func, *value.args, *value.keywords.values()), named)
         elif isinstance(value, MethodType):
             self._given(name, (value.__func__, value.__self__), named)
-        elif isinstance(value, FunctionType | BuiltinFunctionType | type) and self._unsteady(value):
+        elif isinstance(value, FunctionType | BuiltinFunctionType | type) and _unsteady(value):
             self._hide(name, f"is {value.__module__}.{value.__qualname__}", named)
         elif isinstance(value, FunctionType):
             if not self._installed(value):
@@ -271,7 +175,7 @@ class _Walk:
         elif not isinstance(value, np.generic):
             if isinstance(value, dict | MappingProxyType):
                 self._left += [(name, part, named) for part in value.values()]
-            elif isinstance(value, (*_SEQUENCES, set, frozenset)):
+            elif isinstance(value, (*SEQUENCES, set, frozenset)):
                 self._left += [(name, part, named) for part in value]
             elif isinstance(value, np.ndarray) and value.dtype.hasobject:
                 self._left += [(name, part, named) for part in value.flat]
@@ -291,7 +195,7 @@ class _Walk:
             self.reads.append(Read(name, look, None, content, content(t._data)))
 
     def _function(self, f: FunctionType) -> None:
-        variables, attributes, imports, chains = _names(f.__code__)
+        variables, attributes, imports, chains = named_by(f.__code__)
         self.names |= attributes
         found = [(n, functools.partial(f.__globals__.get, n)) for n in sorted(variables)]
         found = [(n, look) for n, look in found if n in f.__globals__]
@@ -330,9 +234,7 @@ class _Walk:
                 if isinstance(value, ModuleType):  # by another name
                     self._library(name, value)
                     continue
-            of = getattr(value, "__self__", module)  # np.random.rand is one of an object's
-            steady = _package(value) in _STEADY and isinstance(of, ModuleType)
-            if not (isinstance(value, ModuleType) or steady):
+            if not (isinstance(value, ModuleType) or _steady(value)):
                 self._found(f"{name}.{'.'.join(chain)}", look, value)
 
     def _library(self, name: str, module: ModuleType) -> None:
@@ -341,9 +243,11 @@ class _Walk:
             around = vars(module)
             self._own(name, around, True)
             self._left += [(name, around.get(n), True) for n in ("__getattr__",)]
-        elif _package(module) not in _STEADY:
+        elif module is np and "random" in self.attributes:
+            self._left.append((f"{name}.random", np.random, True))
+        elif module is np.random or _package(module) not in _STEADY:
             around = {n: v for n, v in vars(module).items() if not isinstance(v, ModuleType)}
-            self._own(name, around, True)
+            self._own(name, {n: v for n, v in around.items() if not _steady(v)}, True)
 
     def _own(self, name: str, around: Mapping[str, Any], named: bool, whole: bool = False) -> None:
         """The attributes among these that some code names; or all of them."""
@@ -359,7 +263,7 @@ class _Walk:
         own, kind = vars(module), type(module)
         for n, value in list(own.items()):
             named, public = n in self.attributes, not n.startswith("_")
-            if n not in _OWN and (named or public or self.baked):
+            if n not in _OWN and (named or public or self.baked or self.any):
                 look = functools.partial(own.get, n)
                 if isinstance(value, np.random.Generator):  # which draws for each call
                     self.reads.append(Read(_dotted(name, n), look, value))
@@ -426,11 +330,6 @@ class _Walk:
         file = getattr(sys.modules.get(_home(value)), "__file__", None)
         return file is not None and "-packages" in file
 
-    def _unsteady(self, value: Any) -> bool:
-        """Whether a library's function, or class, gives what does not depend on arguments alone."""
-        package = _package(value)
-        return package in _LIBRARIES and package not in _STEADY
-
 
 def _home(value: Any) -> str:
     """The name of the module that a module is, or a function, class or object comes from."""
@@ -447,10 +346,24 @@ def _package(value: Any) -> str:
     return public if package != "__main__" and public in sys.stdlib_module_names else package
 
 
+def _steady(value: Any) -> bool:
+    """Whether what a library has by a name gives the same for the same arguments, as np.sin does,
+    and np.random.rand does not, which is a method of an object.
+    """
+    of = getattr(value, "__self__", None)
+    return _package(value) in _STEADY and (of is None or isinstance(of, ModuleType | type))
+
+
+def _unsteady(value: Any) -> bool:
+    """Whether it is of Python's library, and no such thing."""
+    package = _package(value)
+    return package in _LIBRARIES and package not in _STEADY
+
+
 def _keeps_to_itself(value: Any) -> bool:
     """Whether an object has more than attributes and items: something that only C code can see."""
     kind = type(value)
-    if isinstance(value, (*_PLAIN, *_CHANGING, *_FIXED, tuple, frozenset, np.random.BitGenerator)):
+    if isinstance(value, (*PLAIN, *CHANGING, *_FIXED, tuple, frozenset, np.random.BitGenerator)):
         return False
     if hasattr(kind, "__get__"):  # a descriptor, of a class
         return False
@@ -492,109 +405,3 @@ def _functions(value: Any) -> Iterator[Any]:
     value = getattr(value, "func", value) if isinstance(value, functools.cached_property) else value
     if isinstance(value, FunctionType):
         yield value
-
-
-class _Names(NamedTuple):
-    """What code names."""
-
-    variables: frozenset[str]  # globals
-    attributes: frozenset[str]  # also as strings, for `getattr`
-    imports: frozenset[str]
-    chains: frozenset[tuple[str, ...]]  # a global and attributes of it, ("np", "random", "rand")
-
-
-@functools.cache
-def _names(code: CodeType) -> _Names:
-    variables, attributes, imports = set[str](), set[str](), set[str]()
-    chains, chain = set[tuple[str, ...]](), ()
-    instructions = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
-    for n, i in enumerate(instructions):
-        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"):
-            if i.opname != "LOAD_DEREF":
-                variables.add(i.argval)
-            chain = (i.argval,)
-            if i.argval == "vars" or (i.argval == "getattr" and not _constant(instructions[n:])):
-                attributes |= _ANY_NAME
-            continue
-        if i.opname in ("LOAD_ATTR", "LOAD_METHOD") and chain:
-            chain = (*chain, i.argval)
-            attributes.add(i.argval)
-            continue
-        if chain:
-            chains.add(chain)
-            chain = ()
-        if i.opname == "IMPORT_NAME":
-            imports.add(i.argval)
-        elif i.argval in code.co_names:
-            attributes.add(i.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            inner = _names(constant)
-            variables |= inner.variables
-            attributes |= inner.attributes
-            imports |= inner.imports
-            chains |= inner.chains
-        elif isinstance(constant, str) and constant.isidentifier():
-            attributes.add(constant)
-    return _Names(*map(frozenset, (variables, attributes, imports, chains)))
-
-
-def _constant(instructions: Sequence[dis.Instruction]) -> bool:
-    """Whether a call of `getattr` that begins here has its name as a constant; no, if in doubt."""
-    ops = [i.opname for i in instructions]
-    call = next((n for n, op in enumerate(ops) if op in ("PRECALL", "CALL")), 0)
-    count = instructions[call].arg
-    place = call - 1 if count == 2 else call - 2 if ops[call - 1] in _ONE_VALUE else 0
-    return ops[place] == "LOAD_CONST" and isinstance(instructions[place].argval, str)
-
-
-_ONE_VALUE = ("LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_SMALL_INT")
-
-
-# -- while a cell is traced -----------------------------------------------------------------------
-
-DRAWS = (
-    "the step draws random numbers, and would draw the same ones at every step. Draw them before "
-    "the first step: give the cell noise(x, state), as nn.Zoneout has it."
-)
-
-
-@contextmanager
-def kept(cell: Module, reads: Sequence[Read]) -> Iterator[None]:
-    """What a step does to its cell's attributes is undone, and is a `CompileError`."""
-    modules = list(cell.named_modules())
-    before = [dict(vars(m)) for _, m in modules]
-    plain = (list, dict, np.ndarray)
-    copies = [{k: copy.copy(v) for k, v in d.items() if isinstance(v, plain)} for d in before]
-    own = [read.value for read in reads if isinstance(read.value, np.random.Generator)]
-    streams = [(g, g.bit_generator.state) for g in own]
-    try:
-        yield
-        if any(g.bit_generator.state != state for g, state in streams):
-            raise CompileError(DRAWS)
-        if (name := changed(reads)) is not None:
-            for (path, module), attributes in zip(modules, before, strict=True):
-                for new in vars(module).keys() - attributes.keys():
-                    name = _dotted(path, new)
-            raise CompileError(
-                f"a step changes {name}; in a compiled loop nothing is done but to compute y and "
-                "the state. Make it a part of the state, or do it outside of the cell."
-            )
-    finally:
-        for g, state in streams:
-            g.bit_generator.state = state
-        for (_, module), attributes, contents in zip(modules, before, copies, strict=True):
-            own = vars(module)  # which other threads read, and they may change the mode
-            for name in own.keys() - attributes.keys() - {"training"}:
-                del own[name]
-            own.update({k: v for k, v in attributes.items() if k != "training"})
-            for name, value in contents.items():
-                held: Any = attributes[name]
-                if isinstance(held, np.ndarray):
-                    if held.flags.writeable and not held.dtype.hasobject:
-                        held[...] = value
-                elif isinstance(held, list):
-                    held[:] = value
-                else:
-                    held.clear()
-                    held.update(value)

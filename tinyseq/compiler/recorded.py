@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyseq.backprop import of_leaves
+from tinyseq.compiler.content import changed
 from tinyseq.compiler.playback import Playback
 from tinyseq.compiler.pool import pool
-from tinyseq.compiler.reads import changed, watch
+from tinyseq.compiler.reads import watch
 from tinyseq.compiler.trace import OF_STEP, StepTape, compare, generators, step_taped
 from tinyseq.errors import CompileError
 from tinyseq.graph import module_changes

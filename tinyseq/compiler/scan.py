@@ -19,10 +19,11 @@ import numpy as np
 
 from tinyseq import ops
 from tinyseq.backprop import grad
+from tinyseq.compiler.content import Read, changed, kept
 from tinyseq.compiler.emit import emit
 from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Program, Value
-from tinyseq.compiler.reads import Read, changed, kept, watch
+from tinyseq.compiler.reads import watch
 from tinyseq.compiler.runtime import Compiled, Run
 from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace

@@ -23,8 +23,8 @@ import numpy as np
 
 from tinyseq import graph, random
 from tinyseq.backprop import grad
+from tinyseq.compiler.content import DRAWS
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
-from tinyseq.compiler.reads import DRAWS
 from tinyseq.errors import CompileError, describe, of_values
 from tinyseq.graph import identity, readable, recording
 from tinyseq.nested import mapped
@@ -140,7 +140,7 @@ class StepTape(Tape):
         self.refused: CompileError | None = None
         self.modules: dict[int, Module] = {}  # that were called, by identity
         #: Where random streams are: the library's, and those that these modules hold
-        self._streams = [(generator(), random.get_state())]
+        self._streams: list[tuple[np.random.Generator, Any]] = [(generator(), random.get_state())]
         for t in arguments:
             self.given("argument", t)
 
@@ -154,7 +154,9 @@ class StepTape(Tape):
         """Refuse the step if it drew random numbers other than by `draw`: those of later calls
         would be the same ones.
         """
-        if self.refused is None and any(g.bit_generator.state != state for g, state in self._streams):
+        if self.refused is None and any(
+            g.bit_generator.state != state for g, state in self._streams
+        ):
             graph.refuse(
                 CompileError(
                     "the step draws random numbers, and would draw the same ones in every call. "

@@ -93,7 +93,8 @@ class Recurrent(_Around):
         if state is None:
             state = self.initial_state(x.shape[1], x.dtype)
         elif isinstance(state, tuple | list):  # of arrays, too
-            state = tuple(op.as_tensor(s) if isinstance(s, np.ndarray) else s for s in state)
+            parts: tuple[Any, ...] = tuple(state)
+            state = tuple(op.as_tensor(s) if isinstance(s, np.ndarray) else s for s in parts)
         running = _running(lengths, x)
         noise = noise_of(self.cell, x, state) if hasattr(self.cell, "noise") else None
         call = (self.cell, x, state, self.reverse, running, noise)
