@@ -53,7 +53,6 @@ ROWS = 14 if _REGISTERS == 32 else 6  # of a tile: 2 sums each, two more for w a
 #: Panels that a tile takes at once: with few rows there are registers left, and sums to wait for.
 _AT_ONCE = {1: 4, 2: 4, 3: 2} if _REGISTERS == 32 else {1: 4, 2: 2}
 DEPTH = 512  # of a block: a panel of it stays in the second-level cache, or closer
-_HEIGHT = 8 * ROWS  # rows of ``a`` that go past all panels before the next ones
 _SPARE = 64  # numbers behind the tiles of `outers`: its copies are as wide as a register
 _TALL = 512  # rows of a sum of outer products that are laid out anew at a time
 _MANY = 1 << 15  # numbers from which laying them out, or adding them, is shared out
@@ -645,6 +644,13 @@ def add_shared(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     shared(lambda i, team: _add_part(team, i, *(x[parts[i]] for x in flat)), threads)
 
 
+def _in_rows(x: np.ndarray) -> bool:
+    """Whether the numbers of each row lie one behind the other, as `in_panels` and `outers` need
+    them: a row may be copied as a whole.
+    """
+    return x.shape[1] == 1 or x.strides[1] == x.itemsize
+
+
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """a b for a (M, K) and b (K, N), float32 or float64 alike, of any strides, on all threads;
     into ``out``, if it is given.
@@ -656,7 +662,8 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.n
         out[...] = 0
         return out
     threads = get_num_threads() if 2.0 * M * K * N > _WORTH_SHARING else 1
-    if K > M and K > N and a.strides[0] < a.strides[1]:  # a sum over many rows
+    tall = K > M and K > N and a.strides[0] < a.strides[1]
+    if tall and _in_rows(a.T) and _in_rows(b):  # a sum over many rows
         return _sum_over_rows(a.T, b, min(threads, K), out)
     out = np.empty((M, N), a.dtype) if out is None else out
     count, _, columns = panels_shape(K, N, a.dtype)
