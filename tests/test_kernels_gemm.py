@@ -258,8 +258,10 @@ def test_sums_of_two_arrays(some_threads, n, dtype, seed):
 
 def test_two_threads_multiply_at_once(some_threads):
     """Each has scratch memory of its own."""
-    pairs = [(whole_numbers((60, 80 + n), np.float32, n), whole_numbers((80 + n, 50), np.float32, n + 9))
-             for n in range(4)]  # fmt: skip
+    pairs = [
+        (whole_numbers((60, 80 + n), np.float32, n), whole_numbers((80 + n, 50), np.float32, n + 9))
+        for n in range(4)
+    ]
     wrong, start = [], threading.Barrier(len(pairs))
 
     def work(a, b):
