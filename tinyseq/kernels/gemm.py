@@ -356,8 +356,8 @@ if not _PLAIN:
     _ONE, _TWO, _THREE = (_AT_ONCE.get(n, 1) for n in (1, 2, 3))
 
     @jit(EXACT)
-    def _multiply(a, w, out, steps, rows, a_step, a_row, a_col, out_step, out_row, K, N, add):  # type: ignore[no-untyped-def]
-        """out[t] (+)= a[t] w for t < steps, ``rows`` rows each: every panel of w passes once."""
+    def _multiply(a, w, out, steps, rows, a_step, a_row, a_col, out_step, out_row, K, N):  # type: ignore[no-untyped-def]
+        """out[t] = a[t] w for t < steps, ``rows`` rows each: every panel of w passes once."""
         panels, _, columns = w.shape
         size = out.itemsize
         count = (rows + ROWS - 1) // ROWS  # tiles of nearly the same number of rows
@@ -386,7 +386,7 @@ if not _PLAIN:
                             out_row,
                             depth,
                             N - p * columns,
-                            1 if add or k0 > 0 else 0,
+                            1 if k0 > 0 else 0,
                         )
                         m += n
                 p += here
@@ -398,7 +398,7 @@ if not _PLAIN:
         a_row, a_col = a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
         if M > 0:
             out_row = out.strides[0] // out.itemsize
-            _multiply(a, w, out, 1, M, 0, a_row, a_col, 0, out_row, K, out.shape[1], 0)
+            _multiply(a, w, out, 1, M, 0, a_row, a_col, 0, out_row, K, out.shape[1])
 
     @jit(EXACT)
     def matmuls(a, w, out):  # type: ignore[no-untyped-def]
@@ -411,7 +411,7 @@ if not _PLAIN:
             T, M = 1, T * M  # one matrix, in fact
         a_step, a_row, a_col = a.strides[0] // size, a.strides[1] // size, a.strides[2] // size
         out_step, out_row = out.strides[0] // size, out.strides[1] // size
-        _multiply(a, w, out, T, M, a_step, a_row, a_col, out_step, out_row, K, N, 0)
+        _multiply(a, w, out, T, M, a_step, a_row, a_col, out_step, out_row, K, N)
 
     @jit(EXACT)
     def in_panels(g, packed):  # type: ignore[no-untyped-def]
