@@ -64,8 +64,10 @@ class Grammar(DrawnCell):
     """Those constructs of the grammar in one step that numba could see otherwise than NumPy."""
 
     kinds = (
+        "masks-added masks-multiplied",
         "counted both either sign clip where root power erf cube expm1 log1p softplus abs",
         "norm logsumexp smallest deviation turned halves padded split flat-sum last-column",
+        "slices-of-slices backwards-twice thirds strided-twice-over logsumexp-of-nothing",
     )
 
     def forward(self, x, state):

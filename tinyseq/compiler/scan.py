@@ -31,6 +31,7 @@ from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
 from tinyseq.nested import leaves, mapped
 from tinyseq.op import Op, Use, primitive
+from tinyseq.ops.axes import for_rows_of
 from tinyseq.tensor import FLOATS, Tensor
 
 if TYPE_CHECKING:
@@ -444,8 +445,8 @@ def _traced(
             raise CompileError("the step does not return a tuple like its state.")
         if on is None:
             return new[0], new
-        held = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
-        return ops.where(on, new[0], 0.0), held
+        held = tuple(ops.where(for_rows_of(on, n), n, s) for n, s in zip(new, state, strict=True))
+        return ops.where(for_rows_of(on, new[0]), new[0], 0.0), held
 
     rows = noise if running is None else (noise, running)
     program = trace(

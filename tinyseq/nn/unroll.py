@@ -12,6 +12,7 @@ from tinyseq import graph, ops
 from tinyseq.nested import mapped
 from tinyseq.nn.cells import State
 from tinyseq.nn.module import Module
+from tinyseq.ops.axes import for_rows_of
 from tinyseq.primitives import draw
 from tinyseq.tensor import Tensor
 
@@ -46,8 +47,10 @@ def unroll(
                 state, outputs[t] = new, new[0]
             else:
                 on = running[t]
-                state = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
-                outputs[t] = ops.where(on, new[0], 0.0)
+                state = tuple(
+                    ops.where(for_rows_of(on, n), n, s) for n, s in zip(new, state, strict=True)
+                )
+                outputs[t] = ops.where(for_rows_of(on, new[0]), new[0], 0.0)
     return ops.stack(outputs), state
 
 

@@ -55,3 +55,12 @@ def one_axis_or_flat(x: TensorLike, axis: int | None, name: str) -> tuple[Tensor
     if axis is None:
         return raw.reshape(x, shape=(x.size,)), 0
     return x, one_axis(axis, x.ndim, name)
+
+
+def for_rows_of(on: Tensor, x: Tensor) -> Tensor:
+    """(B, 1), one number for each sequence, with as many axes as x (B, …): it meets the rows of x,
+    where broadcasting by itself would line it up with x's last axis.
+    """
+    if x.ndim == on.ndim:
+        return on
+    return raw.reshape(on, shape=(on.shape[0], *[1] * (x.ndim - 1)))
