@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyseq import errors, graph, op, ops
 from tinyseq import primitives as raw
+from tinyseq.arguments import Size, checked
 from tinyseq.functional import as_indices
 from tinyseq.nn import init
 from tinyseq.nn.module import Module, Parameter
@@ -22,15 +23,16 @@ class Linear(Module):
     not D.
     """
 
+    @checked
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: Size,
+        out_features: Size,
         bias: bool = True,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self.in_features = _size(in_features, "in_features")
-        self.out_features = _size(out_features, "out_features")
+        self.in_features = int(in_features)
+        self.out_features = int(out_features)
         self.weight = Parameter(init.glorot_uniform((in_features, out_features), rng))
         self.bias = Parameter(init.zeros((out_features,))) if bias else None
 

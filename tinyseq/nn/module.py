@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, graph
+from tinyseq import arguments, errors, graph
 from tinyseq.tensor import FLOATS, Tensor
 
 
@@ -32,7 +32,14 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
         if graph.recording.tape is not None:
             graph.note_call(self)
         with graph.scope(self._scope_name or type(self).__name__, self):
-            return call(self, *args, **kwargs)
+            try:
+                return call(self, *args, **kwargs)
+            except errors.ShapeError:
+                raise
+            except (TypeError, AttributeError, LookupError, ValueError):
+                step = type(self).forward if call.__qualname__ == "Module.__call__" else call
+                arguments.explain(step, (self, *args), kwargs)
+                raise
 
     return scoped_call
 
