@@ -53,7 +53,7 @@ OBSCURE = re.compile(
 )
 REFUSALS = (TypeError, ValueError, IndexError, ts.errors.GraphError, ts.errors.CompileError)
 SPACES = {"ts": ts, "nn": nn, "optim": optim, "text": text, "viz": viz, "functional": functional}
-SPACES |= {"random": ts.random, "init": nn.init}
+SPACES |= {"random": ts.random, "init": nn.init, "interop": nn.interop, "onnx": nn.onnx}
 
 
 def public():
@@ -62,14 +62,15 @@ def public():
     for space, module in SPACES.items():
         for name in getattr(module, "__all__", dir(module)):
             found = getattr(module, name)
-            ours = str(getattr(found, "__module__", "")).startswith("tinyseq")
+            home = str(getattr(found, "__module__", ""))
+            ours = home.startswith("tinyseq" if hasattr(module, "__all__") else module.__name__)
             if not callable(found) or id(found) in seen or name.startswith("_") or not ours:
                 continue
             seen.add(id(found))
             names.append(f"{space}.{name}")
             if isinstance(found, type) and not issubclass(found, Exception):
                 names += [
-                    f"{space}.{name}.{method}"
+                    f"{space}.{name}()" if method == "forward" else f"{space}.{name}.{method}"
                     for method, f in vars(found).items()
                     if not method.startswith("_")
                     and callable(getattr(found, method))
@@ -95,11 +96,11 @@ def run(call, given):
 
 def rules(call):
     """The annotations that a call is held to: those of the constructor or of the forward."""
+    call = call.func if isinstance(call, functools.partial) else call
     if isinstance(call, type):
         return arguments.rules_of(call.__init__)
     if isinstance(call, nn.Module):
         return arguments.rules_of(type(call).forward)
-    call = call.func if isinstance(call, functools.partial) else call
     return arguments.rules_of(getattr(call, "__func__", call))
 
 
@@ -114,8 +115,8 @@ def verdict(call, given, name, value, rule):
         if not re.search(rf"\b{re.escape(name)}\b", said):
             return f"{name} is not named: {said[:150]}"
         return None
-    except ImportError:
-        return None  # a package that is not there is said before anything else
+    except (ImportError, FileNotFoundError):
+        return None  # a package or file that is not there is said before anything else
     except BaseException as error:
         return f"{type(error).__name__}: {str(error)[:150]}"
     if rule is not None and not rule.accepts(value):

@@ -533,7 +533,7 @@ def test_what_was_read_behind_its_back_is_found():
 def test_wrong_use_is_named():
     w = nn.Parameter(np.ones(2, np.float32))
     sgd = optim.SGD([w])
-    with pytest.raises(ValueError, match="mode='fast' is unknown"):
+    with pytest.raises(ValueError, match="mode='fast' must be 'auto'"):
         nn.TrainingStep(lambda: w.sum(), sgd, mode="fast")
     with pytest.raises(TypeError, match="loss is a Tensor"):
         nn.TrainingStep(w.sum(), sgd)

@@ -69,6 +69,14 @@ Finite = Annotated[float, Within(math.isfinite, "finite")]
 Positive = Annotated[float, Within(lambda x: 0 < x < math.inf, "above 0 and finite")]
 NotNegative = Annotated[float, Within(lambda x: 0 <= x < math.inf, "at least 0 and finite")]
 Fraction = Annotated[float, Within(lambda p: 0 <= p < 1, "at least 0 and less than 1")]
+Rate = Annotated[float, Within(lambda p: 0 <= p <= 1, "from 0 to 1")]
+Share = Annotated[float, Within(lambda p: 0 < p <= 1, "above 0, at most 1")]
+FloatDtype = Annotated[
+    npt.DTypeLike,
+    Within(lambda d: np.dtype(d) in (np.float32, np.float64), "float32 or float64"),
+]
+#: Of a function: a layer's class in place of a layer can be called, too.
+no_class = Within(lambda f: not isinstance(f, type), "not a class")
 
 
 def checked(function: F) -> F:
@@ -121,15 +129,34 @@ def explain(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         _look(function, name, value, rules.get(name))
 
 
+def assigned(owner: object, name: str, value: Any) -> None:
+    """Raises where an attribute that the library's own classes annotate is set to anything else."""
+    kind: Any = type(owner)
+    _look(kind, name, value, _attributes(kind).get(name))
+
+
+@functools.cache
+def _attributes(kind: type) -> dict[str, Rule | None]:
+    rules: dict[str, Rule | None] = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__.startswith("tinyseq."):
+            space = vars(sys.modules[base.__module__])
+            for name, hint in inspect.get_annotations(base).items():
+                rules[name] = rule_of(_meant(hint, space))
+    return rules
+
+
+def _meant(hint: Any, space: dict[str, Any]) -> Any:
+    return eval(hint, dict(space), _Later()) if isinstance(hint, str) else hint
+
+
 def rules_of(function: Callable[..., Any]) -> dict[str, Rule | None]:
     """The rule of each parameter by its name, that of ``*args`` under "*"; `None`: anything."""
     function = inspect.unwrap(function)
     space = function.__globals__
     rules: dict[str, Rule | None] = {}
     for p in inspect.signature(function).parameters.values():
-        hint = p.annotation
-        if isinstance(hint, str):
-            hint = eval(hint, dict(space), _Later())
+        hint = _meant(p.annotation, space)
         rule = None if hint is p.empty else rule_of(hint)
         if p.kind is not p.VAR_KEYWORD:
             rules["*" if p.kind is p.VAR_POSITIONAL else p.name] = rule
@@ -161,7 +188,10 @@ def refusal(function: Callable[..., Any], name: str, value: Any, rule: Rule) -> 
             for p in inspect.signature(function).parameters.values()
             if p.kind is p.VAR_POSITIONAL
         )
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    many = value if isinstance(value, tuple | list) and value else [value]
+    number = all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in many)
+    if rule.words.startswith(_DTYPE.words):
+        return errors.DtypeError(f"{_title(function)}: {name}={shown(value)} must be {rule.words}.")
     beyond = (number and "number" in rule.words) or (isinstance(value, str) and "'" in rule.words)
     kind = ValueError if beyond else TypeError
     return kind(f"{_title(function)}: {name}={shown(value)} must be {rule.words}.")
@@ -351,6 +381,8 @@ def _container(kind: type, parts: tuple[Any, ...]) -> Rule:
     of = "" if inner is None else f" of {inner.many}"
     series = Sequence if issubclass(kind, list | tuple) else kind
     one, many = ("a list", "lists") if series is Sequence else ("a series", "series")
+    if issubclass(kind, tuple):
+        one, many = "a tuple", "tuples"
     return Rule(partial(_is_series, series, inner), one + of, many + of)
 
 
