@@ -138,3 +138,45 @@ def test_wrong_arguments_are_refused_by_name(name, tmp_path, monkeypatch):
                 found.append(f"{argument} = {what}: {wrong_way}")
     assert not found, "\n".join([name, *found])
     run(call, given)  # nothing is poisoned
+
+
+CONSTRUCTORS = [name for name, make in CALLS.items() if isinstance(make()[0], type)]
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_what_a_constructor_refuses_no_attribute_takes(name):
+    """``layer.p = 7`` is refused as ``Dropout(7)`` is, and the old value stays."""
+    kind, given = CALLS[name]()
+    owner = kind(**given)
+    kept = {a: v for a, v in getattr(owner, "__dict__", {}).items() if a in given and is_plain(v)}
+    held = rules(kind)
+    for argument, before in kept.items():
+        for what, wrong in WRONG.items():
+            value = wrong()
+            if not held[argument].accepts(value):
+                with pytest.raises(REFUSALS, match=rf"\b{argument}\b"):
+                    setattr(owner, argument, value)
+                assert getattr(owner, argument) is before, what
+
+
+def is_plain(value):
+    if isinstance(value, tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | np.random.Generator)
+
+
+NUMPYS = {int: np.int64, float: np.float32, bool: np.bool_}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_numbers_of_numpy_are_as_good_as_those_of_python(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, given = CALLS[name]()
+    run(call, {n: NUMPYS.get(type(v), lambda x: x)(v) for n, v in given.items()})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_misspelt_argument_is_named(name):
+    call, given = CALLS[name]()
+    with pytest.raises(TypeError, match="arguments_"):
+        run(call, {**given, "arguments_": 1})
