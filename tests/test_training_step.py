@@ -452,7 +452,9 @@ def test_a_bad_index_is_named_and_changes_nothing():
     for _ in range(4):
         step(good)
     before, steps = model.weight.numpy(), opt.steps.copy()
-    with pytest.raises(IndexError, match=f"Embedding: index {V} is outside of 0 … {V - 1}"):
+    with pytest.raises(
+        IndexError, match=f"Embedding: indices: index {V} is outside of 0 … {V - 1}"
+    ):
         step(np.array([1, V, 3]))
     assert (model.weight.numpy() == before).all()
     assert (opt.steps == steps).all()
@@ -540,11 +542,11 @@ def test_what_was_read_behind_its_back_is_found():
 def test_wrong_use_is_named():
     w = nn.Parameter(np.ones(2, np.float32))
     sgd = optim.SGD([w])
-    with pytest.raises(ValueError, match="mode='fast' is unknown"):
+    with pytest.raises(ValueError, match="mode='fast' must be 'auto'"):
         nn.TrainingStep(lambda: w.sum(), sgd, mode="fast")
-    with pytest.raises(TypeError, match="loss is a Tensor"):
+    with pytest.raises(TypeError, match=r"loss=<Tensor of .* must be a function"):
         nn.TrainingStep(w.sum(), sgd)
-    with pytest.raises(TypeError, match="optimizer is a list"):
+    with pytest.raises(TypeError, match=r"optimizer=\[.* must be an Optimizer"):
         nn.TrainingStep(lambda: w.sum(), [w])
     with pytest.raises(TypeError, match="in what it gave is a str"):
         nn.TrainingStep(lambda: (w.sum(), "more"), sgd)()

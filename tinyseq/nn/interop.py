@@ -17,6 +17,7 @@ import numpy as np
 import safetensors
 
 from tinyseq import errors
+from tinyseq.arguments import checked
 from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from tinyseq.nn.layers import Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module
@@ -34,6 +35,7 @@ _GATES: dict[type, list[tuple[int, int]]] = {
 }
 
 
+@checked
 def to_torch(layer: Module) -> Arrays:
     """The state dict of the PyTorch module that computes the same as ``layer``, as NumPy arrays.
 
@@ -52,6 +54,7 @@ def to_torch(layer: Module) -> Arrays:
     }
 
 
+@checked
 def load_torch(
     layer: Module, state_dict: Mapping[str, Any] | str | os.PathLike[str], prefix: str = ""
 ) -> None:
@@ -210,13 +213,8 @@ def _read(state_dict: Mapping[str, Any] | str | os.PathLike[str], prefix: str) -
                 f"{path} is not a safetensors file ({error}). In PyTorch, save it with "
                 "safetensors.torch.save_file(module.state_dict(), path)."
             ) from error
-    elif isinstance(state_dict, Mapping):
-        entries = dict(state_dict)
     else:
-        raise TypeError(
-            f"the state is a {type(state_dict).__name__}, but should be what a PyTorch module's "
-            "state_dict() gives, or the path of a .safetensors file."
-        )
+        entries = dict(state_dict)
     return {
         name.removeprefix(prefix): _as_array(name, value)
         for name, value in entries.items()
@@ -234,8 +232,8 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind != "f":
         raise errors.DtypeError(
-            f"{name} does not hold floats, as parameters do. Is it an entry of another module? "
-            "prefix= picks those of one."
+            f"state_dict: {name} does not hold floats, as parameters do. Is it an entry of "
+            "another module? prefix= picks those of one."
         )
     return array.astype(np.float64)
 

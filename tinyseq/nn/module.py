@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, graph
+from tinyseq import arguments, errors, graph
+from tinyseq.arguments import FloatDtype, checked
 from tinyseq.tensor import FLOATS, Tensor
 
 
@@ -20,6 +21,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
+    @checked
     def __init__(self, data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) -> None:
         super().__init__(data, dtype, requires_grad=True)
 
@@ -32,7 +34,14 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
         if graph.recording.tape is not None:
             graph.note_call(self)
         with graph.scope(self._scope_name or type(self).__name__, self):
-            return call(self, *args, **kwargs)
+            try:
+                return call(self, *args, **kwargs)
+            except errors.ShapeError:
+                raise
+            except (TypeError, AttributeError, LookupError, ValueError):
+                step = type(self).forward if call.__qualname__ == "Module.__call__" else call
+                arguments.explain(step, (self, *args), kwargs)
+                raise
 
     return scoped_call
 
@@ -66,6 +75,7 @@ class Module:
             cls.__call__ = _scoped(cls.__dict__["__call__"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        arguments.assigned(self, name, value)
         for path, part in _parts(name, value):
             if isinstance(part, Module):
                 part.__dict__["_scope_name"] = path
@@ -93,6 +103,7 @@ class Module:
                 if isinstance(part, Module):
                     yield path, part
 
+    @checked
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below it, each once, with dotted names (its own is the prefix)."""
         return self._below(prefix, set())
@@ -128,6 +139,7 @@ class Module:
         """Copies of all parameters and constants under their dotted names."""
         return {name: t.numpy() for name, t in self.named_tensors()}
 
+    @checked
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike | Tensor]) -> None:
         """Take over contents that `state_dict` gave; each keeps the dtype it has here.
 
@@ -151,11 +163,10 @@ class Module:
             t._data[...] = given[name]
             t.changed()
 
-    def astype(self, dtype: npt.DTypeLike) -> Self:
+    @checked
+    def astype(self, dtype: FloatDtype) -> Self:
         """Parameters and constants in float32 or float64, in place; returns the module."""
         wanted = np.dtype(dtype)
-        if wanted not in FLOATS:
-            raise errors.DtypeError(f"a module computes in float32 or float64, not in {wanted}.")
         for _, t in self.named_tensors():
             if t.dtype in FLOATS:
                 t.replace(t._data.astype(wanted))
@@ -170,6 +181,7 @@ class Module:
         """float32 throughout; as in PyTorch."""
         return self.astype(np.float32)
 
+    @checked
     def train(self, mode: bool = True) -> Self:
         """Training mode on (dropout drops) or off, here and below; returns the module.
 

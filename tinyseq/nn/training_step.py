@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyseq import errors, graph, optim
+from tinyseq.arguments import Positive, assigned, checked
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
 from tinyseq.locks import new_lock
 from tinyseq.nested import leaves
-from tinyseq.nn.modes import mode_of
+from tinyseq.nn.modes import Mode
 from tinyseq.optim.update import Update
 from tinyseq.tensor import Tensor
 
@@ -69,29 +70,30 @@ class TrainingStep:
     `None` after a step.
     """
 
+    loss: Callable[..., Any]
+    optimizer: optim.Optimizer
+    max_norm: Positive | None
+    mode: Mode
+
+    @checked
     def __init__(
         self,
         loss: Callable[..., Any],
         optimizer: optim.Optimizer,
-        max_norm: float | None = None,
-        mode: str | None = "auto",
+        max_norm: Positive | None = None,
+        mode: Mode | None = "auto",
     ) -> None:
-        if not callable(loss):
-            raise TypeError(
-                f"TrainingStep: loss is a {type(loss).__name__}, not a function of the arguments. "
-                "Pass lambda x, y: mse_loss(model(x), y), say."
-            )
-        if not isinstance(optimizer, optim.Optimizer):
-            raise TypeError(
-                f"TrainingStep: optimizer is a {type(optimizer).__name__}. Pass one of optim's."
-            )
         self.loss, self.optimizer, self.max_norm = loss, optimizer, max_norm
-        self.mode = mode_of(mode)
+        self.mode = mode or "auto"
         self.norm: float | None = None
         self._kinds: dict[Any, _Kind] = {}
         self._told = 0  # kinds so far
         # A recording works in memory of its own, once at a time
         self._lock = new_lock(self, "_lock", threading.RLock)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        assigned(self, name, value)
+        super().__setattr__(name, value)
 
     def __call__(self, *arguments: Any) -> Any:
         if graph.recording.tape is not None:

@@ -1,0 +1,5 @@
+"""Right calls of pictures."""
+
+CALLS = {}
+
+LEFT_OUT: dict[str, str] = {}

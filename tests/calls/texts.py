@@ -1,0 +1,5 @@
+"""Right calls of text."""
+
+CALLS = {}
+
+LEFT_OUT: dict[str, str] = {}

@@ -1,0 +1,5 @@
+"""Right calls of optimisers."""
+
+CALLS = {}
+
+LEFT_OUT: dict[str, str] = {}
