@@ -51,7 +51,7 @@ OBSCURE = re.compile(
     r"|subscript|could not be broadcast|ufunc|invalid literal|only integer|ambiguous|^'?[\w.]*'?$"
     r"|not supported between|can't convert|cannot convert|cannot be interpreted|has no len"
 )
-REFUSALS = (TypeError, ValueError, IndexError, ts.errors.GraphError, ts.errors.CompileError)
+REFUSALS = (TypeError, ValueError, LookupError, ts.errors.GraphError, ts.errors.CompileError)
 SPACES = {"ts": ts, "nn": nn, "optim": optim, "text": text, "viz": viz, "functional": functional}
 SPACES |= {"random": ts.random, "init": nn.init}
 
@@ -114,8 +114,8 @@ def verdict(call, given, name, value, rule):
         if not re.search(rf"\b{re.escape(name)}\b", said):
             return f"{name} is not named: {said[:150]}"
         return None
-    except ImportError:
-        return None  # a package that is not there is said before anything else
+    except (ImportError, FileNotFoundError):
+        return None  # a package or a file that is not there is called by its name
     except BaseException as error:
         return f"{type(error).__name__}: {str(error)[:150]}"
     if rule is not None and not rule.accepts(value):

@@ -85,16 +85,17 @@ class LanguageModel(nn.Module):
         That state goes in with the symbols that follow; ``None`` starts afresh, from zeros.
         `START`, −1 in place of a symbol, is the zero vector.
         """
-        y, state = self.recurrent(self._vectors(indices), state)
-        return self.head(self.dropout(y)), state
-
-    def _vectors(self, indices: npt.ArrayLike) -> Tensor:
-        """The embeddings (T, B, D), zeros at `START`."""
-        if np.ndim(indices) != 2:
+        vectors = self._vectors(indices)
+        if vectors.ndim != 3:
             raise errors.ShapeError(
                 f"LanguageModel: indices of shape {errors.describe(np.shape(indices))}, expected "
                 "(T, B): steps, batch. A single text is indices[:, None]."
             )
+        y, state = self.recurrent(vectors, state)
+        return self.head(self.dropout(y)), state
+
+    def _vectors(self, indices: npt.ArrayLike) -> Tensor:
+        """The embeddings (T, B, D), zeros at `START`."""
         if type(self.embedding) is nn.Embedding:
             vectors: Tensor = self.embedding(indices, zeros=True)
             return vectors
