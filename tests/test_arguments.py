@@ -51,7 +51,7 @@ OBSCURE = re.compile(
     r"|subscript|could not be broadcast|ufunc|invalid literal|only integer|ambiguous|^'?[\w.]*'?$"
     r"|not supported between|can't convert|cannot convert|cannot be interpreted|has no len"
 )
-REFUSALS = (TypeError, ValueError, IndexError, ts.errors.GraphError, ts.errors.CompileError)
+REFUSALS = (TypeError, ValueError, LookupError, ts.errors.GraphError, ts.errors.CompileError)
 SPACES = {"ts": ts, "nn": nn, "optim": optim, "text": text, "viz": viz, "functional": functional}
 SPACES |= {"random": ts.random, "init": nn.init, "interop": nn.interop, "onnx": nn.onnx}
 

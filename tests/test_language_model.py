@@ -233,12 +233,13 @@ def test_without_an_end_a_sentence_is_its_symbols():
 
 def test_what_cannot_be_ranked():
     letters = text.Vocabulary("abcde")
-    for nothing in ([], "ab"):
-        with pytest.raises(ValueError, match="a list of sentences, one or more"):
-            text.rank(model(), letters, nothing)
-    with pytest.raises(ValueError, match="candidate 1 is empty"):
+    with pytest.raises(ValueError, match="a list of sentences, one or more"):
+        text.rank(model(), letters, [])
+    with pytest.raises(TypeError, match="candidates='ab' must be a series of strings or lists"):
+        text.rank(model(), letters, "ab")
+    with pytest.raises(ValueError, match=r"candidates\[1\] is empty"):
         text.rank(model(), letters, ["ab", ""])
-    with pytest.raises(ValueError, match="by='length' is unknown"):
+    with pytest.raises(ValueError, match="by='length' must be 'log_probability' or 'per_symbol'"):
         text.rank(model(), letters, ["ab"], by="length")
     with pytest.raises(ValueError, match="lacks 'z'"):
         text.rank(model(), letters, ["az"])

@@ -89,7 +89,7 @@ def test_decode_refuses_what_is_no_symbol():
         vocabulary.decode([0, 3])
     with pytest.raises(ValueError, match="index -1 is out of range"):
         vocabulary.decode([-1])
-    with pytest.raises(TypeError, match="not float64"):
+    with pytest.raises(TypeError, match=r"indices=\[0\.5\] must be a series of whole numbers"):
         vocabulary.decode([0.5])
 
 
@@ -189,11 +189,9 @@ def test_model_trains():
 
 
 def test_model_refuses_an_unknown_cell():
-    with pytest.raises(
-        ValueError, match=r"cell='lstn' is unknown\. Use one of 'rnn', 'gru', 'lstm'"
-    ):
+    with pytest.raises(ValueError, match="cell='lstn' must be 'rnn' or 'gru' or 'lstm'"):
         text.LanguageModel(7, cell="lstn")
-    with pytest.raises(ValueError, match="embedding_dim=0"):
+    with pytest.raises(ValueError, match="embedding_size=0"):
         text.LanguageModel(7, embedding_size=0)
 
 
@@ -348,10 +346,10 @@ def test_sample_refuses_what_it_cannot_do():
         text.sample(m, ABC, "", 5)
     with pytest.raises(ValueError, match="lacks 'z'"):
         text.sample(m, ABC, "az", 5)
-    with pytest.raises(ValueError, match="0 or more, not -1"):
+    with pytest.raises(ValueError, match="length=-1 must be a whole number, at least 0"):
         text.sample(m, ABC, "a", -1)
     for temperature in (-0.1, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"temperature is .*not {temperature}"):
+        with pytest.raises(ValueError, match=f"temperature={temperature} must be"):
             text.sample(m, ABC, "a", 5, temperature)
     with pytest.raises(ValueError, match="not finite: its training has diverged"):
         draw(Fixed(0.0, math.nan, 0.0), 5)

@@ -350,6 +350,12 @@ def _either(parts: tuple[Any, ...]) -> Rule | None:
 
 
 def _instance(kind: type) -> Rule:
+    if getattr(kind, "_is_protocol", False):
+        methods = [name for name in vars(kind) if not name.startswith("_")]
+        words = f"with {' and '.join(methods)}"
+        return Rule(
+            lambda v: all(hasattr(v, name) for name in methods), f"an object {words}", words
+        )
     name = {"PathLike": "path", "Pattern": "pattern"}.get(kind.__name__, kind.__name__)
     article = "an" if name[0] in "AEIOU" else "a"
     return _kind(kind, f"{article} {name}", f"{name}s", kind)
@@ -399,7 +405,7 @@ def _is_series(kind: type, inner: Rule | None, value: Any) -> bool:
 
 
 def _fits(rule: Rule | None, value: Any) -> bool:
-    return rule is None or type(value) in rule.exact or rule.accepts(value)
+    return rule is None or rule.accepts(value)
 
 
 def _all(rule: Rule | None, values: Iterable[Any]) -> bool:

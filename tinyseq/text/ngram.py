@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from tinyseq.arguments import Count, NotNegative, Positive, Size, checked, one_of
 from tinyseq.random import generator
 from tinyseq.text.sampling import Choice, pick
-
-SMOOTHING = ("kneser-ney", "add-k")
 
 
 class NGram:
@@ -52,33 +51,22 @@ class NGram:
         vocabulary_size: V, how many symbols there are; when left out, one more than the highest
             that is in the text.
         smoothing: ``"kneser-ney"`` or ``"add-k"``.
-        k: what add-k adds to each count, above 0.
+        k: what add-k adds to each count, above 0: with 0, what was never seen would have
+            probability 0, and log-probability −∞.
 
     Raises:
         ValueError: n or vocabulary_size below one, an unknown smoothing, a k that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
-        n: int,
-        vocabulary_size: int | None = None,
-        smoothing: str = "kneser-ney",
+        n: Size,
+        vocabulary_size: Size | None = None,
+        smoothing: Annotated[str, one_of("kneser-ney", "add-k")] = "kneser-ney",
         *,
-        k: float = 0.03,
+        k: Positive = 0.03,
     ) -> None:
-        if n < 1:
-            raise ValueError(f"n={n} has to be at least 1, which takes no context at all")
-        if vocabulary_size is not None and vocabulary_size < 1:
-            raise ValueError(f"vocabulary_size={vocabulary_size} has to be at least 1")
-        if smoothing not in SMOOTHING:
-            raise ValueError(
-                f"smoothing={smoothing!r} is unknown. Use {' or '.join(map(repr, SMOOTHING))}"
-            )
-        if not (k > 0 and math.isfinite(k)):
-            raise ValueError(
-                f"k={k} has to be finite and above 0: with 0, what was never seen would have "
-                "probability 0, and log-probability −∞"
-            )
         self.n = n
         self.vocabulary_size = vocabulary_size
         self._given_size = vocabulary_size  # what `fit` finds in a text goes no further than it
@@ -90,6 +78,7 @@ class NGram:
         extra = f", k={self.k}" if self.smoothing == "add-k" else ""
         return f"NGram({self.n}, {self.vocabulary_size}, {self.smoothing!r}{extra})"
 
+    @checked
     def fit(self, indices: npt.ArrayLike) -> NGram:
         """Count a text, whole numbers (N,), instead of what was counted before. Returns the model.
 
@@ -102,8 +91,8 @@ class NGram:
         text = _integers(indices, "indices")
         if len(text) < self.n:
             raise ValueError(
-                f"NGram({self.n}) counts groups of {self.n} symbols, and the text has {len(text)}. "
-                "Use a longer text or a smaller n"
+                f"indices: NGram({self.n}) counts groups of {self.n} symbols, and the text has "
+                f"{len(text)}. Use a longer text or a smaller n"
             )
         size = self._given_size or int(text.max()) + 1
         _check_range(text, size, "indices")
@@ -164,6 +153,7 @@ class NGram:
         share, backoff = np.log(kept / total[context_of]), np.log(given_up / total)
         return _Estimate(np.append(share, -np.inf), np.append(backoff, 0.0))
 
+    @checked
     def log_probability(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """log P(indices | context), in nats: the sum over all of ``indices``, the first included.
 
@@ -175,6 +165,7 @@ class NGram:
         """
         return float(self._predict(indices, context).sum())
 
+    @checked
     def score(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """Mean nats of predicting ``indices[1:]``, each symbol exactly once, as `text.score` does.
 
@@ -188,9 +179,10 @@ class NGram:
         """
         text = _integers(indices, "indices")
         if len(text) < 2:
-            raise ValueError(f"a score needs at least 2 symbols, there are {len(text)}")
+            raise ValueError(f"indices: a score needs at least 2 symbols, there are {len(text)}")
         return -float(self._predict(text, context)[1:].mean())
 
+    @checked
     def perplexity(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """exp(`score`): among how many equally likely symbols the model seems to guess.
 
@@ -200,6 +192,7 @@ class NGram:
         """
         return math.exp(self.score(indices, context))
 
+    @checked
     def log_probabilities(self, context: npt.ArrayLike = ()) -> np.ndarray:
         """log P(w | context) of every symbol w, a float64 array (V,).
 
@@ -212,12 +205,13 @@ class NGram:
         size = self._fitted()
         return self._next(self._read(self._checked(context, "context")), size)
 
+    @checked
     def sample(
         self,
-        length: int,
+        length: Count,
         prime: npt.ArrayLike = (),
         rng: np.random.Generator | None = None,
-        temperature: float = 1.0,
+        temperature: NotNegative = 1.0,
     ) -> np.ndarray:
         """``length`` symbols that go on from ``prime``, without the prime: an int64 array.
 
@@ -232,10 +226,6 @@ class NGram:
             ValueError: a negative length or temperature, a symbol of the prime that is out of
                 range, or a model that was not fitted.
         """
-        if length < 0:
-            raise ValueError(f"length is a number of symbols, 0 or more, not {length}")
-        if not (temperature >= 0 and math.isfinite(temperature)):
-            raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
         size = self._fitted()
         contexts = self._read(self._checked(prime, "prime"))
         how = Choice(temperature, 0, 1.0, np.empty(0, np.int64), None)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+from tinyseq.arguments import checked
 
 _LETTERS = r"[^\W\d_]+"
 WORDS = (
@@ -22,11 +25,13 @@ class Characters:
     ['t', 'o', ' ', 'b', 'e']
     """
 
+    @checked
     def split(self, text: str) -> list[str]:
         """The characters of a text."""
         return list(text)
 
-    def join(self, tokens: list[str]) -> str:
+    @checked
+    def join(self, tokens: Iterable[str]) -> str:
         """The text that was split into ``tokens``."""
         return "".join(tokens)
 
@@ -56,6 +61,7 @@ class Words:
         ValueError: the pattern is none.
     """
 
+    @checked
     def __init__(self, pattern: str = WORDS) -> None:
         try:
             self._pattern = re.compile(pattern)
@@ -63,6 +69,7 @@ class Words:
             raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
         self.pattern = pattern
 
+    @checked
     def split(self, text: str) -> list[str]:
         """The tokens of a text, in their order."""
         tokens: list[str] = []
@@ -73,7 +80,8 @@ class Words:
         tokens.append(text[end:])
         return list(filter(None, tokens))  # a pattern may match nothing, as " *" does
 
-    def join(self, tokens: list[str]) -> str:
+    @checked
+    def join(self, tokens: Iterable[str]) -> str:
         """The text that was split into ``tokens``."""
         return "".join(tokens)
 
@@ -81,6 +89,7 @@ class Words:
         return "Words()" if self.pattern == WORDS else f"Words({self.pattern!r})"
 
 
+@checked
 def sentences(text: str) -> list[str]:
     """The sentences of a text, each on one line, for P(sentence).
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyseq.arguments import Size, checked, shown
 from tinyseq.saving import write_atomically
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
@@ -52,6 +53,7 @@ class Vocabulary:
     eos: int | None
     pad: int | None
 
+    @checked
     def __init__(self, symbols: Iterable[str]) -> None:
         """``symbols``: a text, or single characters in any order.
 
@@ -60,7 +62,9 @@ class Vocabulary:
         """
         characters = tuple(sorted(set(symbols)))
         if not characters:
-            raise ValueError("a vocabulary needs at least one character, and the text is empty")
+            raise ValueError(
+                "symbols: a vocabulary needs at least one character, and the text is empty"
+            )
         longer = next((s for s in characters if len(s) != 1), None)
         if longer is not None:
             raise ValueError(
@@ -70,11 +74,12 @@ class Vocabulary:
         self._set(characters, {})
 
     @classmethod
+    @checked
     def from_counts(
         cls,
         tokens: Iterable[str] | Mapping[str, int],
         size: int | None = None,
-        min_count: int = 1,
+        min_count: Size = 1,
         *,
         unk: str | None = "<UNK>",
         eos: str | None = "<EOS>",
@@ -101,8 +106,6 @@ class Vocabulary:
             ValueError: no tokens, an empty one, none that is frequent enough, a size without room
                 for one of them, a ``min_count`` below one, or special symbols that are the same.
         """
-        if min_count < 1:
-            raise ValueError(f"min_count is a number of times, 1 or more, not {min_count}")
         special = {
             kind: symbol
             for kind, symbol in zip(_SPECIAL, (pad, unk, eos), strict=True)
@@ -117,7 +120,7 @@ class Vocabulary:
             )
         counts = _count(tokens)
         if not counts:
-            raise ValueError("a vocabulary needs at least one token, and there are none")
+            raise ValueError("tokens: a vocabulary needs at least one token, and there are none")
         _check(counts, "a token")
         ordinary = [t for t in counts if counts[t] >= min_count and t not in special.values()]
         if not ordinary:
@@ -188,6 +191,10 @@ class Vocabulary:
                 "string. Split the text first, as it was split to make the vocabulary: "
                 "text.Words().split(…)"
             )
+        if isinstance(text, bytes | Mapping) or not isinstance(text, Iterable):
+            raise TypeError(
+                f"encode: text={shown(text)} must be a text or a list of tokens, which are strings"
+            )
         tokens = text if isinstance(text, str | list | tuple) else list(text)
         try:
             # All of it runs in C, so that a million words or characters take a moment.
@@ -199,7 +206,7 @@ class Vocabulary:
         for i in missing:
             if not isinstance(tokens[i], str):
                 raise TypeError(
-                    f"tokens are strings, but token {i} is {tokens[i]!r}, of type "
+                    f"the tokens of text are strings, but token {i} is {shown(tokens[i])}, of type "
                     f"{type(tokens[i]).__name__}"
                 )
         if missing.size:
@@ -216,6 +223,7 @@ class Vocabulary:
             indices[missing] = self.unk
         return indices
 
+    @checked
     def decode(self, indices: Iterable[int] | np.ndarray) -> str:
         """The text whose characters or tokens have these numbers, integers 0 … len − 1.
 
@@ -228,17 +236,18 @@ class Vocabulary:
         """
         return "".join(self.symbols_of(indices))
 
+    @checked
     def symbols_of(self, indices: Iterable[int] | np.ndarray) -> list[str]:
         """As `decode`, but as a list of symbols: the tokens, one by one."""
         array = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
         if array.size == 0:
             return []
         if array.dtype.kind not in "iu":
-            raise TypeError(f"indices of symbols are integers, not {array.dtype}")
+            raise TypeError(f"indices are the whole numbers of symbols, not {array.dtype}")
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= len(self):
             raise ValueError(
-                f"index {low if low < 0 else high} is out of range: "
+                f"indices: index {low if low < 0 else high} is out of range: "
                 f"the vocabulary has {len(self)} {self._kind}, 0 to {len(self) - 1}"
             )
         return [self.symbols[i] for i in array.ravel().tolist()]
@@ -252,6 +261,7 @@ class Vocabulary:
         return json.dumps({"symbols": self.symbols, **special}, ensure_ascii=False)
 
     @classmethod
+    @checked
     def from_json(cls, source: str) -> Vocabulary:
         """The vocabulary that `to_json` wrote.
 
@@ -261,7 +271,7 @@ class Vocabulary:
         try:
             tree = json.loads(source)
         except ValueError as error:
-            raise ValueError(f"a vocabulary is not JSON: {error}") from error
+            raise ValueError(f"source={shown(source)} is not JSON: {error}") from error
         if not isinstance(tree, dict) or not isinstance(tree.get("symbols"), list):
             raise ValueError("the JSON of a vocabulary is an object with a list of its symbols")
         symbols = tuple(tree["symbols"])
@@ -280,6 +290,7 @@ class Vocabulary:
             )
         return cls._made(symbols, special)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json` to a file, UTF-8, atomically: there is the old file or the new one.
 
@@ -289,6 +300,7 @@ class Vocabulary:
         write_atomically(path, self.to_json().encode("utf-8", "surrogatepass"))
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
         """Read what `save` wrote.
 
