@@ -41,6 +41,15 @@ def describe(shape: Iterable[int], letters: str = "") -> str:
     return f"({', '.join(named)}{',' if len(sizes) == 1 and not letters else ''})"
 
 
+def listed(items: Iterable[Any], separator: str = ", ", most: int = 8) -> str:
+    """``a, b, c``; of more than so many the first, ``and 57 more``: a message does not grow with
+    what it is about.
+    """
+    everything = list(map(str, items))
+    shown, more = separator.join(everything[:most]), len(everything) - most
+    return f"{shown} … and {more:,d} more" if more > 0 else shown
+
+
 def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What keeps the given arrays from taking the place of the expected ones, by name: each that is
     missing, unknown or misshapen.
