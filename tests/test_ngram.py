@@ -308,14 +308,14 @@ def test_five_grams_of_a_million_characters_are_counted_in_a_moment():
 
 
 def test_arguments_out_of_range():
-    with pytest.raises(ValueError, match="n=0 has to be at least 1"):
+    with pytest.raises(ValueError, match="n=0 must be a whole number, at least 1"):
         text.NGram(0)
-    with pytest.raises(ValueError, match="vocabulary_size=0 has to be at least 1"):
+    with pytest.raises(ValueError, match="vocabulary_size=0 must be a whole number"):
         text.NGram(2, 0)
     with pytest.raises(ValueError, match=r"'laplace' is unknown. Use 'kneser-ney' or 'add-k'"):
         text.NGram(2, 5, "laplace")
     for k in (0, -1, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"k={k} has to be finite and above 0"):
+        with pytest.raises(ValueError, match=f"k={k} must be finite and above 0"):
             text.NGram(2, 5, "add-k", k=k)
 
 
@@ -367,10 +367,10 @@ def test_questions_that_have_no_answer():
         model.log_probabilities([0.5])
     with pytest.raises(ValueError, match=r"prime\[0\] is 3: out of range"):
         model.sample(2, prime=[3])
-    with pytest.raises(ValueError, match="length is a number of symbols, 0 or more, not -1"):
+    with pytest.raises(ValueError, match="length=-1 must be a whole number, at least 0"):
         model.sample(-1)
     for temperature in (-1, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"0 or more, not {temperature}"):
+        with pytest.raises(ValueError, match=f"temperature={temperature} must be a finite"):
             model.sample(1, temperature=temperature)
 
 

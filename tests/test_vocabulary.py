@@ -173,7 +173,7 @@ def test_from_counts_refuses_what_makes_no_vocabulary():
             Vocabulary.from_counts(empty)
     with pytest.raises(ValueError, match="min_count=3 times"):
         Vocabulary.from_counts(["a", "a"], min_count=3)
-    with pytest.raises(ValueError, match="1 or more, not 0"):
+    with pytest.raises(ValueError, match="min_count=0 must be a whole number, at least 1"):
         Vocabulary.from_counts(["a"], min_count=0)
     with pytest.raises(ValueError, match="size=2 leaves no room for a token: there are 2 special"):
         Vocabulary.from_counts(["a"], size=2)

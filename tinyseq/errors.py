@@ -5,10 +5,13 @@ it.
 from __future__ import annotations
 
 import importlib
+import math
+import numbers
 import os
+import reprlib
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,22 @@ def listed(items: Iterable[Any], separator: str = ", ", most: int = 8) -> str:
     everything = list(map(str, items))
     shown, more = separator.join(everything[:most]), len(everything) - most
     return f"{shown} … and {more:,d} more" if more > 0 else shown
+
+
+def whole(name: str, value: Any, least: int = 1, otherwise: str = "") -> int:
+    """An argument that counts something, else an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(
+            f"{name}={reprlib.repr(value)} must be a whole number, at least {least}{otherwise}"
+        )
+    return int(value)
+
+
+def number(name: str, value: Any, test: Callable[[float], bool], what: str) -> float:
+    """An argument that is a finite number, else an error that says ``what`` it is."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value) or not test(float(value)):
+        raise ValueError(f"{name}={reprlib.repr(value)} must be {what}")
+    return float(value)
 
 
 def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinyseq.errors import whole
 from tinyseq.functional.targets import IGNORED
 from tinyseq.text.epochs import Epochs
 from tinyseq.text.partition import Padded
@@ -85,8 +86,7 @@ class Buckets(Epochs[np.ndarray]):
     """
 
     def __init__(self, lengths: npt.ArrayLike, batch_size: int, seed: int | None = None) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size ({batch_size}) has to be at least 1")
+        whole("batch_size", batch_size)
         (self._lengths,) = _sequences([np.asarray(lengths)], "list of lengths")
         if self._lengths.min() < 1:
             i = int(self._lengths.argmin())

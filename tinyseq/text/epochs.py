@@ -9,6 +9,8 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from tinyseq.errors import whole
+
 Batch = TypeVar("Batch", covariant=True)
 
 
@@ -30,9 +32,7 @@ class Epochs(Sequence[Batch]):
 
     def __init__(self, seed: int | None) -> None:
         """To be called at the end of a subclass's own: it draws the first epoch."""
-        if seed is not None and seed < 0:
-            raise ValueError(f"seed is a whole number, 0 or more, or None, not {seed}")
-        self._seed = seed
+        self._seed = None if seed is None else whole("seed", seed, 0, ", or None")
         self._start(0)
 
     def epoch(self, number: int) -> Self:
@@ -41,8 +41,7 @@ class Epochs(Sequence[Batch]):
         Raises:
             ValueError: it is negative.
         """
-        if number < 0:
-            raise ValueError(f"epochs are counted from 0, there is none of number {number}")
+        number = whole("number", number, 0, ": epochs are counted from 0")
         if number == self._number:
             return self
         if self._latest is None or self._latest._number != number:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import functional, nn, op, ops
+from tinyseq.errors import whole
 from tinyseq.functional.targets import IGNORED
 from tinyseq.nn.beam import finite, log_softmax
 from tinyseq.nn.training import reads_from_the_end
@@ -260,8 +261,7 @@ def likeliest(
         ValueError: k below 1, a symbol that the vocabulary lacks, or a vocabulary that is smaller
             than the model's.
     """
-    if k < 1:
-        raise ValueError(f"k={k} is how many symbols to give: at least 1")
+    whole("k", k, 1, ": how many symbols to give")
     log_p = model.log_probabilities(vocabulary.encode(prefix or []))
     if len(vocabulary) < len(log_p):
         raise ValueError(
@@ -303,11 +303,9 @@ def score(
     indices = np.asarray(indices)
     if len(indices) < 2:
         raise ValueError(f"a score needs at least 2 symbols, there are {len(indices)}")
-    if tracks < 1 or context < 0 or steps < 1:
-        raise ValueError(
-            f"tracks ({tracks}) and steps ({steps}) have to be at least 1, "
-            f"context ({context}) at least 0"
-        )
+    whole("tracks", tracks)
+    whole("context", context, 0)
+    whole("steps", steps)
     predictions = len(indices) - 1
     # A track that is not clearly longer than its own context would be spent on reading in.
     tracks = max(1, min(tracks, (predictions - context) // max(1, context)))
@@ -315,16 +313,16 @@ def score(
     # after their context; what runs over the end of the text is filled up and not counted.
     length = math.ceil((predictions - context) / tracks) if tracks > 1 else predictions
     width = length + context if tracks > 1 else predictions
-    at = np.arange(width)[:, None] + length * np.arange(tracks)
-    counted = at < predictions
-    counted[: width - length, 1:] = False
-    at = np.minimum(at, predictions - 1)
 
     total, state = 0.0, None
     with nn.evaluation(model):
         for t in range(0, width, steps):
-            rows = at[t : t + steps]
-            logits, state = model(indices[rows], state)
-            losses = functional.cross_entropy(logits, indices[rows + 1], reduction="none")
-            total += float(losses.numpy()[counted[t : t + steps]].sum(dtype=np.float64))
+            time = np.arange(t, min(t + steps, width))[:, None]
+            at = time + length * np.arange(tracks)
+            counted = at < predictions
+            counted[:, 1:] &= time >= width - length
+            at = np.minimum(at, predictions - 1)
+            logits, state = model(indices[at], state)
+            losses = functional.cross_entropy(logits, indices[at + 1], reduction="none")
+            total += float(losses.numpy()[counted].sum(dtype=np.float64))
     return float(finite(np.array(total)) / predictions)

@@ -9,10 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tinyseq.errors import number, whole
 from tinyseq.random import generator
-from tinyseq.text.sampling import Choice, pick
+from tinyseq.text.sampling import Choice, as_temperature, pick
 
 SMOOTHING = ("kneser-ney", "add-k")
+_TOGETHER = 2**19  # symbols that are predicted at once: 34 MB
 
 
 class NGram:
@@ -66,19 +68,20 @@ class NGram:
         *,
         k: float = 0.03,
     ) -> None:
-        if n < 1:
-            raise ValueError(f"n={n} has to be at least 1, which takes no context at all")
-        if vocabulary_size is not None and vocabulary_size < 1:
-            raise ValueError(f"vocabulary_size={vocabulary_size} has to be at least 1")
+        whole("n", n, 1, ", which takes no context at all")
+        if vocabulary_size is not None:
+            whole("vocabulary_size", vocabulary_size)
         if smoothing not in SMOOTHING:
             raise ValueError(
                 f"smoothing={smoothing!r} is unknown. Use {' or '.join(map(repr, SMOOTHING))}"
             )
-        if not (k > 0 and math.isfinite(k)):
-            raise ValueError(
-                f"k={k} has to be finite and above 0: with 0, what was never seen would have "
-                "probability 0, and log-probability −∞"
-            )
+        number(
+            "k",
+            k,
+            lambda k: k > 0,
+            "finite and above 0: with 0, what was never seen would have probability 0, and "
+            "log-probability −∞",
+        )
         self.n = n
         self.vocabulary_size = vocabulary_size
         self._given_size = vocabulary_size  # what `fit` finds in a text goes no further than it
@@ -93,7 +96,8 @@ class NGram:
     def fit(self, indices: npt.ArrayLike) -> NGram:
         """Count a text, whole numbers (N,), instead of what was counted before. Returns the model.
 
-        Takes O(n N log N): each order is sorted once.
+        Takes O(n N log N): each order is sorted once. At its peak it takes some 40 bytes of memory
+        a symbol, besides 40 bytes for each different n-gram of each order.
 
         Raises:
             TypeError: numbers that are not whole.
@@ -121,7 +125,7 @@ class NGram:
         An n-gram's number is its rank, by the number of its context and then by its last symbol:
         numbers stay below N, and keys below N · V, however large n and V are.
         """
-        here = _numbered(np.zeros(len(text), np.int64), text, size)
+        here = _numbered(np.broadcast_to(np.int64(0), len(text)), text, size)
         contexts = 1  # before the first order: the empty one
         for n in range(1, self.n + 1):
             grams = len(here.keys)
@@ -173,7 +177,8 @@ class NGram:
             TypeError: numbers that are not whole.
             ValueError: a symbol out of range, or a model that was not fitted.
         """
-        return float(self._predict(indices, context).sum())
+        text = self._checked(indices, "indices")
+        return self._total(text, self._checked(context, "context"), 0)
 
     def score(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """Mean nats of predicting ``indices[1:]``, each symbol exactly once, as `text.score` does.
@@ -189,7 +194,8 @@ class NGram:
         text = _integers(indices, "indices")
         if len(text) < 2:
             raise ValueError(f"a score needs at least 2 symbols, there are {len(text)}")
-        return -float(self._predict(text, context)[1:].mean())
+        text = self._checked(text, "indices")
+        return -self._total(text, self._checked(context, "context"), 1) / (len(text) - 1)
 
     def perplexity(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """exp(`score`): among how many equally likely symbols the model seems to guess.
@@ -232,10 +238,8 @@ class NGram:
             ValueError: a negative length or temperature, a symbol of the prime that is out of
                 range, or a model that was not fitted.
         """
-        if length < 0:
-            raise ValueError(f"length is a number of symbols, 0 or more, not {length}")
-        if not (temperature >= 0 and math.isfinite(temperature)):
-            raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
+        whole("length", length, 0)
+        as_temperature(temperature)
         size = self._fitted()
         contexts = self._read(self._checked(prime, "prime"))
         how = Choice(temperature, 0, 1.0, np.empty(0, np.int64), None)
@@ -257,10 +261,18 @@ class NGram:
         _check_range(array, self._fitted(), name)
         return array
 
-    def _predict(self, indices: npt.ArrayLike, context: npt.ArrayLike) -> np.ndarray:
-        """log P of each of ``indices``: all positions at once, one order after the other."""
+    def _total(self, text: np.ndarray, past: np.ndarray, first: int) -> float:
+        """Σ log P of the symbols of a text from ``first`` on, some at a time."""
+        total = 0.0
+        for start in range(0, len(text), _TOGETHER):
+            block = text[start : start + _TOGETHER]
+            nats = self._predict(block, text[max(0, start - self.n) : start] if start else past)
+            total += float((nats if start else nats[first:]).sum())
+        return total
+
+    def _predict(self, text: np.ndarray, past: np.ndarray) -> np.ndarray:
+        """log P of each symbol of a text: all positions at once, one order after the other."""
         size = self._fitted()
-        text, past = self._checked(indices, "indices"), self._checked(context, "context")
         past = past[max(0, len(past) - self.n + 1) :]
         text = np.concatenate([past, text])
         nats = np.full(len(text), -math.log(size))
@@ -313,7 +325,17 @@ class _Numbered(NamedTuple):
 
 
 def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered:
-    return _Numbered(*np.unique(contexts * size + symbols, return_inverse=True, return_counts=True))
+    """As `numpy.unique` with inverse and counts, in half of the memory."""
+    keys = contexts * np.int64(size) + symbols
+    order = keys.argsort()
+    keys = keys[order]
+    new = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    first = np.flatnonzero(new)
+    narrow = np.int32 if len(keys) < 2**31 else np.int64
+    of = np.empty(len(keys), narrow)
+    of[order] = np.cumsum(new, dtype=narrow) - narrow(1)
+    return _Numbered(keys[first], of, np.diff(first, append=len(keys)))
 
 
 class _Estimate(NamedTuple):
@@ -356,6 +378,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
+    """As int64, or a smaller dtype, which takes less memory and becomes int64 beside int64."""
     array = np.asarray(indices)
     if array.ndim != 1:
         raise ValueError(f"{name} of shape {array.shape}: expected one dimension, (N,)")
@@ -363,13 +386,14 @@ def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} of {array.dtype}: expected the whole numbers of symbols")
-    return array.astype(np.int64, copy=False)
+    return array.astype(np.int64, copy=False) if array.dtype.itemsize == 8 else array
 
 
 def _check_range(array: np.ndarray, size: int, name: str) -> None:
+    if not array.size or (array.min() >= 0 and array.max() < size):
+        return
     wrong = np.flatnonzero((array < 0) | (array >= size))
-    if wrong.size:
-        raise ValueError(
-            f"{name}[{wrong[0]}] is {array[wrong[0]]}: out of range, for the vocabulary has {size} "
-            f"symbols, 0 to {size - 1}"
-        )
+    raise ValueError(
+        f"{name}[{wrong[0]}] is {array[wrong[0]]}: out of range, for the vocabulary has {size} "
+        f"symbols, 0 to {size - 1}"
+    )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinyseq.errors import number, whole
 from tinyseq.functional.targets import IGNORED
 from tinyseq.text.epochs import Epochs
 
@@ -26,11 +27,15 @@ def split(indices: np.ndarray, held_out: float = 0.1) -> Chunk:
     The validation array starts with the last symbol of training. It is there to predict the first
     held-out symbol from, so that `score` predicts every held-out symbol exactly once.
 
+    Both are views of ``indices``, whole numbers (N,), and take no memory of their own.
+
     Raises:
-        ValueError: ``held_out`` is not within 0 … 1, or leaves one of the two parts empty.
+        TypeError: indices that are not whole numbers.
+        ValueError: ``held_out`` is not within 0 … 1, or leaves one of the two parts empty; negative
+            indices, or more than one axis.
     """
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out is a share between 0 and 1, not {held_out}")
+    indices = _one_text(indices)
+    number("held_out", held_out, lambda x: 0 < x < 1, "a share between 0 and 1")
     size = len(indices)
     at = size - round(size * held_out)
     if at < 1 or at == size:
@@ -49,6 +54,8 @@ class Partition(Sequence[Chunk]):
     ended: a state carried from chunk to chunk reads each track as one long text. Start from a fresh
     state at chunk 0. What is left over at the end, less than B + T·B symbols, is not used.
 
+    The tracks are views of ``indices``: the whole takes no memory, however long the text.
+
     A position is the plain number of a chunk, so a training run resumes anywhere::
 
         for step in range(start, steps):
@@ -61,7 +68,7 @@ class Partition(Sequence[Chunk]):
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, or fewer than B·T + 1 symbols.
+        ValueError: sizes below one, fewer than B·T + 1 symbols, or negative ones.
     """
 
     def __init__(self, indices: np.ndarray, batch_size: int, steps: int) -> None:
@@ -78,8 +85,8 @@ class Partition(Sequence[Chunk]):
         self.steps = steps
         used = length * batch_size
         # (L, B): consecutive in time down a column, so that a chunk is a plain slice of rows.
-        self._inputs = np.ascontiguousarray(indices[:used].reshape(batch_size, length).T)
-        self._targets = np.ascontiguousarray(indices[1 : used + 1].reshape(batch_size, length).T)
+        self._inputs = indices[:used].reshape(batch_size, length).T
+        self._targets = indices[1 : used + 1].reshape(batch_size, length).T
 
     def __len__(self) -> int:
         """Chunks in one pass over the sequence."""
@@ -94,7 +101,7 @@ class Partition(Sequence[Chunk]):
         if not 0 <= i < len(self):
             raise IndexError(f"chunk {i} of a partition that has {len(self)}")
         rows = slice(i * self.steps, (i + 1) * self.steps)
-        return self._inputs[rows], self._targets[rows]
+        return self._inputs[rows].copy("C"), self._targets[rows].copy("C")
 
 
 class RandomOffsets(Epochs[Chunk]):
@@ -116,7 +123,8 @@ class RandomOffsets(Epochs[Chunk]):
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, fewer than (B + 1)·T symbols, or a negative seed.
+        ValueError: sizes below one, fewer than (B + 1)·T symbols, negative ones, or a negative
+            seed.
     """
 
     def __init__(self, indices: np.ndarray, batch_size: int, steps: int, seed: int = 0) -> None:
@@ -176,8 +184,8 @@ class Windows(Epochs[Padded]):
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, a stride that skips symbols, no T + 1 symbols, or a negative
-            seed.
+        ValueError: sizes below one, a stride that skips symbols, no T + 1 symbols, negative ones,
+            or a negative seed.
     """
 
     def __init__(
@@ -190,10 +198,10 @@ class Windows(Epochs[Padded]):
         pad: int = 0,
         seed: int | None = None,
     ) -> None:
-        self._indices = _one_text(indices).astype(np.int64, copy=False)  # with room for the −100
+        self._indices = _one_text(indices)
         _check_sizes(batch_size, steps)
-        stride = steps if stride is None else stride
-        if not 1 <= stride <= steps:
+        stride = steps if stride is None else whole("stride", stride)
+        if stride > steps:
             raise ValueError(
                 f"a stride is from 1 to steps ({steps}), not {stride}: none is skipped"
             )
@@ -220,8 +228,9 @@ class Windows(Epochs[Padded]):
         at = starts + np.arange(self.steps)[:, None]
         there = at < self._predictions
         at = np.minimum(at, self._predictions - 1)
-        inputs = np.where(there, self._indices[at], self.pad)
-        targets = np.where(there, self._indices[at + 1], IGNORED)
+        # int64, which has room for the −100
+        inputs = np.where(there, self._indices[at].astype(np.int64), self.pad)
+        targets = np.where(there, self._indices[at + 1].astype(np.int64), IGNORED)
         return inputs, targets, there.sum(0)
 
 
@@ -233,9 +242,15 @@ def _one_text(indices: np.ndarray) -> np.ndarray:
         raise TypeError(
             f"indices are whole numbers, not {indices.dtype}. Vocabulary.encode makes them of text"
         )
+    if indices.size and indices.min() < 0:
+        i = int((indices < 0).argmax())
+        raise ValueError(
+            f"indices[{i}] is {indices[i]}: the symbols of a text are numbered from 0. A START "
+            "before each of many texts is for Batches"
+        )
     return indices
 
 
 def _check_sizes(batch_size: int, steps: int) -> None:
-    if batch_size < 1 or steps < 1:
-        raise ValueError(f"batch_size ({batch_size}) and steps ({steps}) have to be at least 1")
+    whole("batch_size", batch_size)
+    whole("steps", steps)

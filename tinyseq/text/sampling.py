@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
+from tinyseq.errors import number, whole
 from tinyseq.text.vocabulary import Vocabulary
 
 
@@ -27,15 +27,17 @@ def choice(
     top_p: float,
     allow_unknown: bool,
 ) -> Choice:
-    if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is a finite number, 0 or more, not {temperature}")
-    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
-        raise ValueError(f"top_k={top_k!r} is how many symbols to keep: a whole number from 1 on")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} is a probability above 0, and 1 keeps everything")
+    as_temperature(temperature)
+    if top_k is not None:
+        whole("top_k", top_k, 1, ": how many symbols to keep")
+    number("top_p", top_p, lambda p: 0 < p <= 1, "a probability above 0, and 1 keeps everything")
     refused = [vocabulary.pad, None if allow_unknown else vocabulary.unk]
     numbers = np.array([i for i in refused if i is not None], np.int64)
     return Choice(float(temperature), int(top_k or 0), float(top_p), numbers, vocabulary.eos)
+
+
+def as_temperature(temperature: float) -> float:
+    return number("temperature", temperature, lambda t: t >= 0, "a finite number, 0 or more")
 
 
 def pick(logits: np.ndarray, draw: float, how: Choice) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq.errors import DtypeError, listed
+from tinyseq.errors import DtypeError, listed, whole
 from tinyseq.saving import write_atomically
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
@@ -107,8 +107,9 @@ class Vocabulary:
             ValueError: no tokens, an empty one, none that is frequent enough, a size without room
                 for one of them, a ``min_count`` below one, or special symbols that are the same.
         """
-        if min_count < 1:
-            raise ValueError(f"min_count is a number of times, 1 or more, not {min_count}")
+        whole("min_count", min_count)
+        if size is not None:
+            whole("size", size, 0)
         special = {
             kind: symbol
             for kind, symbol in zip(_SPECIAL, (pad, unk, eos), strict=True)
