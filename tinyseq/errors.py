@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 class ShapeError(ValueError):
     """Sizes that do not go together."""
@@ -79,11 +81,23 @@ def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str =
         if name not in given
     ]
     wrong += [f"unknown {prefix}{name}" for name in given if name not in expected]
-    return wrong + [
+    wrong += [
         f"{prefix}{name} has shape {describe(given[name].shape)}, expected {describe(a.shape)}"
         for name, a in expected.items()
         if name in given and given[name].shape != a.shape
     ]
+    return [listed(wrong, "; ")] if wrong else []
+
+
+def spoiled(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """``w_h holds nan, first at [2, 0] of (4, 16)``: the first of named arrays with a NaN or an
+    Inf. Empty where all are finite.
+    """
+    for name, array in arrays:
+        if array.dtype.kind == "f" and not (good := np.isfinite(array)).all():
+            at = [int(i) for i in np.unravel_index(good.argmin(), good.shape)]
+            return f"{name} holds {array[tuple(at)]}, first at {at} of {describe(array.shape)}"
+    return ""
 
 
 def needed(package: str, what: str, extra: str) -> Any:

@@ -131,7 +131,7 @@ class LanguageModel(nn.Module):
             for n in range(0, len(rows), _BATCH):
                 batch = order[n : n + _BATCH]
                 out[batch] = self._read([rows[b] for b in batch])
-        return finite(out)
+        return finite(out, self)
 
     def _read(self, sentences: list[np.ndarray]) -> np.ndarray:
         both, _ = padded([np.concatenate([[START], s]) for s in sentences], IGNORED)
@@ -167,7 +167,7 @@ class LanguageModel(nn.Module):
         symbols = _sentence(prefix, self.embedding.num_embeddings)
         with nn.evaluation(self):
             logits, _ = self(np.concatenate([[START], symbols])[:, None])
-        return log_softmax(finite(logits.numpy()[-1, 0]))
+        return log_softmax(finite(logits.numpy()[-1, 0], self))
 
 
 _BATCH = 64  # sentences that are read at once
@@ -325,4 +325,4 @@ def score(
             logits, state = model(indices[at], state)
             losses = functional.cross_entropy(logits, indices[at + 1], reduction="none")
             total += float(losses.numpy()[counted].sum(dtype=np.float64))
-    return float(finite(np.array(total)) / predictions)
+    return float(finite(np.array(total), model) / predictions)

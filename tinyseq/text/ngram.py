@@ -14,7 +14,7 @@ from tinyseq.random import generator
 from tinyseq.text.sampling import Choice, as_temperature, pick
 
 SMOOTHING = ("kneser-ney", "add-k")
-_TOGETHER = 2**19  # symbols that are predicted at once: 34 MB
+_TOGETHER = 2**19  # symbols that are counted or predicted at once: some 30 MB
 
 
 class NGram:
@@ -96,8 +96,8 @@ class NGram:
     def fit(self, indices: npt.ArrayLike) -> NGram:
         """Count a text, whole numbers (N,), instead of what was counted before. Returns the model.
 
-        Takes O(n N log N): each order is sorted once. At its peak it takes some 40 bytes of memory
-        a symbol, besides 40 bytes for each different n-gram of each order.
+        Takes O(n N log N): each order is sorted, a piece at a time. The memory is some 40 bytes for
+        each different n-gram of each order, and at the peak 10 more for each symbol.
 
         Raises:
             TypeError: numbers that are not whole.
@@ -154,19 +154,23 @@ class NGram:
     ) -> _Estimate:
         """One order's probabilities, out of its counts and the number of each one's context."""
         total = np.bincount(context_of, counts, contexts)
+        share = np.append(counts, 0.0)  # and, in place, what a count keeps of it: there may be many
+        kept = share[:-1]
         if self.smoothing == "add-k":
-            kept = counts.astype(np.float64)
             given_up = np.full(contexts, self.k * size)
             total += given_up
         else:
             discount = _discounts(counts)[np.minimum(counts, 3)]
-            kept = counts - discount
+            kept -= discount
             given_up = np.bincount(context_of, discount, contexts)
+            del discount
             # What the text ends in may be a context that nothing followed: all of it backs off.
             given_up[total == 0] = 1
             total[total == 0] = 1
-        share, backoff = np.log(kept / total[context_of]), np.log(given_up / total)
-        return _Estimate(np.append(share, -np.inf), np.append(backoff, 0.0))
+        kept /= total[context_of]
+        np.log(kept, out=kept)
+        share[-1] = -np.inf
+        return _Estimate(share, np.append(np.log(given_up / total), 0.0))
 
     def log_probability(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """log P(indices | context), in nats: the sum over all of ``indices``, the first included.
@@ -325,17 +329,26 @@ class _Numbered(NamedTuple):
 
 
 def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered:
-    """As `numpy.unique` with inverse and counts, in half of the memory."""
-    keys = contexts * np.int64(size) + symbols
-    order = keys.argsort()
-    keys = keys[order]
-    new = np.ones(len(keys), bool)
-    np.not_equal(keys[1:], keys[:-1], out=new[1:])
-    first = np.flatnonzero(new)
-    narrow = np.int32 if len(keys) < 2**31 else np.int64
-    of = np.empty(len(keys), narrow)
-    of[order] = np.cumsum(new, dtype=narrow) - narrow(1)
-    return _Numbered(keys[first], of, np.diff(first, append=len(keys)))
+    """As `numpy.unique` with inverse and counts, a piece of the text at a time."""
+
+    def unique(start: int, **results: bool) -> tuple[np.ndarray, np.ndarray]:
+        piece = slice(start, start + _TOGETHER)
+        return np.unique(contexts[piece] * np.int64(size) + symbols[piece], **results)
+
+    starts = range(0, len(symbols), _TOGETHER)
+    keys, counts = unique(0, return_counts=True)
+    for start in starts[1:]:
+        here, more = unique(start, return_counts=True)
+        at = np.searchsorted(keys, here)
+        known = keys[np.minimum(at, len(keys) - 1)] == here
+        counts[at[known]] += more[known]
+        counts = np.insert(counts, at[~known], more[~known])
+        keys = np.insert(keys, at[~known], here[~known])
+    of = np.empty(len(symbols), np.int32 if len(keys) < 2**31 else np.int64)
+    for start in starts:
+        here, inverse = unique(start, return_inverse=True)
+        of[start : start + _TOGETHER] = np.searchsorted(keys, here)[inverse]
+    return _Numbered(keys, of, counts)
 
 
 class _Estimate(NamedTuple):
