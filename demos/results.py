@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from runs import BEST, HELD_OUT, PROGRAM
+from runs import BEST, HELD_OUT
 
 import tinyseq as ts
+from tinyseq.text import Vocabulary
 from tinyseq.text.corpus import TINY_SHA256
 
 if TYPE_CHECKING:
@@ -23,6 +26,10 @@ PUBLISHED = {
     "nanoGPT on a GPU, 10.6 million parameters": 1.4697,
     "nanoGPT on a CPU, 0.8 million parameters": 1.88,
 }
+
+
+PRIME = "ROMEO:"  # what a sample goes on from, where the vocabulary has it
+LONGEST_PRIME = 20  # characters of the one that is proposed otherwise
 
 
 def figures(nats: float) -> str:
@@ -55,14 +62,44 @@ def summary(run: Run, baseline: dict[str, float]) -> str:
     if run.digest == TINY_SHA256:
         figures_of_others = (f"{nats} {name}" for name, nats in PUBLISHED.items())
         published = f"  published: {'; '.join(figures_of_others)}\n"
+    counted = ""
+    if "counted" in baseline:
+        counted = f", counted in the last {baseline['counted']:,d} characters before"
     return (
         f"{progress.step:,d} steps in {progress.seconds:.0f} s. Validation, on the last "
         f"{HELD_OUT:.0%} of the text, each character predicted once, state carried along:\n"
         f"  final  {figures(last)}{best}\n"
-        f"  {baseline['n']}-gram {figures(baseline['nats'])}\n{published}"
+        f"  {baseline['n']}-gram {figures(baseline['nats'])}{counted}\n{published}"
         "Figures on other splits or other texts do not compare with it.\n"
-        f"Let it write: python {PROGRAM} sample --checkpoint {run.out / BEST}"
+        f"Let it write: {command_line('sample', checkpoint=run.out / BEST, **prime(run))}"
     )
+
+
+def command_line(*words: str, **options: str | Path) -> str:
+    """This program with these arguments, as a shell takes it in the folder it was started in."""
+    program = os.path.relpath(Path(__file__).with_name("shakespeare.py"))
+    given: list[str] = []
+    for name, value in options.items():
+        if str(value).startswith("-"):  # apart, it would be read as another option
+            given.append(f"--{name}={value}")
+        else:
+            given += f"--{name}", str(value)
+    return shlex.join(["python", program, *words, *given])
+
+
+def opening(vocabulary: Vocabulary, *wanted: str) -> str:
+    """What a text may go on from: the first of those wanted that the vocabulary can spell."""
+    symbols = set(vocabulary.symbols)
+    return next((prime for prime in wanted if symbols.issuperset(prime)), vocabulary.symbols[0])
+
+
+def prime(run: Run) -> dict[str, str]:
+    """The option for a prime out of the text, where the usual one is in characters it lacks."""
+    if opening(run.vocabulary, PRIME) == PRIME:
+        return {}
+    words = run.vocabulary.decode(run.validation[:1000]).split()
+    shown = [word for word in words if word.isprintable()]  # in a terminal, too
+    return {"prime": shown[0][:LONGEST_PRIME]} if shown else {}
 
 
 def indented(lines: str) -> str:

@@ -30,8 +30,9 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import argparse
-import hashlib
+import itertools
 import math
+import reprlib
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -44,12 +45,13 @@ import options
 import results
 import runs
 from console import exit_code, ignore, interruptible, say
-from options import number, option, positive, read_text, share, whole
-from results import describe, figures, indented, summary
+from options import number, option, positive, share, whole
+from reading import read_text
+from results import PRIME, command_line, describe, figures, indented, opening, summary
 from runs import BEST, HELD_OUT, LAST, PROGRAM, Limit, Progress
 
 import tinyseq as ts
-from tinyseq import functional, nn, optim, saving, text
+from tinyseq import errors, functional, nn, optim, saving, text
 from tinyseq.kernels import load
 from tinyseq.nn import modes
 
@@ -59,6 +61,7 @@ FINAL_LR = 0.01  # share of the learning rate that is left at the end
 MAX_NORM = 1.0  # of all gradients together
 SAVE_EVERY = 60.0  # seconds
 NGRAM = 7  # the baseline; on tinyshakespeare shorter and longer ones do worse
+COUNTED = 5_000_000  # symbols that it counts at most, the last ones of training: some 160 MB
 CELLS = {  # and what each is called
     "rnn": "RNN",
     "gru": "GRU",
@@ -117,11 +120,13 @@ class Run:
         self.settings, self.limit, self.out = settings, limit, out
         self.progress = Progress()
         source = read_text(settings.text)
-        self.characters = len(source)
-        self.digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
-        self.vocabulary = text.Vocabulary(source)
-        indices = self.vocabulary.encode(source)
-        self.training, self.validation = text.split(indices, HELD_OUT)
+        self.characters, self.digest = source.characters, source.sha256
+        each = itertools.chain.from_iterable
+        self.vocabulary = text.Vocabulary(each(map(set, source)))
+        indices = self.vocabulary.encode(each(source), self.vocabulary.smallest_dtype)
+        del source
+        self.training, validation = text.split(indices, HELD_OUT)
+        self.validation = validation.copy()  # the rest goes before it
         self.chunks = text.Partition(self.training, settings.batch_size, settings.seq_len)
         ts.random.seed(settings.seed)
         self.mode = layer_mode(settings.mode)
@@ -138,6 +143,12 @@ class Run:
         inputs, targets = self.chunks[i]
         logits, state = self.model(inputs, self.state)
         loss = functional.cross_entropy(logits, targets)
+        if not math.isfinite(loss.item()):
+            wrong = not_finite(self.model)
+            raise ValueError(
+                f"the training has diverged: the loss of step {self.progress.step + 1:,d} is "
+                f"{loss.item()}{wrong and f', and {wrong}'}. Lower the learning rate, --lr"
+            )
         self.optimiser.zero_grad()
         loss.backward()
         optim.clip_grad_norm(self.model.parameters(), MAX_NORM)
@@ -160,16 +171,22 @@ class Run:
 
     def sample(self, length: int = 200) -> str:
         """A text of the model's own, drawn without touching the run's random numbers."""
-        prime = "\n" if "\n" in self.vocabulary.symbols else self.vocabulary.symbols[0]
+        prime = opening(self.vocabulary, "\n")
         rng = np.random.default_rng(self.settings.seed)
         return text.sample(self.model, self.vocabulary, prime, length, rng=rng)
 
     def count(self) -> dict[str, float]:
-        """The baseline: n-grams of the training text, counted, on the held-out text."""
+        """The baseline: n-grams of the training text, counted, on the held-out text. A run ends
+        with it: of the training text there is only left what it counts, for the room it takes.
+        """
         n = min(NGRAM, len(self.training))
+        cut = len(self.training) > COUNTED
+        self.training = self.training[-COUNTED:].copy()
+        del self.chunks
         ngram = text.NGram(n, len(self.vocabulary)).fit(self.training)
         before = self.training[-n:-1]  # the held-out text starts with the last one itself
-        return {"n": n, "nats": ngram.score(self.validation, before)}
+        numbers = {"n": n, "nats": ngram.score(self.validation, before)}
+        return numbers | {"counted": COUNTED} if cut else numbers
 
     def save(self, name: str) -> None:
         """Everything that the run goes on from, to a file of its folder."""
@@ -196,7 +213,7 @@ class Run:
                 f"the text {self.settings.text} is not the one that the run in {self.out} was "
                 "trained on. Give that one, or start a new run with another --out"
             )
-        self.model.load_state_dict(saved.model)
+        take_over(self.model, saved)
         self.optimiser.load_state_dict(saved.optimiser)
         self.state = runs.as_state(saved.state, self.state)
         self.progress = saved.progress
@@ -210,6 +227,21 @@ def new_model(
         len(vocabulary), settings.hidden, settings.layers, settings.cell,
         dropout=settings.dropout, mode=mode,
     )  # fmt: skip
+
+
+def not_finite(model: nn.Module) -> str:
+    """The first of the parameters with a NaN or an Inf, and where; empty if there is none."""
+    return errors.spoiled((name, p.numpy()) for name, p in model.named_parameters())
+
+
+def take_over(model: nn.Module, saved: Saved) -> None:
+    """The parameters of a checkpoint, which are finite: from others nothing can be learned."""
+    model.load_state_dict(saved.model)
+    if wrong := not_finite(model):
+        raise ValueError(
+            f"{wrong}. The run that wrote it had diverged, or the file was changed. Use another "
+            "checkpoint, or train anew with a lower --lr"
+        )
 
 
 def layer_mode(mode: str) -> str:
@@ -330,7 +362,7 @@ def train_command(arguments: list[str]) -> int:
     if not finished:
         say(
             f"interrupted; saved at step {run.progress.step:,d}. Go on with: "
-            f"python {PROGRAM} --resume --out {run.out}"
+            f"{command_line('--resume', out=run.out)}"
         )
         return 130
     baseline = run.count()
@@ -343,7 +375,7 @@ def sample_command(arguments: list[str]) -> int:
     parser = options.parser("shakespeare.py sample", "Let a trained network write.")
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True)
-    add("--prime", default="ROMEO:", help="what to go on from [%(default)s]")
+    add("--prime", help=f"what to go on from [{PRIME}, or the start of a line]")
     add("--length", type=whole(0), default=500, help="characters [%(default)s]")
     add(
         "--temperature",
@@ -358,14 +390,15 @@ def sample_command(arguments: list[str]) -> int:
     with runs.contents_of(args.checkpoint):
         vocabulary = text.Vocabulary(saved.vocabulary)
         model = new_model(saved.settings, vocabulary)
-        model.load_state_dict(saved.model)
+        take_over(model, saved)
+    prime = opening(vocabulary, PRIME, "\n") if args.prime is None else args.prime
     try:
-        vocabulary.encode(args.prime)
+        vocabulary.encode(prime)
     except ValueError as error:
-        raise ValueError(f"--prime {args.prime!r}: {error}") from error
+        raise ValueError(f"--prime {reprlib.repr(prime)}: {error}") from error
     rng = np.random.default_rng(args.seed)
-    written = text.sample(model, vocabulary, args.prime, args.length, args.temperature, rng)
-    say(args.prime + written)
+    written = text.sample(model, vocabulary, prime, args.length, args.temperature, rng)
+    say(prime + written)
     return 0
 
 

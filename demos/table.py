@@ -23,6 +23,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -398,7 +399,7 @@ def make(args: argparse.Namespace) -> int:
     with common.folder(table.out):
         table.train(args.jobs)
         summary = summarise(table, table.measure(again=args.speed))
-    command = f"python demos/table.py --text {table.text.name}"
+    command = f"python demos/table.py --text {shlex.quote(table.text.name)}"
     for name, default in (("passes", PASSES), ("seeds", SEEDS)):
         if (value := getattr(args, name)) != default:
             command += f" --{name} {value}"

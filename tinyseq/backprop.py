@@ -20,7 +20,10 @@ def detect_anomaly() -> Iterator[None]:
     """Inside this block the op that first makes a NaN or an Inf raises `AnomalyError`.
 
     Forward and backward passes are watched; the error names the op, the module path and time step,
-    and the range of its inputs. Every result is looked at, and recurrent layers run unrolled, so it
+    and the range of its inputs. A NaN or an Inf that was there before, in a parameter or in the
+    data, is refused by the first op whose result it reaches, with the parameter's name or the
+    number of the input, and the place. −∞ in a constant passes, as masks have it, until a NaN comes
+    of it. Every result is looked at, and recurrent layers run unrolled, so it
     is slower. NumPy's own warnings about the same thing are silent meanwhile.
     """
     outer = graph.recording.anomaly

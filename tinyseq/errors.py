@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 class ShapeError(ValueError):
     """Sizes that do not go together."""
@@ -57,6 +59,15 @@ def describe(shape: Iterable[int], letters: str = "") -> str:
     return f"({', '.join(named)}{',' if len(sizes) == 1 and not letters else ''})"
 
 
+def listed(items: Iterable[Any], separator: str = ", ", most: int = 8) -> str:
+    """``a, b, c``; of more than so many the first, ``and 57 more``: a message does not grow with
+    what it is about.
+    """
+    everything = list(map(str, items))
+    shown, more = separator.join(everything[:most]), len(everything) - most
+    return f"{shown} … and {more:,d} more" if more > 0 else shown
+
+
 def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What keeps the given arrays from taking the place of the expected ones, by name: each that is
     missing, unknown or misshapen.
@@ -67,11 +78,23 @@ def misfits(expected: Mapping[str, Any], given: Mapping[str, Any], prefix: str =
         if name not in given
     ]
     wrong += [f"unknown {prefix}{name}" for name in given if name not in expected]
-    return wrong + [
+    wrong += [
         f"{prefix}{name} has shape {describe(given[name].shape)}, expected {describe(a.shape)}"
         for name, a in expected.items()
         if name in given and given[name].shape != a.shape
     ]
+    return [listed(wrong, "; ")] if wrong else []
+
+
+def spoiled(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """``w_h holds nan, first at [2, 0] of (4, 16)``: the first of named arrays with a NaN or an
+    Inf. Empty where all are finite.
+    """
+    for name, array in arrays:
+        if array.dtype.kind == "f" and not (good := np.isfinite(array)).all():
+            at = [int(i) for i in np.unravel_index(good.argmin(), good.shape)]
+            return f"{name} holds {array[tuple(at)]}, first at {at} of {describe(array.shape)}"
+    return ""
 
 
 def needed(package: str, what: str, extra: str) -> Any:

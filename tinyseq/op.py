@@ -84,7 +84,7 @@ class Op:
         elif out.dtype is F16 and self.casts:
             out = self.forward(*[a.astype(F32) for a in arrays], **attrs)  # booleans went in
         if recording.anomaly:
-            self._look(out, arrays)
+            self._look(out, inputs)
         y = Tensor.wrap(out)
         if recording.enabled and self.vjp is not None:
             for x in inputs:
@@ -111,14 +111,21 @@ class Op:
             return partial(self.forward, *arrays, **attrs, out=out)
         return None if self.into is None else self.into(out, *arrays, **attrs)
 
-    def _look(self, out: np.ndarray, arrays: list[np.ndarray]) -> None:
-        """Raise if there is a NaN or an Inf here that was in no input."""
+    def _look(self, out: np.ndarray, inputs: Sequence[Tensor]) -> None:
+        """Raise if a NaN or an Inf is made here, or comes in with what no op has made."""
         if out.dtype not in FLOATS or np.isfinite(out).all():
             return
-        if any(a.dtype in FLOATS and not np.isfinite(a).all() for a in arrays):
-            return
         where = graph.located(self.name)
-        place = tuple(np.argwhere(~np.isfinite(out))[0].tolist())
+        for i, x in enumerate(inputs):
+            if _comes_from_outside(x):
+                raise errors.AnomalyError(f"{where} {_origin(i, x)}")
+        arrays = [x._data for x in inputs]
+        wrong = np.isnan(out)
+        if not wrong.any():
+            if any(a.dtype in FLOATS and not np.isfinite(a).all() for a in arrays):
+                return  # a mask of −∞ may go on as long as no NaN comes of it
+            wrong = ~np.isfinite(out)
+        place = tuple(np.argwhere(wrong)[0].tolist())
         ranges = ", ".join(
             f"{errors.describe(a.shape)} from {a.min():.4g} to {a.max():.4g}"
             for a in arrays
@@ -145,6 +152,35 @@ class Op:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+def _comes_from_outside(x: Tensor) -> bool:
+    """Whether a NaN or an Inf of an op's input was there before: an op that made it would have been
+    refused. −∞ in a constant is let pass, and so is a number: that is how masks and bounds are
+    written.
+    """
+    a = x._data
+    if a.dtype not in FLOATS or np.isfinite(a).all():
+        return False
+    if np.isnan(a).any() or (x.requires_grad and x.node is None):
+        return True
+    return x.node is None and a.ndim > 0 and bool(np.isposinf(a).any())
+
+
+def _origin(i: int, x: Tensor) -> str:
+    kind = "the parameter" if x.requires_grad else "the tensor"
+    name = f"{kind} {x.name}" if x.name else f"its input {i}"
+    if x.node is not None:
+        return (
+            f"reads {errors.spoiled([(name, x._data)])}. An op outside of detect_anomaly made it: "
+            "run that inside, too."
+        )
+    remedy = (
+        "Restore it from a checkpoint, or look for what wrote it."
+        if x.requires_grad
+        else "Look for it in the data, np.isnan finds it, and leave it out or replace it."
+    )
+    return f"reads {errors.spoiled([(name, x._data)])}. No op made it: it was given so. {remedy}"
 
 
 REGISTRY: dict[str, Op] = {}

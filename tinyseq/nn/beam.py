@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyseq import errors
 from tinyseq.arguments import NotNegative, Size, checked
 from tinyseq.nested import mapped
+from tinyseq.nn.module import Module
 from tinyseq.tensor import Tensor
-
-DIVERGED = (
-    "the model's output is not finite: its training has diverged. Lower the learning rate, or clip "
-    "the gradients."
-)
 
 
 class Hypothesis(NamedTuple):
@@ -36,6 +33,7 @@ def beam_search(
     first: np.ndarray,
     state: Any,
     *,
+    model: Module,
     eos: int | None,
     width: Size,
     max_steps: Size,
@@ -52,6 +50,7 @@ def beam_search(
         step: symbols (1, B·W), state → logits (1, B·W, V) for the next ones, state; row b·W + w is
             hypothesis w of sequence b.
         first: the symbols (B) that are read first, and ``state``, tensors (B, …), before them.
+        model: whose step it is, for the error where its logits are not finite.
         eos: the symbol that ends a sequence; `None` where there is none.
         refused: symbols that are never written; the others share their probability.
 
@@ -68,7 +67,7 @@ def beam_search(
     for _ in range(max_steps):
         logits, state = step(symbols.reshape(1, B * W), state)
         V = logits.shape[-1]
-        after = log_softmax(finite(logits._data), refused).reshape(B, W, V)
+        after = log_softmax(finite(logits._data, model), refused).reshape(B, W, V)
         after[~going] = -np.inf
         if eos is not None:
             after[~going, eos] = 0.0  # what has ended is one candidate, as it is
@@ -106,11 +105,26 @@ def rows_of(state: Any, rows: np.ndarray) -> Any:
     return mapped(lambda part: part[rows], state)
 
 
-def finite(values: np.ndarray) -> np.ndarray:
+def finite(values: np.ndarray, model: Module) -> np.ndarray:
     """The logits, or what was made of them. Raises `ValueError` where one is not finite."""
     if not np.isfinite(values).all():
-        raise ValueError(DIVERGED)
+        raise not_finite(model)
     return values
+
+
+def not_finite(model: Module) -> ValueError:
+    """The error where a model's output is not, which tells a parameter that is not from other
+    causes.
+    """
+    if wrong := errors.spoiled((name, t._data) for name, t in model.named_tensors()):
+        return ValueError(
+            f"the model's output is not finite, for {wrong}. Load parameters that are finite; "
+            "where training made it, lower the learning rate, or clip the gradients."
+        )
+    return ValueError(
+        "the model's output is not finite, though its parameters are. Inside ts.detect_anomaly() "
+        "the call names the op that overflows, or the input that holds NaN or Inf."
+    )
 
 
 def log_softmax(logits: np.ndarray, refused: np.ndarray | None = None) -> np.ndarray:

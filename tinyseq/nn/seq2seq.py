@@ -302,7 +302,7 @@ class EncoderDecoder(Module):
             symbols, going = np.full(B, self.bos), np.ones(B, bool)
             for _ in range(max_steps):
                 logits, _, state = self._decode(symbols[None], state, read)
-                symbols = beam.finite(logits._data)[0].argmax(axis=-1)
+                symbols = beam.finite(logits._data, self)[0].argmax(axis=-1)
                 going &= symbols != self.eos
                 if not going.any():
                     break
@@ -345,6 +345,7 @@ class EncoderDecoder(Module):
                 step,
                 np.full(B, self.bos),
                 state,
+                model=self,
                 eos=self.eos,
                 width=W,
                 max_steps=max_steps,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tinyseq import ops
+from tinyseq import errors, ops
 from tinyseq.kernels import load
 from tinyseq.optim.optimizers import fused
 from tinyseq.tensor import Tensor
@@ -27,10 +27,7 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
         wide = [g._data.astype(np.float64) for g in gradients]
         norm = math.hypot(*(float(np.linalg.norm(g)) for g in wide))
     if not math.isfinite(norm):
-        raise ValueError(
-            f"clip_grad_norm: the norm of the gradients is {norm}. Lower the learning rate, or "
-            "look for the op that overflowed."
-        )
+        raise ValueError(f"clip_grad_norm: the norm of the gradients is {norm}{_why(params)}")
     if norm > max_norm:
         for p, g in zip(params, gradients, strict=True):
             if g.node is not None:  # as a further op of the recording
@@ -56,12 +53,27 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     params = [p for p in params if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
     if any(np.isnan(g._data).any() for g in gradients):
-        raise ValueError(
-            "clip_grad_value: a gradient is nan. Lower the learning rate, or look for the op that "
-            "overflowed."
-        )
+        raise ValueError(f"clip_grad_value: a gradient is nan{_why(params)}")
     for p in params:
         _rewrite(p, lambda g: ops.clip(g, -max_value, max_value))
+
+
+def _why(params: Iterable[Tensor]) -> str:
+    """What is not finite, parameters before gradients, and what to do about it."""
+    named = [(f"the parameter {p.name}" if p.name else "a parameter", p) for p in params]
+    if wrong := errors.spoiled((name, p._data) for name, p in named):
+        return (
+            f": {wrong}. If it was loaded or set so, restore it; if training made it, lower the "
+            "learning rate."
+        )
+    gradients = (
+        (f"the gradient of {name}", p.grad._data) for name, p in named if p.grad is not None
+    )
+    return (
+        f": {errors.spoiled(gradients)}. Inside ts.detect_anomaly() the forward and backward pass "
+        "name the op that overflows, or the input that holds NaN or Inf; if the loss grew before, "
+        "lower the learning rate."
+    )
 
 
 def _rewrite(p: Tensor, rule: Callable[[Tensor], Tensor]) -> None:

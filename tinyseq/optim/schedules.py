@@ -162,8 +162,9 @@ class ReduceLROnPlateau:
         metric = float(metric)
         if math.isnan(metric):
             raise ValueError(
-                "ReduceLROnPlateau: the metric is nan, neither better nor worse. Lower the "
-                "learning rate, or look for the op that overflowed."
+                "ReduceLROnPlateau: the metric is nan, neither better nor worse. Inside "
+                "ts.detect_anomaly() the model names the op, the parameter or the input that it "
+                "comes from."
             )
         if self._better(metric):
             self.best, self.bad = metric, 0

@@ -206,6 +206,7 @@ def beam_search(
             model,
             symbols[-1:],
             state,
+            model=model,
             eos=how.eos,
             width=width,
             max_steps=length,
@@ -271,7 +272,7 @@ def _blocks(
             with nn.evaluation(model):
                 good = writer.go_on(part, ended, written)
             if not good:
-                raise ValueError(beam.DIVERGED)
+                raise beam.not_finite(model)
             yield written
             if ended.all():
                 return

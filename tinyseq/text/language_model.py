@@ -147,7 +147,7 @@ class LanguageModel(nn.Module):
             for n in range(0, len(rows), _BATCH):
                 batch = order[n : n + _BATCH]
                 out[batch] = self._read([rows[b] for b in batch])
-        return finite(out)
+        return finite(out, self)
 
     def _read(self, sentences: list[np.ndarray]) -> np.ndarray:
         both, _ = padded([np.concatenate([[START], s]) for s in sentences], IGNORED)
@@ -186,7 +186,7 @@ class LanguageModel(nn.Module):
         symbols = _sentence(prefix, self.embedding.num_embeddings, "prefix")
         with nn.evaluation(self):
             logits, _ = self(np.concatenate([[START], symbols])[:, None])
-        return log_softmax(finite(logits.numpy()[-1, 0]))
+        return log_softmax(finite(logits.numpy()[-1, 0], self))
 
 
 _BATCH = 64  # sentences that are read at once
@@ -330,16 +330,16 @@ def score(
     # after their context; what runs over the end of the text is filled up and not counted.
     length = math.ceil((predictions - context) / tracks) if tracks > 1 else predictions
     width = length + context if tracks > 1 else predictions
-    at = np.arange(width)[:, None] + length * np.arange(tracks)
-    counted = at < predictions
-    counted[: width - length, 1:] = False
-    at = np.minimum(at, predictions - 1)
 
     total, state = 0.0, None
     with nn.evaluation(model):
         for t in range(0, width, steps):
-            rows = at[t : t + steps]
-            logits, state = model(indices[rows], state)
-            losses = functional.cross_entropy(logits, indices[rows + 1], reduction="none")
-            total += float(losses.numpy()[counted[t : t + steps]].sum(dtype=np.float64))
-    return float(finite(np.array(total)) / predictions)
+            time = np.arange(t, min(t + steps, width))[:, None]
+            at = time + length * np.arange(tracks)
+            counted = at < predictions
+            counted[:, 1:] &= time >= width - length
+            at = np.minimum(at, predictions - 1)
+            logits, state = model(indices[at], state)
+            losses = functional.cross_entropy(logits, indices[at + 1], reduction="none")
+            total += float(losses.numpy()[counted].sum(dtype=np.float64))
+    return float(finite(np.array(total), model) / predictions)

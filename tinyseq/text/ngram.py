@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from tinyseq.arguments import Count, NotNegative, Positive, Size, checked, one_of
 from tinyseq.random import generator
 from tinyseq.text.sampling import Choice, pick
+
+_TOGETHER = 2**19  # symbols that are counted or predicted at once: some 30 MB
 
 
 class NGram:
@@ -82,7 +84,8 @@ class NGram:
     def fit(self, indices: npt.ArrayLike) -> NGram:
         """Count a text, whole numbers (N,), instead of what was counted before. Returns the model.
 
-        Takes O(n N log N): each order is sorted once.
+        Takes O(n N log N): each order is sorted, a piece at a time. The memory is some 40 bytes for
+        each different n-gram of each order, and at the peak 10 more for each symbol.
 
         Raises:
             TypeError: numbers that are not whole.
@@ -110,7 +113,7 @@ class NGram:
         An n-gram's number is its rank, by the number of its context and then by its last symbol:
         numbers stay below N, and keys below N · V, however large n and V are.
         """
-        here = _numbered(np.zeros(len(text), np.int64), text, size)
+        here = _numbered(np.broadcast_to(np.int64(0), len(text)), text, size)
         contexts = 1  # before the first order: the empty one
         for n in range(1, self.n + 1):
             grams = len(here.keys)
@@ -139,19 +142,23 @@ class NGram:
     ) -> _Estimate:
         """One order's probabilities, out of its counts and the number of each one's context."""
         total = np.bincount(context_of, counts, contexts)
+        share = np.append(counts, 0.0)  # and, in place, what a count keeps of it: there may be many
+        kept = share[:-1]
         if self.smoothing == "add-k":
-            kept = counts.astype(np.float64)
             given_up = np.full(contexts, self.k * size)
             total += given_up
         else:
             discount = _discounts(counts)[np.minimum(counts, 3)]
-            kept = counts - discount
+            kept -= discount
             given_up = np.bincount(context_of, discount, contexts)
+            del discount
             # What the text ends in may be a context that nothing followed: all of it backs off.
             given_up[total == 0] = 1
             total[total == 0] = 1
-        share, backoff = np.log(kept / total[context_of]), np.log(given_up / total)
-        return _Estimate(np.append(share, -np.inf), np.append(backoff, 0.0))
+        kept /= total[context_of]
+        np.log(kept, out=kept)
+        share[-1] = -np.inf
+        return _Estimate(share, np.append(np.log(given_up / total), 0.0))
 
     @checked
     def log_probability(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
@@ -163,7 +170,8 @@ class NGram:
             TypeError: numbers that are not whole.
             ValueError: a symbol out of range, or a model that was not fitted.
         """
-        return float(self._predict(indices, context).sum())
+        text = self._checked(indices, "indices")
+        return self._total(text, self._checked(context, "context"), 0)
 
     @checked
     def score(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
@@ -180,7 +188,8 @@ class NGram:
         text = _integers(indices, "indices")
         if len(text) < 2:
             raise ValueError(f"indices: a score needs at least 2 symbols, there are {len(text)}")
-        return -float(self._predict(text, context)[1:].mean())
+        text = self._checked(text, "indices")
+        return -self._total(text, self._checked(context, "context"), 1) / (len(text) - 1)
 
     @checked
     def perplexity(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
@@ -247,10 +256,18 @@ class NGram:
         _check_range(array, self._fitted(), name)
         return array
 
-    def _predict(self, indices: npt.ArrayLike, context: npt.ArrayLike) -> np.ndarray:
-        """log P of each of ``indices``: all positions at once, one order after the other."""
+    def _total(self, text: np.ndarray, past: np.ndarray, first: int) -> float:
+        """Σ log P of the symbols of a text from ``first`` on, some at a time."""
+        total = 0.0
+        for start in range(0, len(text), _TOGETHER):
+            block = text[start : start + _TOGETHER]
+            nats = self._predict(block, text[max(0, start - self.n) : start] if start else past)
+            total += float((nats if start else nats[first:]).sum())
+        return total
+
+    def _predict(self, text: np.ndarray, past: np.ndarray) -> np.ndarray:
+        """log P of each symbol of a text: all positions at once, one order after the other."""
         size = self._fitted()
-        text, past = self._checked(indices, "indices"), self._checked(context, "context")
         past = past[max(0, len(past) - self.n + 1) :]
         text = np.concatenate([past, text])
         nats = np.full(len(text), -math.log(size))
@@ -303,7 +320,29 @@ class _Numbered(NamedTuple):
 
 
 def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered:
-    return _Numbered(*np.unique(contexts * size + symbols, return_inverse=True, return_counts=True))
+    """As `numpy.unique` with inverse and counts, a piece of the text at a time."""
+
+    def unique(start: int, **results: Any) -> tuple[np.ndarray, np.ndarray]:
+        piece = slice(start, start + _TOGETHER)
+        found: tuple[np.ndarray, np.ndarray] = np.unique(
+            contexts[piece] * np.int64(size) + symbols[piece], **results
+        )
+        return found
+
+    starts = range(0, len(symbols), _TOGETHER)
+    keys, counts = unique(0, return_counts=True)
+    for start in starts[1:]:
+        here, more = unique(start, return_counts=True)
+        at = np.searchsorted(keys, here)
+        known = keys[np.minimum(at, len(keys) - 1)] == here
+        counts[at[known]] += more[known]
+        counts = np.insert(counts, at[~known], more[~known])
+        keys = np.insert(keys, at[~known], here[~known])
+    of = np.empty(len(symbols), np.int32 if len(keys) < 2**31 else np.int64)
+    for start in starts:
+        here, inverse = unique(start, return_inverse=True)
+        of[start : start + _TOGETHER] = np.searchsorted(keys, here)[inverse]
+    return _Numbered(keys, of, counts)
 
 
 class _Estimate(NamedTuple):
@@ -346,6 +385,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
+    """As int64, or a smaller dtype, which takes less memory and becomes int64 beside int64."""
     array = np.asarray(indices)
     if array.ndim != 1:
         raise ValueError(f"{name} of shape {array.shape}: expected one dimension, (N,)")
@@ -353,13 +393,14 @@ def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} of {array.dtype}: expected the whole numbers of symbols")
-    return array.astype(np.int64, copy=False)
+    return array.astype(np.int64, copy=False) if array.dtype.itemsize == 8 else array
 
 
 def _check_range(array: np.ndarray, size: int, name: str) -> None:
+    if not array.size or (array.min() >= 0 and array.max() < size):
+        return
     wrong = np.flatnonzero((array < 0) | (array >= size))
-    if wrong.size:
-        raise ValueError(
-            f"{name}[{wrong[0]}] is {array[wrong[0]]}: out of range, for the vocabulary has {size} "
-            f"symbols, 0 to {size - 1}"
-        )
+    raise ValueError(
+        f"{name}[{wrong[0]}] is {array[wrong[0]]}: out of range, for the vocabulary has {size} "
+        f"symbols, 0 to {size - 1}"
+    )

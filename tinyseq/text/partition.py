@@ -31,6 +31,8 @@ def split(indices: npt.ArrayLike, held_out: Share = 0.1) -> Chunk:
     The validation array starts with the last symbol of training. It is there to predict the first
     held-out symbol from, so that `score` predicts every held-out symbol exactly once.
 
+    Both are views of ``indices``, whole numbers (N,), and take no memory of their own.
+
     Raises:
         TypeError: indices that are not whole numbers.
         ValueError: ``held_out`` is not within 0 … 1, or leaves one of the two parts empty; negative
@@ -55,6 +57,8 @@ class Partition(Sequence[Chunk]):
     ended: a state carried from chunk to chunk reads each track as one long text. Start from a fresh
     state at chunk 0. What is left over at the end, less than B + T·B symbols, is not used.
 
+    The tracks are views of ``indices``: the whole takes no memory, however long the text.
+
     A position is the plain number of a chunk, so a training run resumes anywhere::
 
         for step in range(start, steps):
@@ -67,7 +71,7 @@ class Partition(Sequence[Chunk]):
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, or fewer than B·T + 1 symbols.
+        ValueError: sizes below one, fewer than B·T + 1 symbols, or negative ones.
     """
 
     @checked
@@ -84,8 +88,8 @@ class Partition(Sequence[Chunk]):
         self.steps = steps
         used = length * batch_size
         # (L, B): consecutive in time down a column, so that a chunk is a plain slice of rows.
-        self._inputs = np.ascontiguousarray(indices[:used].reshape(batch_size, length).T)
-        self._targets = np.ascontiguousarray(indices[1 : used + 1].reshape(batch_size, length).T)
+        self._inputs = indices[:used].reshape(batch_size, length).T
+        self._targets = indices[1 : used + 1].reshape(batch_size, length).T
 
     def __len__(self) -> int:
         """Chunks in one pass over the sequence."""
@@ -103,7 +107,7 @@ class Partition(Sequence[Chunk]):
                 f"chunk {i} of a partition that has {len(self)}: i is 0 to {len(self) - 1}"
             )
         rows = slice(i * self.steps, (i + 1) * self.steps)
-        return self._inputs[rows], self._targets[rows]
+        return self._inputs[rows].copy("C"), self._targets[rows].copy("C")
 
 
 class RandomOffsets(Epochs[Chunk]):
@@ -125,7 +129,8 @@ class RandomOffsets(Epochs[Chunk]):
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, fewer than (B + 1)·T symbols, or a negative seed.
+        ValueError: sizes below one, fewer than (B + 1)·T symbols, negative ones, or a negative
+            seed.
     """
 
     @checked
@@ -184,8 +189,8 @@ class Windows(Epochs[Padded]):
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, a stride that skips symbols, no T + 1 symbols, or a negative
-            seed.
+        ValueError: sizes below one, a stride that skips symbols, no T + 1 symbols, negative ones,
+            or a negative seed.
     """
 
     @checked
@@ -199,7 +204,7 @@ class Windows(Epochs[Padded]):
         pad: int = 0,
         seed: Count | None = None,
     ) -> None:
-        self._indices = one_text(indices).astype(np.int64, copy=False)  # with room for the −100
+        self._indices = one_text(indices)
         stride = steps if stride is None else stride
         if not 1 <= stride <= steps:
             raise ValueError(
@@ -228,8 +233,9 @@ class Windows(Epochs[Padded]):
         at = starts + np.arange(self.steps)[:, None]
         there = at < self._predictions
         at = np.minimum(at, self._predictions - 1)
-        inputs = np.where(there, self._indices[at], self.pad)
-        targets = np.where(there, self._indices[at + 1], IGNORED)
+        # int64, which has room for the −100
+        inputs = np.where(there, self._indices[at].astype(np.int64), self.pad)
+        targets = np.where(there, self._indices[at + 1].astype(np.int64), IGNORED)
         return inputs, targets, there.sum(0)
 
 

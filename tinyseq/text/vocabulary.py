@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from itertools import repeat
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyseq.arguments import Size, checked, shown
+from tinyseq.errors import DtypeError, listed
 from tinyseq.saving import write_atomically
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
+_PIECE = 2**16  # tokens that are looked up at once
+_SHOWN = 100  # characters that the repr of a vocabulary spells out …
+_FEW = 16  # … and a message
 
 
 class Vocabulary:
@@ -68,7 +74,7 @@ class Vocabulary:
         longer = next((s for s in characters if len(s) != 1), None)
         if longer is not None:
             raise ValueError(
-                f"a vocabulary is made of single characters, but {longer!r} is not. "
+                f"a vocabulary is made of single characters, but {reprlib.repr(longer)} is not. "
                 "One of words is made by Vocabulary.from_counts"
             )
         self._set(characters, {})
@@ -113,7 +119,7 @@ class Vocabulary:
         }
         _check([*special.values()], "a special symbol")
         if len(set(special.values())) < len(special):
-            raise ValueError(f"special symbols have to differ: {special}")
+            raise ValueError(f"special symbols have to differ: {reprlib.repr(special)}")
         if size is not None and size <= len(special):
             raise ValueError(
                 f"size={size} leaves no room for a token: there are {len(special)} special symbols"
@@ -163,62 +169,101 @@ class Vocabulary:
         return self.symbols, self.pad, self.unk, self.eos
 
     def __repr__(self) -> str:
-        if self._kind == "characters" and self.symbols == tuple(sorted(self.symbols)):
+        if (
+            self._kind == "characters"
+            and len(self) <= _SHOWN
+            and self.symbols == tuple(sorted(self.symbols))
+        ):
             return f"Vocabulary({''.join(self.symbols)!r})"
         return f"<Vocabulary of {self._described()}>"
 
     def _described(self) -> str:
-        if self._kind == "characters":
+        if self._kind == "characters" and len(self) <= _FEW:
             return f"{len(self)} characters: {''.join(self.symbols)!r}"
-        first = ", ".join(repr(symbol) for symbol in self.symbols[:8])
-        return f"{len(self)} symbols: {first}{', …' if len(self) > 8 else ''}"
+        return f"{len(self)} {self._kind}: {listed(map(reprlib.repr, self.symbols))}"
 
     # -- to numbers and back ---------------------------------------------------------------------
 
-    def encode(self, text: str | Iterable[str]) -> np.ndarray:
-        """The number of each character of a text, or of each token: an int64 array (N,).
+    @property
+    def smallest_dtype(self) -> np.dtype[Any]:
+        """The smallest dtype that holds all numbers: uint8 for up to 256 symbols, then uint16 …"""
+        return np.min_scalar_type(len(self) - 1)
 
-        What the vocabulary lacks becomes ``unk``, where there is one.
+    def encode(self, text: str | Iterable[str], dtype: npt.DTypeLike = np.int64) -> np.ndarray:
+        """The number of each character of a text, or of each token: an array (N,).
+
+        What the vocabulary lacks becomes ``unk``, where there is one. A long text takes an eighth
+        of the memory with ``dtype=vocabulary.smallest_dtype``, and is good for all that the library
+        does with it; mind that your own arithmetic may leave the range of so small a dtype. An
+        iterable, such as a file's lines one after the other, is read once and not kept::
+
+            vocabulary.encode(itertools.chain.from_iterable(file), vocabulary.smallest_dtype)
 
         Raises:
             TypeError: a text that is not split into tokens, for a vocabulary of words; or tokens
                 that are no strings.
-            ValueError: a character or token that the vocabulary lacks, with its position.
+            DtypeError: a dtype that is no integer.
+            ValueError: a character or token that the vocabulary lacks, with its position; or a
+                dtype that is too small.
         """
         if isinstance(text, str) and self._longer is not None:
             raise TypeError(
-                f"a vocabulary of tokens such as {self._longer!r} takes a list of them, not a "
-                "string. Split the text first, as it was split to make the vocabulary: "
+                f"a vocabulary of tokens such as {reprlib.repr(self._longer)} takes a list of "
+                "them, not a string. Split the text first, as it was split to make the vocabulary: "
                 "text.Words().split(…)"
             )
         if isinstance(text, bytes | Mapping) or not isinstance(text, Iterable):
             raise TypeError(
                 f"encode: text={shown(text)} must be a text or a list of tokens, which are strings"
             )
-        tokens = text if isinstance(text, str | list | tuple) else list(text)
+        dtype = self._checked(np.dtype(dtype))
+        if isinstance(text, str | list | tuple):
+            indices = np.empty(len(text), dtype)
+            for at in range(0, len(text), _PIECE):
+                piece = text[at : at + _PIECE]
+                indices[at : at + len(piece)] = self._numbers(piece, at, len(text))
+            return indices
+        grown, rest = bytearray(), iter(text)  # the array's memory, which grows in place
+        while piece := list(islice(rest, _PIECE)):
+            numbers = self._numbers(piece, len(grown) // dtype.itemsize, None)
+            grown += numbers.astype(dtype).tobytes()
+        return np.frombuffer(grown, dtype)
+
+    def _checked(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        if dtype.kind not in "iu":
+            raise DtypeError(f"dtype={dtype} does not hold whole numbers. Use an integer dtype")
+        if (most := int(np.iinfo(dtype).max)) < len(self) - 1:
+            raise ValueError(
+                f"dtype={dtype} holds numbers up to {most}, and the vocabulary has {len(self)} "
+                f"{self._kind}. Use {self.smallest_dtype}, or leave dtype out"
+            )
+        return dtype
+
+    def _numbers(self, tokens: str | Sequence[str], start: int, size: int | None) -> np.ndarray:
+        """Those of a piece of a text, of ``size`` tokens where it is known, from ``start`` on."""
         try:
             # All of it runs in C, so that a million words or characters take a moment.
-            numbers = map(self._indices.get, tokens, repeat(-1))
-            indices = np.fromiter(numbers, np.int64, len(tokens))
+            indices = np.fromiter(map(self._indices.get, tokens, repeat(-1)), np.int64)
         except TypeError:  # what has no hash, as a list within the list
             indices = np.full(len(tokens), -1)
         missing = np.flatnonzero(indices < 0)
-        for i in missing:
+        for i in missing.tolist():
             if not isinstance(tokens[i], str):
                 raise TypeError(
-                    f"the tokens of text are strings, but token {i} is {shown(tokens[i])}, of type "
-                    f"{type(tokens[i]).__name__}"
+                    f"the tokens of text are strings, but token {start + i} is "
+                    f"{shown(tokens[i])}, of type {type(tokens[i]).__name__}"
                 )
         if missing.size:
             if self.unk is None:
                 at = int(missing[0])
                 code, what = "", "token"
-                if isinstance(text, str):
-                    code, what = f" (U+{ord(text[at]):04X})", "character"
+                if len(tokens[at]) == 1 and self._longer is None:
+                    code, what = f" (U+{ord(tokens[at]):04X})", "character"
+                of = "" if size is None else f" of {size}"
                 raise ValueError(
-                    f"the vocabulary lacks {tokens[at]!r}{code}, {what} {at} of {len(tokens)}. "
-                    "Leave it out, or make the vocabulary of a text that has it, or with a symbol "
-                    f"for what it lacks (unk); there are {self._described()}"
+                    f"the vocabulary lacks {reprlib.repr(tokens[at])}{code}, {what} {start + at}"
+                    f"{of}. Leave it out, or make the vocabulary of a text that has it, or with a "
+                    f"symbol for what it lacks (unk); there are {self._described()}"
                 )
             indices[missing] = self.unk
         return indices
@@ -285,7 +330,8 @@ class Vocabulary:
             raise ValueError("the JSON of a vocabulary has one of its symbols twice")
         if not named < set(symbols):
             raise ValueError(
-                f"the JSON of a vocabulary lacks the special symbols {special} in its list, or has "
+                "the JSON of a vocabulary lacks the special symbols "
+                f"{reprlib.repr(special)} in its list, or has "
                 "no others"
             )
         return cls._made(symbols, special)
@@ -326,6 +372,8 @@ def _count(tokens: Iterable[str] | Mapping[str, int]) -> Mapping[str, int]:
 def _check(symbols: Iterable[object], what: str) -> None:
     for symbol in symbols:
         if not isinstance(symbol, str):
-            raise TypeError(f"{what} is a string, but {symbol!r} is {type(symbol).__name__}")
+            raise TypeError(
+                f"{what} is a string, but {reprlib.repr(symbol)} is {type(symbol).__name__}"
+            )
         if not symbol:
             raise ValueError(f"{what} cannot be the empty string: it would vanish from a text")
