@@ -137,3 +137,25 @@ def test_wrong_arguments_are_refused_by_name(name, tmp_path, monkeypatch):
                 found.append(f"{argument} = {what}: {wrong_way}")
     assert not found, "\n".join([name, *found])
     run(call, given)  # nothing is poisoned
+
+
+NUMPY = {bool: np.bool_, int: np.int64, float: np.float64}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_numbers_of_numpy_are_numbers(name, tmp_path, monkeypatch):
+    """A size out of a shape, a rate out of an array, a flag out of a comparison."""
+    monkeypatch.chdir(tmp_path)
+    call, given = CALLS[name]()
+    run(call, {key: NUMPY.get(type(value), lambda v: v)(value) for key, value in given.items()})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_can_be_read_once_is_taken_or_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, given = CALLS[name]()
+    held = rules(call)
+    for key, value in given.items():
+        if isinstance(value, list | tuple):
+            wrong_way = verdict(call, given, key, iter(value), held.get(key))
+            assert wrong_way is None, f"{key}: {wrong_way}"
