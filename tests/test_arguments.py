@@ -180,3 +180,14 @@ def test_a_misspelt_argument_is_named(name):
     call, given = CALLS[name]()
     with pytest.raises(TypeError, match="arguments_"):
         run(call, {**given, "arguments_": 1})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_can_be_read_once_is_taken_or_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, given = CALLS[name]()
+    held = rules(call)
+    for key, value in given.items():
+        if isinstance(value, list | tuple):
+            wrong_way = verdict(call, given, key, iter(value), held.get(key))
+            assert wrong_way is None, f"{key}: {wrong_way}"

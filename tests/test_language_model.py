@@ -263,3 +263,16 @@ def test_a_cell_of_every_kind():
         m = model(cell=cell)
         assert isinstance(m, nn.Module)
         assert m.log_probability([2, EOS]) == pytest.approx(by_hand(m, [2, EOS]))
+
+
+def test_sentences_can_be_read_once():
+    sentences = [[0, 1], [2, 3, 1]]
+    m, letters = model(), text.Vocabulary("abcde")
+    assert m.perplexity(iter(sentences)) == m.perplexity(sentences)
+    assert text.rank(m, letters, iter(["ab", "c"])) == text.rank(m, letters, ["ab", "c"])
+
+
+def test_symbols_without_an_axis_for_steps_or_batch():
+    for indices in (0, [0, 1], np.zeros((2, 2, 2), int)):
+        with pytest.raises(ts.errors.ShapeError, match=r"indices of shape .*expected \(T, B\)"):
+            model()(np.asarray(indices))

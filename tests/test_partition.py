@@ -349,3 +349,27 @@ def test_the_docstring_of_padded():
 def test_random_offsets_need_a_seed():
     with pytest.raises(TypeError, match="seed=None must be a whole number"):
         text.RandomOffsets(np.arange(50), 2, 5, seed=None)
+
+
+def test_what_can_be_read_once_is_read_once():
+    sequences, targets = [[1, 2], [3, 4, 5]], [[2, 1], [5, 4, 3]]
+    for one, other in zip(text.padded(sequences), text.padded(iter(sequences)), strict=True):
+        assert np.array_equal(one, other)
+    listed = text.Batches(sequences, 2, targets)
+    for one, other in zip(listed, text.Batches(iter(sequences), 2, iter(targets)), strict=True):
+        assert all(map(np.array_equal, one, other))
+
+
+def test_slices_and_fractions_of_an_epoch():
+    for batches in (text.Partition(np.arange(9), 2, 2), text.Windows(np.arange(9), 2, 2)):
+        for wrong in (slice(0, 2), 0.0, True, None):
+            with pytest.raises((TypeError, ValueError), match=r"i=.* must be a whole number"):
+                batches[wrong]
+
+
+@pytest.mark.parametrize("cut", [text.split, lambda given: text.Partition(given, 1, 2)])
+def test_what_is_no_text_is_not_cut(cut):
+    letters = np.array(list("to be or not to be"))
+    for wrong in ([-1, 0, 1, 2, 3], np.arange(9.0), np.ones((4, 2), int), letters, "to be or not"):
+        with pytest.raises((TypeError, ValueError), match="indices"):
+            cut(wrong)

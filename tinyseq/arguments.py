@@ -354,10 +354,12 @@ def _instance(kind: type) -> Rule:
         methods = [name for name in vars(kind) if not name.startswith("_")]
         words = f"with {' and '.join(methods)}"
         return Rule(
-            lambda v: all(hasattr(v, name) for name in methods), f"an object {words}", words
+            lambda v: not isinstance(v, type) and all(hasattr(v, name) for name in methods),
+            f"an object {words}",
+            f"objects {words}",
         )
     name = {"PathLike": "path", "Pattern": "pattern"}.get(kind.__name__, kind.__name__)
-    article = "an" if name[0] in "AEIOU" else "a"
+    article = "an" if name[0] in "AEIO" else "a"
     return _kind(kind, f"{article} {name}", f"{name}s", kind)
 
 

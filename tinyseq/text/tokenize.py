@@ -73,7 +73,7 @@ class Words:
         try:
             self._pattern = re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+            raise ValueError(f"pattern={pattern!r} is not a regular expression: {error}") from error
         self.pattern = pattern
 
     @checked

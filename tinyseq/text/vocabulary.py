@@ -6,7 +6,7 @@ import json
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -269,7 +269,7 @@ class Vocabulary:
         return indices
 
     @checked
-    def decode(self, indices: Iterable[int] | np.ndarray) -> str:
+    def decode(self, indices: Iterable[int] | npt.ArrayLike) -> str:
         """The text whose characters or tokens have these numbers, integers 0 … len − 1.
 
         It is the one that ``encode`` got, but for what became ``unk``. Special symbols are written
@@ -282,9 +282,9 @@ class Vocabulary:
         return "".join(self.symbols_of(indices))
 
     @checked
-    def symbols_of(self, indices: Iterable[int] | np.ndarray) -> list[str]:
+    def symbols_of(self, indices: Iterable[int] | npt.ArrayLike) -> list[str]:
         """As `decode`, but as a list of symbols: the tokens, one by one."""
-        array = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
+        array = np.asarray(list(indices) if isinstance(indices, Iterator) else indices)
         if array.size == 0:
             return []
         if array.dtype.kind not in "iu":
