@@ -48,8 +48,9 @@ WRONG = {
 # How Python and NumPy speak of what they were not told.
 OBSCURE = re.compile(
     r"has no attribute|unsupported operand|object is not (?!supported)|out of range$|unpack"
-    r"|subscript|could not be broadcast|ufunc|invalid literal|only integer|ambiguous|^'?[\w.]*'?$"
-    r"|not supported between|can't convert|cannot convert|cannot be interpreted|has no len"
+    r"|subscriptable|could not be broadcast|ufunc|invalid literal|only integer|ambiguous"
+    r"|^'?[\w.]*'?$|not supported between|can't convert|cannot convert|cannot be interpreted"
+    r"|has no len"
 )
 REFUSALS = (TypeError, ValueError, LookupError, ts.errors.GraphError, ts.errors.CompileError)
 SPACES = {"ts": ts, "nn": nn, "optim": optim, "text": text, "viz": viz, "functional": functional}

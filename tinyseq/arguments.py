@@ -153,7 +153,7 @@ def _meant(hint: Any, space: dict[str, Any]) -> Any:
 def rules_of(function: Callable[..., Any]) -> dict[str, Rule | None]:
     """The rule of each parameter by its name, that of ``*args`` under "*"; `None`: anything."""
     function = inspect.unwrap(function)
-    space = function.__globals__
+    space = getattr(function, "__globals__", {})  # an op has its annotations as they are
     rules: dict[str, Rule | None] = {}
     for p in inspect.signature(function).parameters.values():
         hint = _meant(p.annotation, space)
@@ -266,7 +266,7 @@ def _kind(types: Any, words: str, many: str, *exact: type) -> Rule:
 _ARRAY = Rule(_is_array, "an array of real numbers", "arrays of real numbers")
 _DTYPE = Rule(_is_dtype, "a dtype", "dtypes")
 _PLAIN: dict[Any, Rule] = {
-    int: Rule(_is_whole, "a whole number", "whole numbers", frozenset({int})),
+    int: Rule(_is_whole, "a whole number", "whole numbers"),  # not every int: 64 bits
     float: Rule(_is_real, "a real number", "real numbers", frozenset({int})),
     bool: _kind(bool | np.bool_, "True or False", "truth values", bool),
     str: _kind(str, "a string", "strings", str),
@@ -308,7 +308,9 @@ def rule_of(hint: Any) -> Rule | None:
 def _limited(parts: tuple[Any, ...]) -> Rule | None:
     rule = rule_of(parts[0])
     for extra in parts[1:]:
-        if isinstance(extra, OneOf):
+        if isinstance(extra, Rule):
+            rule = extra
+        elif isinstance(extra, OneOf):
             words = " or ".join(map(repr, extra.choices))
             rule = Rule(partial(_is_among, extra.choices), words, words)
         elif isinstance(extra, Within) and rule is not None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyseq.errors import CompileError, ShapeError, describe
+from tinyseq.errors import CompileError, DtypeError, ShapeError, describe
 
 if TYPE_CHECKING:
     from tinyseq.op import Op
@@ -232,13 +232,21 @@ def unrepeated(
         )
 
 
-def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,
-           hint: str, cause: Exception) -> Exception:  # fmt: skip
+def reword(
+    op: Op, scope: tuple[str, ...], arrays: Sequence[np.ndarray], attrs: object, cause: Exception
+) -> Exception:
     """NumPy's complaint about one op, with the op's place, its sizes and the remedy added."""
-    sizes = " and ".join(describe(a.shape) for a in arrays)
+    names = [*op.names, *[""] * len(arrays)]
+    named = zip(names, arrays, strict=False)
+    if isinstance(cause, TypeError):
+        dtypes = " and ".join(f"{name} {a.dtype}".lstrip() for name, a in named)
+        return DtypeError(f"{located(op.name, scope)}: {dtypes}: {cause}.")
+    sizes = " and ".join(f"{name} {describe(a.shape)}".lstrip() for name, a in named)
     extra = f" with {attrs}" if attrs else ""
-    kind = IndexError if isinstance(cause, IndexError) and name == "getitem" else ShapeError
-    return kind(f"{located(name, scope)}: {sizes}{extra}: {cause}. {hint}".rstrip())
+    ufunc = "broadcast together" in str(cause) or "gufunc" in str(cause)
+    why = "these do not go together" if ufunc else cause  # NumPy's words say no more
+    kind = IndexError if isinstance(cause, IndexError) and op.name == "getitem" else ShapeError
+    return kind(f"{located(op.name, scope)}: {sizes}{extra}: {why}. {op.hint}".rstrip())
 
 
 def topological(*roots: Tensor) -> list[Tensor]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyseq import errors, graph
+from tinyseq.arguments import Fraction, NotNegative, checked
 from tinyseq.kernels import load
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -33,13 +34,16 @@ class Optimizer:
 
     buffer_names: tuple[str, ...] = ()
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
+    @checked
+    def __init__(
+        self, params: Iterable[Tensor], lr: NotNegative, weight_decay: NotNegative = 0.0
+    ) -> None:
         kind = type(self).__name__
         if isinstance(params, Tensor):
             raise TypeError(f"{kind}: params must be several tensors, got one. Pass [p].")
         self.params = list(params)
         if not self.params:
-            raise ValueError(f"{kind}: no parameters were given. Pass module.parameters().")
+            raise ValueError(f"{kind}: params holds no parameters. Pass module.parameters().")
         for i, p in enumerate(self.params):
             if not isinstance(p, Tensor):
                 raise TypeError(
@@ -103,6 +107,7 @@ class Optimizer:
             out |= {f"{name}.{i}": a.copy() for i, a in enumerate(arrays)}
         return out
 
+    @checked
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state_dict` gave; `ValueError` when it is another
         optimiser's.
@@ -134,13 +139,14 @@ class SGD(Optimizer):
     Without momentum v is g. Polyak, 1964; Nesterov, 1983; Sutskever et al., 2013.
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-3,
-        momentum: float = 0.0,
+        lr: NotNegative = 1e-3,
+        momentum: NotNegative = 0.0,
         nesterov: bool = False,
-        weight_decay: float = 0.0,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
         self.momentum = self._option("momentum", momentum)
         if nesterov and not momentum:
@@ -168,14 +174,15 @@ class RMSprop(Optimizer):
     instead of its size (Graves, 2013). ``momentum``: v ← momentum·v + g / (√s + ε), p ← p − lr·v.
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
+        lr: NotNegative = 1e-2,
+        alpha: Fraction = 0.99,
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
+        momentum: NotNegative = 0.0,
         centered: bool = False,
     ) -> None:
         self.alpha = self._option("alpha", alpha, 1)
@@ -211,12 +218,13 @@ class Adagrad(Optimizer):
 
     buffer_names = ("square",)
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-2,
-        eps: float = 1e-10,
-        weight_decay: float = 0.0,
+        lr: NotNegative = 1e-2,
+        eps: NotNegative = 1e-10,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
         self.eps = self._option("eps", eps)
@@ -239,13 +247,14 @@ class Adam(Optimizer):
     buffer_names = ("mean", "square")
     _decays_apart = False
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-3,
+        lr: NotNegative = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
         beta1, beta2 = betas
@@ -280,13 +289,14 @@ class AdamW(Adam):
 
     _decays_apart = True
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-3,
+        lr: NotNegative = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 1e-2,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 

@@ -9,11 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import SupportsFloat
+from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 
+from tinyseq.arguments import (
+    Count,
+    NotNegative,
+    Positive,
+    Size,
+    Within,
+    checked,
+    one_of,
+    shown,
+)
 from tinyseq.optim.optimizers import Optimizer
+from tinyseq.tensor import Tensor
 
 __all__ = ["CosineLR", "ReduceLROnPlateau", "Schedule", "StepLR"]
 
@@ -24,13 +36,14 @@ class Schedule:
     A schedule is one method, ``rate(steps)``: the learning rate after that many steps.
     """
 
+    @checked
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.base_lr = optimizer.lr
         self.steps = 0
         optimizer.lr = self.rate(0)
 
-    def rate(self, steps: int) -> float:
+    def rate(self, steps: Count) -> float:
         """The learning rate after so many steps."""
         raise NotImplementedError(f"{type(self).__name__} does not say its rate yet.")
 
@@ -43,9 +56,10 @@ class Schedule:
         """``steps`` and ``base_lr``; the options are those that the schedule was made with."""
         return {"steps": self.steps, "base_lr": self.base_lr}
 
+    @checked
     def load_state_dict(self, state: Mapping[str, float | int]) -> None:
         """Go on from a state that `state_dict` gave, learning rate included."""
-        state = _checked(self, state)
+        state = _fitting(self, state)
         self.steps, self.base_lr = int(state["steps"]), float(state["base_lr"])
         self.optimizer.lr = self.rate(self.steps)
 
@@ -56,14 +70,14 @@ class StepLR(Schedule):
     Raises `ValueError` for a step_size below 1 and a gamma that is not positive and finite.
     """
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        self.step_size = _count("StepLR", "step_size", step_size, 1)
-        if not 0 < gamma < math.inf:
-            raise ValueError(f"StepLR: gamma={gamma} must be above 0 and finite.")
-        self.gamma = gamma
+    @checked
+    def __init__(self, optimizer: Optimizer, step_size: Size, gamma: Positive = 0.1) -> None:
+        self.step_size = int(step_size)
+        self.gamma = float(gamma)
         super().__init__(optimizer)
 
-    def rate(self, steps: int) -> float:
+    @checked
+    def rate(self, steps: Count) -> float:
         return float(self.base_lr * self.gamma ** (steps // self.step_size))
 
 
@@ -78,28 +92,29 @@ class CosineLR(Schedule):
     Raises `ValueError` unless 0 ≤ W < N and 0 ≤ min_lr ≤ base.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
-        total_steps: int,
-        warmup_steps: int = 0,
-        min_lr: float = 0.0,
+        total_steps: Size,
+        warmup_steps: Count = 0,
+        min_lr: NotNegative = 0.0,
     ) -> None:
-        self.total_steps = _count("CosineLR", "total_steps", total_steps, 1)
-        self.warmup_steps = _count("CosineLR", "warmup_steps", warmup_steps, 0)
+        self.total_steps, self.warmup_steps = int(total_steps), int(warmup_steps)
         if warmup_steps >= total_steps:
             raise ValueError(
                 f"CosineLR: warmup_steps={warmup_steps} leave nothing of total_steps="
                 f"{total_steps}. Warm up for fewer, or train for more."
             )
-        if not 0 <= min_lr <= optimizer.lr:
+        if min_lr > optimizer.lr:
             raise ValueError(
                 f"CosineLR: min_lr={min_lr} must be from 0 to the optimiser's lr={optimizer.lr}."
             )
-        self.min_lr = min_lr
+        self.min_lr = float(min_lr)
         super().__init__(optimizer)
 
-    def rate(self, steps: int) -> float:
+    @checked
+    def rate(self, steps: Count) -> float:
         if steps < self.warmup_steps:
             return self.base_lr * (steps + 1) / self.warmup_steps
         falling = self.total_steps - self.warmup_steps
@@ -119,47 +134,43 @@ class ReduceLROnPlateau:
     Raises `ValueError` for options out of their range and for a metric that is NaN.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: float = 0.0,
+        mode: Annotated[str, one_of("min", "max")] = "min",
+        factor: Annotated[float, Within(lambda x: 0 < x < 1, "above 0 and below 1")] = 0.1,
+        patience: Count = 10,
+        threshold: NotNegative = 1e-4,
+        threshold_mode: Annotated[str, one_of("rel", "abs")] = "rel",
+        cooldown: Count = 0,
+        min_lr: NotNegative = 0.0,
     ) -> None:
-        name = type(self).__name__
-        if mode not in ("min", "max"):
-            raise ValueError(f"{name}: mode={mode!r} is unknown. Use 'min' or 'max'.")
-        if threshold_mode not in ("rel", "abs"):
+        if threshold_mode == "rel" and threshold >= 1:
             raise ValueError(
-                f"{name}: threshold_mode={threshold_mode!r} is unknown. Use 'rel' or 'abs'."
+                f"{type(self).__name__}: threshold={threshold} must be below 1 when relative."
             )
-        if not 0 < factor < 1:
-            raise ValueError(f"{name}: factor={factor} must lie between 0 and 1.")
-        if not 0 <= threshold < (1 if threshold_mode == "rel" else math.inf):
-            raise ValueError(
-                f"{name}: threshold={threshold} must be at least 0, and below 1 when relative."
-            )
-        if not min_lr >= 0:
-            raise ValueError(f"{name}: min_lr={min_lr} must be at least 0.")
         self.optimizer = optimizer
         self.mode = mode
         self.factor = factor
-        self.patience = _count(name, "patience", patience, 0)
+        self.patience = int(patience)
         self.threshold = threshold
         self.threshold_mode = threshold_mode
-        self.cooldown = _count(name, "cooldown", cooldown, 0)
+        self.cooldown = int(cooldown)
         self.min_lr = min_lr
         self.best = math.inf if mode == "min" else -math.inf
         self.bad = 0
         self.cooling = 0
 
-    def step(self, metric: SupportsFloat) -> None:
+    @checked
+    def step(self, metric: Tensor | npt.ArrayLike) -> None:
         """Take in one evaluation, and lower the optimiser's learning rate if it is time."""
-        metric = float(metric)
+        if np.size(metric) != 1:
+            raise ValueError(
+                f"ReduceLROnPlateau.step: metric={shown(metric)} must be one number. Reduce it "
+                "first: mean, max."
+            )
+        metric = float(metric if isinstance(metric, Tensor) else np.asarray(metric).item())
         if math.isnan(metric):
             raise ValueError(
                 "ReduceLROnPlateau: the metric is nan, neither better nor worse. Inside "
@@ -195,14 +206,15 @@ class ReduceLROnPlateau:
             "lr": self.optimizer.lr,
         }
 
+    @checked
     def load_state_dict(self, state: Mapping[str, float | int]) -> None:
         """Go on from a state that `state_dict` gave, learning rate included."""
-        state = _checked(self, state)
+        state = _fitting(self, state)
         self.best, self.optimizer.lr = float(state["best"]), float(state["lr"])
         self.bad, self.cooling = int(state["bad"]), int(state["cooling"])
 
 
-def _checked(
+def _fitting(
     schedule: Schedule | ReduceLROnPlateau, state: Mapping[str, float | int]
 ) -> Mapping[str, float | int]:
     wrong = sorted(set(schedule.state_dict()) ^ set(state))
@@ -212,9 +224,3 @@ def _checked(
             "Make the same schedule."
         )
     return state
-
-
-def _count(name: str, argument: str, n: int, least: int) -> int:
-    if not isinstance(n, int | np.integer) or n < least:
-        raise ValueError(f"{name}: {argument}={n!r} must be a whole number, at least {least}.")
-    return int(n)
