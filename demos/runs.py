@@ -264,10 +264,3 @@ def as_state(saved: Any, like: Any) -> Any:
     if isinstance(like, ts.Tensor) and isinstance(saved, np.ndarray) and saved.shape == like.shape:
         return ts.Tensor(saved)
     raise ValueError("state is not one of this network: it has other layers or other shapes")
-
-
-def set_random_state(saved: dict[str, Any]) -> None:
-    try:
-        ts.random.set_state(saved)
-    except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"random is not the state of a generator: {error}") from error

@@ -200,7 +200,7 @@ class Run:
         self.optimiser.load_state_dict(saved.optimiser)
         self.state = runs.as_state(saved.state, self.state)
         self.progress = saved.progress
-        runs.set_random_state(saved.random)
+        ts.random.set_state(saved.random)
 
 
 def new_model(

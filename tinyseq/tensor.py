@@ -526,7 +526,7 @@ def _numeric(x: Any) -> bool:
 def _as_array(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> np.ndarray:
     """A fresh array of a dtype that tinyseq computes with."""
     try:
-        array = np.array(data)
+        array = np.array(plain(data))
     except ValueError as cause:
         raise DtypeError(f"no rectangular array can be made of this: {cause}") from cause
     if (
@@ -541,12 +541,47 @@ def _as_array(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> np.nda
         dtype = np.int64
     if dtype is not None:
         wanted = np.dtype(dtype)
-        if array.dtype.kind == "c" or array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "fiub":
             raise _refused(array.dtype)
         refuse_fractions(array, wanted)
         array = array.astype(wanted, copy=False)
     refuse_dtype(array.dtype)
     return array
+
+
+def plain(data: Any) -> Any:
+    """``data`` itself, to make an array of. `TypeError` where that array would not mean the same:
+    for masked arrays and matrices, also within lists, and for what can be read only once.
+    """
+    if isinstance(data, np.ndarray):
+        if type(data) is not np.ndarray:
+            _refuse_subclass(data)
+    elif isinstance(data, list | tuple):
+        for part in data:
+            if type(part) not in _NUMBERS:
+                plain(part)
+    elif type(data) not in _NUMBERS and isinstance(data, Iterator):
+        raise TypeError(
+            f"no array can be made of a {type(data).__name__}, which can be read only once. "
+            "Make it a list first: list(…)."
+        )
+    return data
+
+
+_NUMBERS = (float, int, bool)
+
+
+def _refuse_subclass(array: np.ndarray) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"a masked array of shape {describe(array.shape)} would lose its mask, and what it "
+            "masks would be computed with. Say what to put there: x.filled(0.0)."
+        )
+    if isinstance(array, np.matrix):
+        raise TypeError(
+            f"a numpy.matrix of shape {describe(array.shape)} multiplies by other rules than an "
+            "array. Make it one first: np.asarray(x)."
+        )
 
 
 def refuse_dtype(dtype: np.dtype[Any]) -> None:

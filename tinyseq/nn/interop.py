@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from tinyseq import errors
+from tinyseq import errors, states
 from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from tinyseq.nn.layers import Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module
@@ -74,9 +74,11 @@ def load_torch(
             "the layer with the sizes, depth, directions and biases of PyTorch's; prefix= picks "
             "the entries of one submodule."
         )
+    written: list[tuple[Tensor, np.ndarray]] = []
     for before, module, suffix in _parts(layer):
         theirs = {name: given[f"{before}{name}{suffix}"] for name in _to_torch(module)}
-        module.load_state_dict(_from_torch(module, theirs))
+        written += module._restored(_from_torch(module, theirs))
+    states.write(written)
 
 
 # -- one layer or cell -----------------------------------------------------------------------------
@@ -136,7 +138,7 @@ def _parts(module: Module, prefix: str = "") -> Iterator[tuple[str, Module, str]
     elif isinstance(module, Cell | Wrapper | Reversed):
         yield prefix, _cell(module), ""
     else:
-        if any(isinstance(value, Tensor) for value in vars(module).values()):
+        if any(isinstance(part, Tensor) for _, part in module._own()):
             raise _no_counterpart(module)
         for name, child in module._children():
             yield from _parts(child, f"{prefix}{name}.")

@@ -9,18 +9,19 @@ import numpy as np
 
 from tinyseq import ops
 from tinyseq.kernels import load
-from tinyseq.optim.optimizers import fused
+from tinyseq.optim.optimizers import fused, tensors
 from tinyseq.tensor import Tensor
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     """g ← g · min(1, max_norm / ‖g‖), with ‖g‖ over all gradients together; returns ‖g‖ before.
 
-    Raises `ValueError` when the norm is not finite: clipping would only spread the NaN. Pascanu et
+    Raises `ValueError` for no parameters (a generator that was read before has none left), for one
+    given twice, and when the norm is not finite: clipping would only spread the NaN. Pascanu et
     al., 2013.
     """
     _limit("clip_grad_norm", "max_norm", max_norm)
-    params = [p for p in params if p.grad is not None]
+    params = [p for p in tensors("clip_grad_norm", params) if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
     norm = math.sqrt(math.fsum(_sum_of_squares(g._data) for g in gradients))
     if not math.isfinite(norm):  # the squares overflow long before the gradients do
@@ -50,10 +51,11 @@ def _sum_of_squares(g: np.ndarray) -> float:
 def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     """g ← min(max(g, −max_value), max_value), element by element.
 
-    Raises `ValueError`, with all gradients as they were, when one of them holds a NaN.
+    Raises `ValueError`, with all gradients as they were, for no parameters, for one given twice,
+    and when a gradient holds a NaN.
     """
     _limit("clip_grad_value", "max_value", max_value)
-    params = [p for p in params if p.grad is not None]
+    params = [p for p in tensors("clip_grad_value", params) if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
     if any(np.isnan(g._data).any() for g in gradients):
         raise ValueError(

@@ -260,7 +260,7 @@ class Vocabulary:
         """
         try:
             tree = json.loads(source)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"a vocabulary is not JSON: {error}") from error
         if not isinstance(tree, dict) or not isinstance(tree.get("symbols"), list):
             raise ValueError("the JSON of a vocabulary is an object with a list of its symbols")
