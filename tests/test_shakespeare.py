@@ -536,8 +536,8 @@ def changed(saved: dict, path: list[str], value: object) -> dict:
         ("optimiser", {}, "this state does not fit Adam"),
         ("state", [], "state is not one of this network"),
         ("state", [[np.zeros(3)], []], "state is not one of this network"),
-        ("random", {}, "random is not the state of a generator"),
-        ("random.state", {}, "random is not the state of a generator"),
+        ("random", {}, "the random state is not that of a generator"),
+        ("random.state", {}, "the random state is not that of a generator"),
         ("comment", "new", "comment is unknown"),
     ],
 )

@@ -351,7 +351,7 @@ def test_the_random_stream_is_restored_whole_or_not_at_all():
         {k: v for k, v in before.items() if k != "has_uint32"},
         None,
     ):
-        with pytest.raises(ValueError, match="not the state of a generator"):
+        with pytest.raises(ValueError, match="not that of a generator"):
             ts.random.set_state(damaged)
         assert ts.random.get_state() == inside
     ts.random.set_state(before)

@@ -84,9 +84,9 @@ def set_state(state: dict[str, Any]) -> None:
     """Go on from a state that `get_state` gave. Raises `ValueError`, with the stream as it was, for
     anything else.
     """
-    bits = np.random.PCG64(0)  # tried on another one: NumPy writes half before it refuses the rest
+    bits: Any = np.random.PCG64(0)  # tried on another one: NumPy writes half before it refuses the rest
     try:
         bits.state = state
     except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"this is not the state of a generator: {error}") from error
+        raise ValueError(f"the random state is not that of a generator: {error}") from error
     _own().bit_generator.state = bits.state

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyseq import errors
-from tinyseq.tensor import Tensor, plain
+from tinyseq.tensor import Tensor, plain_array
 
 
 def read(
@@ -37,7 +37,7 @@ def read(
     arrays: dict[str, np.ndarray] = {}
     for name, value in given.items():
         try:
-            arrays[name] = value._data if isinstance(value, Tensor) else np.asarray(plain(value))
+            arrays[name] = value._data if isinstance(value, Tensor) else plain_array(value)
         except (TypeError, ValueError) as error:  # masked, or lists of unequal lengths
             wrong.append(f"{name}: {error}")
     expected = {name: a for name, a in mine.items() if name in arrays or name not in given}

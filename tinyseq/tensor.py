@@ -245,6 +245,14 @@ class Tensor:
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return numpy_functions.apply(func, args, kwargs)
 
+    @property
+    def _mask(self) -> Any:
+        """What numpy.ma asks for in ``masked + x``: it would go past our ops, and past gradients."""
+        raise TypeError(
+            "a masked array cannot be computed with a Tensor, whose gradient would be cut off. Say "
+            "what to put where it is masked: a.filled(0.0)."
+        )
+
     # -- the gradient ---------------------------------------------------------------------------
 
     def backward(
@@ -566,6 +574,11 @@ def plain(data: Any) -> Any:
             "Make it a list first: list(…)."
         )
     return data
+
+
+def plain_array(data: Any) -> np.ndarray:
+    """``data`` as an array without a copy, where it is `plain`."""
+    return np.asarray(plain(data))
 
 
 _NUMBERS = (float, int, bool)

@@ -16,7 +16,7 @@ from tinyseq import errors, op, ops
 from tinyseq import primitives as raw
 from tinyseq.functional import targets as checked
 from tinyseq.functional.targets import IGNORED
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 
 def cross_entropy(
@@ -45,7 +45,7 @@ def cross_entropy(
     option out of its range, or a mean over targets that are all ignored.
     """
     logits, w = checked.as_scores("cross_entropy", "logits", logits, weight)
-    given = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    given = targets if isinstance(targets, Tensor) else plain_array(targets)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing={label_smoothing} must be from 0 to 1.")
     *batch, V = logits.shape

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tinyseq import errors, op, ops
 from tinyseq.primitives import check
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.tensor import FLOATS, Tensor, plain_array
 
 IGNORED = -100
 
@@ -19,7 +19,7 @@ IGNORED = -100
 
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str, least: int = 0) -> Tensor:
     """Whole numbers from ``least`` to size − 1; anything else is named and refused."""
-    index = x if isinstance(x, Tensor) else np.asarray(x)
+    index = x if isinstance(x, Tensor) else plain_array(x)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(
             f"{name}: indices must be whole numbers, not {index.dtype}. Convert them with "
@@ -52,7 +52,7 @@ def as_classes(
     where a mean is wanted.
     """
     *batch, V = scores.shape
-    classes = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    classes = targets if isinstance(targets, Tensor) else plain_array(targets)
     if classes.shape != tuple(batch):
         raise errors.ShapeError(
             f"{name}: {argument} {errors.describe(scores.shape)} need targets of shape "
@@ -85,7 +85,7 @@ def refuse_nothing(weight: np.ndarray | int, name: str) -> None:
 
 def as_lengths(name: str, x: op.TensorLike, B: int, most: int, least: int = 0) -> Tensor:
     """B whole numbers from ``least`` to ``most``; anything else is named and refused."""
-    n = x if isinstance(x, Tensor) else np.asarray(x)
+    n = x if isinstance(x, Tensor) else plain_array(x)
     if n.shape != (B,) or n.dtype.kind not in "iu":
         raise errors.ShapeError(
             f"{name} must be B={B} whole numbers, one a sequence, got {n.dtype} of shape "
@@ -149,7 +149,7 @@ def as_weights(name: str, argument: str, weights: npt.ArrayLike, like: Tensor) -
 
 def _not_negative(name: str, argument: str, weights: npt.ArrayLike, like: Tensor) -> Tensor:
     if not isinstance(weights, Tensor) or weights.requires_grad:  # NumPy refuses the latter
-        weights = np.asarray(weights, like.dtype)
+        weights = plain_array(weights).astype(like.dtype)
     w = ops.astype(op.as_tensor(weights), like.dtype)
     check(w, rule=_refuse_negative, name=name, argument=argument)
     return w

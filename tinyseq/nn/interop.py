@@ -22,7 +22,7 @@ from tinyseq.nn.layers import Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked
 from tinyseq.nn.wrappers import Wrapper
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 Arrays = dict[str, np.ndarray]
 
@@ -233,7 +233,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         value = _decoded(**value)
     elif hasattr(value, "detach") and value.is_floating_point():  # torch's, bfloat16 among them
         value = value.detach().cpu().double()
-    array = np.asarray(value)
+    array = plain_array(value)
     if array.dtype.kind != "f":
         raise errors.DtypeError(
             f"{name} does not hold floats, as parameters do. Is it an entry of another module? "

@@ -13,7 +13,7 @@ from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.op import TensorLike, as_tensor, coerce
 from tinyseq.ops.axes import normalize_axes, one_axis, one_axis_or_flat, whole
-from tinyseq.tensor import Axis, Tensor
+from tinyseq.tensor import Axis, Tensor, plain_array
 
 __all__ = [
     "broadcast_to", "chunk", "concat", "expand", "expand_dims", "flip", "pad", "permute", "reshape",
@@ -160,7 +160,7 @@ def pad(
     inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
     shape = tuple(before + n + after for (before, after), n in zip(widths, x.shape, strict=True))
     y = raw.scatter_add(x, indices=[inner], shape=shape)
-    constants = Tensor(np.asarray(constant_values), x.dtype)._data
+    constants = Tensor(plain_array(constant_values), x.dtype)._data
     if not constants.any():
         return y
     return y + Tensor.wrap(np.pad(np.zeros_like(x._data), widths, constant_values=constants))
@@ -172,7 +172,7 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     for axis, width in by_axis.items():
         at = slice(None) if axis is None else one_axis(axis, ndim, "pad")
         try:
-            given = np.asarray(width)
+            given = plain_array(width)
             widths[at] = np.broadcast_to(given, widths[at].shape)
         except ValueError as cause:
             raise errors.ShapeError(

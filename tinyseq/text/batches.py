@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq.functional.targets import IGNORED
+from tinyseq.tensor import plain_array
 from tinyseq.text.epochs import Epochs
 from tinyseq.text.partition import Padded
 
@@ -42,7 +43,7 @@ def _padded(sequences: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np
 
 
 def _sequences(sequences: Iterable[npt.ArrayLike], what: str) -> list[np.ndarray]:
-    arrays = [np.asarray(sequence) for sequence in sequences]
+    arrays = [plain_array(sequence) for sequence in sequences]
     if not arrays:
         raise ValueError(f"there is no {what} to make a batch of")
     for i, array in enumerate(arrays):
@@ -87,7 +88,7 @@ class Buckets(Epochs[np.ndarray]):
     def __init__(self, lengths: npt.ArrayLike, batch_size: int, seed: int | None = None) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) has to be at least 1")
-        (self._lengths,) = _sequences([np.asarray(lengths)], "list of lengths")
+        (self._lengths,) = _sequences([plain_array(lengths)], "list of lengths")
         if self._lengths.min() < 1:
             i = int(self._lengths.argmin())
             raise ValueError(f"length {i} is {self._lengths[i]}, and has to be at least 1")
@@ -167,7 +168,7 @@ class Batches(Epochs[Padded]):
         elif len(targets) != len(self._inputs):
             raise ValueError(f"there are {len(self._inputs)} sequences and {len(targets)} targets")
         elif np.ndim(targets[0]) == 0:
-            (self._classes,) = _sequences([np.asarray(targets)], "list of classes")
+            (self._classes,) = _sequences([plain_array(targets)], "list of classes")
         else:
             self._targets = _sequences(targets, "target")
             for i, (x, y) in enumerate(zip(self._inputs, self._targets, strict=True)):

@@ -14,7 +14,7 @@ from tinyseq import functional, nn, op, ops
 from tinyseq.functional.targets import IGNORED
 from tinyseq.nn.beam import finite, log_softmax
 from tinyseq.nn.training import reads_from_the_end
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 from tinyseq.text.batches import padded
 from tinyseq.text.vocabulary import Vocabulary
 
@@ -174,7 +174,7 @@ _LOGITS = 2**22  # numbers, 16 MB of float32
 
 
 def _sentence(indices: npt.ArrayLike, size: int) -> np.ndarray:
-    symbols = np.asarray(indices)
+    symbols = plain_array(indices)
     if symbols.ndim != 1:
         raise ValueError(
             f"a sentence is one row of symbols (T,), and this one has shape {symbols.shape}. Pass "
@@ -300,7 +300,7 @@ def score(
             or a loss that is not finite.
     """
     _check_reads_forwards(model, "score")
-    indices = np.asarray(indices)
+    indices = plain_array(indices)
     if len(indices) < 2:
         raise ValueError(f"a score needs at least 2 symbols, there are {len(indices)}")
     if tracks < 1 or context < 0 or steps < 1:

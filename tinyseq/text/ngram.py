@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq.random import generator
+from tinyseq.tensor import plain_array
 from tinyseq.text.sampling import Choice, pick
 
 SMOOTHING = ("kneser-ney", "add-k")
@@ -356,7 +357,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
-    array = np.asarray(indices)
+    array = plain_array(indices)
     if array.ndim != 1:
         raise ValueError(f"{name} of shape {array.shape}: expected one dimension, (N,)")
     if array.size == 0:

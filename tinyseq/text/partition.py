@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyseq.functional.targets import IGNORED
+from tinyseq.tensor import plain_array
 from tinyseq.text.epochs import Epochs
 
 __all__ = ["Partition", "RandomOffsets", "Windows", "split"]
@@ -226,7 +227,7 @@ class Windows(Epochs[Padded]):
 
 
 def _one_text(indices: np.ndarray) -> np.ndarray:
-    indices = np.asarray(indices)
+    indices = plain_array(indices)
     if indices.ndim != 1:
         raise ValueError(f"indices are one sequence, of shape (N,), not {indices.shape}")
     if indices.dtype.kind not in "iu" and indices.size:

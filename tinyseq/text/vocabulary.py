@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyseq.saving import write_atomically
+from tinyseq.tensor import plain_array
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
 
@@ -230,7 +231,7 @@ class Vocabulary:
 
     def symbols_of(self, indices: Iterable[int] | np.ndarray) -> list[str]:
         """As `decode`, but as a list of symbols: the tokens, one by one."""
-        array = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
+        array = plain_array(indices if isinstance(indices, np.ndarray) else list(indices))
         if array.size == 0:
             return []
         if array.dtype.kind not in "iu":
