@@ -84,7 +84,9 @@ def set_state(state: dict[str, Any]) -> None:
     """Go on from a state that `get_state` gave. Raises `ValueError`, with the stream as it was, for
     anything else.
     """
-    bits: Any = np.random.PCG64(0)  # tried on another one: NumPy writes half before it refuses the rest
+    bits: Any = np.random.PCG64(
+        0
+    )  # tried on another one: NumPy writes half before it refuses the rest
     try:
         bits.state = state
     except (KeyError, OverflowError, TypeError, ValueError) as error:

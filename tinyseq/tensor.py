@@ -177,6 +177,24 @@ class Tensor:
         origin = self.cut_from if node is None else (weakref.ref(node), node.scope)
         return Tensor.wrap(self._data) if origin is None else _Detached.of(self._data, origin)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """For pickle and the functions of `copy`. Raises `GraphError` for a tensor that was
+        recorded, or whose gradient was.
+        """
+        for what, t in (("a tensor", self), ("a tensor's .grad", self.grad)):
+            if t is not None and t.node is not None:
+                how = t.node.op.name if t.node.op else "freed"
+                raise GraphError(
+                    f"{what} of shape {describe(t.shape)} that was computed (op={how}) cannot be "
+                    "copied or pickled: it belongs to a recording. detach() it first."
+                )
+        return super().__reduce_ex__(max(int(protocol), 2))  # older ones know no slots
+
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        attributes, slots = state
+        for name, value in {**(attributes or {}), **slots}.items():
+            setattr(self, name, _with_numpys_dtype(value) if name == "_data" else value)
+
     def __repr__(self) -> str:
         body = np.array2string(self._data, separator=", ", prefix="Tensor(")
         dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
@@ -247,7 +265,7 @@ class Tensor:
 
     @property
     def _mask(self) -> Any:
-        """What numpy.ma asks for in ``masked + x``: it would go past our ops, and past gradients."""
+        """What numpy.ma asks for in ``masked + x``, which would go past our ops and gradients."""
         raise TypeError(
             "a masked array cannot be computed with a Tensor, whose gradient would be cut off. Say "
             "what to put where it is masked: a.filled(0.0)."
@@ -524,6 +542,7 @@ class _Detached(Tensor):
     def __reduce_ex__(self, protocol: Any) -> Any:  # a copy, or a file, does not remember it
         plain = Tensor.wrap(self._data)
         plain.name, plain.requires_grad, plain.grad = self.name, self.requires_grad, self.grad
+        plain.hooks = self.hooks
         return copy.copy, (plain,)
 
 
@@ -554,7 +573,15 @@ def _as_array(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> np.nda
         refuse_fractions(array, wanted)
         array = array.astype(wanted, copy=False)
     refuse_dtype(array.dtype)
-    return array
+    return _with_numpys_dtype(array)
+
+
+def _with_numpys_dtype(array: np.ndarray) -> np.ndarray:
+    """The same array. One that was pickled has an equal dtype of its own, and ours are told apart
+    by identity, which is quicker.
+    """
+    dtype = np.dtype(array.dtype.type)
+    return array if array.dtype is dtype else array.view(dtype)
 
 
 def plain(data: Any) -> Any:

@@ -353,7 +353,7 @@ def fused(*arrays: np.ndarray) -> bool:
     if dtype not in FLOATS:
         return False
     for a in arrays:  # noqa: SIM110  # a generator would cost more than the kernel's call
-        if a.shape != shape or a.dtype is not dtype or not a.flags.carray:
+        if a.shape != shape or a.dtype != dtype or not a.flags.carray:
             return False
     return True
 
