@@ -96,6 +96,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.mode == "unrolled":  # as older checkpoints spell it
             object.__setattr__(self, "mode", "unroll")
+        options.check(self)
 
     @property
     def network(self) -> str:

@@ -230,7 +230,10 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, Tensor):
         value = value._data
     elif isinstance(value, dict):  # an entry of a safetensors file
-        value = _decoded(**value)
+        try:
+            value = _decoded(**value)
+        except (OverflowError, ValueError) as error:  # 0 elements, but too many by other axes
+            raise ValueError(f"{name} has a shape that no array can have: {error}") from error
     elif hasattr(value, "detach") and value.is_floating_point():  # torch's, bfloat16 among them
         value = value.detach().cpu().double()
     array = plain_array(value)
