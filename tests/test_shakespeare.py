@@ -28,8 +28,7 @@ import results
 import runs
 import safetensors.numpy
 from any_machine import PATIENCE, but_for_compiling
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import settings
 
 import tinyseq as ts
 from tinyseq import saving
@@ -532,7 +531,7 @@ def changed(saved: dict, path: list[str], value: object) -> dict:
         ("settings.batch_size", 0, "batch_size: '0' is not a whole number, at least 1"),
         ("settings.dropout", 1.0, "dropout: '1.0' is not a number from 0 to below 1"),
         ("progress.step", -1, "progress.step is -1"),
-        ("progress.step", 10**400, "progress.step is 1000"),
+        ("progress.step", 10**20, "progress.step is 1000"),
         ("progress.seconds", math.nan, "progress.seconds is nan, no span or speed"),
         ("progress.losses", [[1, math.inf]], "points of its curves that are no steps and losses"),
         ("progress.best", None, "progress.best is None, but the best validation gave"),
@@ -603,32 +602,32 @@ def paths_in(tree: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return [path] * bool(path) + [p for key, value in inside for p in paths_in(value, (*path, key))]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
-@given(data=st.data())
-def test_no_change_of_a_checkpoint_is_traced_back(trained, capsys, data):
-    """An error is one line that names the file, and the file stays as it is."""
-    best, last = trained, trained.with_name("poisoned.safetensors")
-    saved = saving.load(best)
-    path = data.draw(st.sampled_from(paths_in(saved)))
-    value = functools.reduce(lambda tree, key: tree[key], path, saved)
-    poisons = POISONS + poisoned(value)
-    saving.save(
-        last, changed(saved, list(path), poisons[data.draw(st.integers(0, len(poisons) - 1))])
-    )
-    before = last.read_bytes()
-    folder = last.with_name("run")
-    folder.mkdir(exist_ok=True)
-    for command in (
-        ["--resume", "--quiet", "--steps", 3, "--out", folder],
-        ["sample", "--length", 1, "--checkpoint", last],
-    ):
-        (folder / "last.safetensors").write_bytes(before)
-        code = run(*command)
-        assert code in (0, 1)
-        errors = capsys.readouterr().err
-        assert errors.startswith("error: " if code else "")
-        assert len(errors.splitlines()) == code
-    assert last.read_bytes() == before
+def test_no_change_of_a_checkpoint_is_traced_back(trained, capsys):
+    """An error is one line, and the file stays as it is: some damage to every part of it."""
+    folder, rng = trained.parent, np.random.default_rng(0)
+    last = folder / "last.safetensors"
+    saved = saving.load(trained)
+    refused = 0
+    for path in paths_in(saved):
+        value = functools.reduce(lambda tree, key: tree[key], path, saved)
+        poisons = POISONS + poisoned(value)
+        drawn = rng.permutation(len(poisons))[: max(1, settings.default.max_examples // 25)]
+        for i in drawn:
+            saving.save(last, changed(saved, list(path), poisons[i]))
+            before = last.read_bytes()
+            for command in (
+                ["--resume", "--quiet", "--steps", 3, "--out", folder],
+                ["sample", "--length", 1, "--checkpoint", last],
+            ):
+                last.write_bytes(before)
+                code = run(*command)
+                assert code in (0, 1), (path, poisons[i])
+                errors = capsys.readouterr().err
+                assert len(errors.splitlines()) == code
+                assert errors.startswith("error: " if code else "")
+                assert code == 0 or last.read_bytes() == before
+                refused += code
+    assert refused > len(paths_in(saved)) / 2
 
 
 # -- bad input ------------------------------------------------------------------------------------
