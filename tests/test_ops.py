@@ -12,6 +12,7 @@ import tinyseq as ts
 from tinyseq import numpy_functions
 from tinyseq.errors import DtypeError, GraphError, ShapeError
 from tinyseq.graph import recording
+from tinyseq.nn import recompute  # noqa: F401  # its op is registered with it
 from tinyseq.op import REGISTRY
 
 try:

@@ -40,6 +40,7 @@ class Rule:
     words: str
     many: str
     exact: frozenset[type] = frozenset()
+    cast: Callable[[Any], Any] | None = None  # to Python's own kind of number
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,14 @@ def explain(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         _look(function, name, value, rules.get(name))
 
 
-def assigned(owner: object, name: str, value: Any) -> None:
-    """Raises where an attribute that the library's own classes annotate is set to anything else."""
+def assigned(owner: object, name: str, value: Any) -> Any:
+    """What an attribute becomes when it is set: a number of NumPy one of Python. Raises where it is
+    not what the library's own classes annotate.
+    """
     kind: Any = type(owner)
-    _look(kind, name, value, _attributes(kind).get(name))
+    rule = _attributes(kind).get(name)
+    _look(kind, name, value, rule)
+    return value if rule is None or rule.cast is None else rule.cast(value)
 
 
 @functools.cache
@@ -238,6 +243,7 @@ def _is_real(value: Any) -> bool:
     return (
         isinstance(value, int | float | np.integer | np.floating)
         and not isinstance(value, bool)
+        and not (isinstance(value, int) and value.bit_length() > 1000)  # more than a float holds
         and not math.isnan(float(value))
     )
 
@@ -266,9 +272,15 @@ def _kind(types: Any, words: str, many: str, *exact: type) -> Rule:
 _ARRAY = Rule(_is_array, "an array of real numbers", "arrays of real numbers")
 _DTYPE = Rule(_is_dtype, "a dtype", "dtypes")
 _PLAIN: dict[Any, Rule] = {
-    int: Rule(_is_whole, "a whole number", "whole numbers"),  # not every int: 64 bits
-    float: Rule(_is_real, "a real number", "real numbers", frozenset({int})),
-    bool: _kind(bool | np.bool_, "True or False", "truth values", bool),
+    int: Rule(_is_whole, "a whole number", "whole numbers", cast=int),  # not every int: 64 bits
+    float: Rule(_is_real, "a real number", "real numbers", cast=float),
+    bool: Rule(
+        lambda v: isinstance(v, bool | np.bool_),
+        "True or False",
+        "truth values",
+        frozenset({bool}),
+        bool,
+    ),
     str: _kind(str, "a string", "strings", str),
     bytes: _kind(bytes, "bytes", "bytes", bytes),
     type(None): _kind(type(None), "None", "None", type(None)),
@@ -318,6 +330,7 @@ def _limited(parts: tuple[Any, ...]) -> Rule | None:
                 partial(_is_within, rule, extra),
                 f"{rule.words}, {extra.words}",
                 f"{rule.many}, {extra.words}",
+                cast=rule.cast,
             )
     return rule
 

@@ -245,7 +245,7 @@ def _pow_vjp(g: Tensor, y: Tensor, a: Tensor, p: Tensor) -> tuple[Tensor | None,
     # p·a^(p−1), which at a = p = 0 must be 0 and not 0·∞; a^p·ln a, which at a = 0 must be 0 and
     # not 0·(−∞)
     da = g * p * a ** where((p == 0) & (a == 0), 1.0, p - 1) if a.requires_grad else None
-    dp = g * y * log(where(a == 0, 1.0, a)) if p.requires_grad else None
+    dp = g * y * log(where((a == 0) & (p >= 0), 1.0, a)) if p.requires_grad else None
     return da, dp
 
 

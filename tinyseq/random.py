@@ -102,10 +102,13 @@ def get_state() -> dict[str, Any]:
 
 @checked
 def set_state(state: dict[str, Any]) -> None:
-    """Go on from a state that `get_state` gave. Raises `ValueError` for any other."""
-    bits = np.random.PCG64(0)
+    """Go on from a state that `get_state` gave. Raises `ValueError`, with the stream as it was, for
+    anything else.
+    """
+    # Tried on another one: NumPy writes half before it refuses the rest.
+    bits: Any = np.random.PCG64(0)
     try:
-        bits.state = state  # type: ignore[assignment]
+        bits.state = state
     except (KeyError, TypeError, ValueError, OverflowError) as cause:
         raise ValueError(
             f"set_state: this state is none that get_state gave: {cause!r}."

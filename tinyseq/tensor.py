@@ -180,6 +180,24 @@ class Tensor:
         origin = self.cut_from if node is None else (weakref.ref(node), node.scope)
         return Tensor.wrap(self._data) if origin is None else _Detached.of(self._data, origin)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """For pickle and the functions of `copy`. Raises `GraphError` for a tensor that was
+        recorded, or whose gradient was.
+        """
+        for what, t in (("a tensor", self), ("a tensor's .grad", self.grad)):
+            if t is not None and t.node is not None:
+                how = t.node.op.name if t.node.op else "freed"
+                raise GraphError(
+                    f"{what} of shape {describe(t.shape)} that was computed (op={how}) cannot be "
+                    "copied or pickled: it belongs to a recording. detach() it first."
+                )
+        return super().__reduce_ex__(max(int(protocol), 2))  # older ones know no slots
+
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        attributes, slots = state
+        for name, value in {**(attributes or {}), **slots}.items():
+            setattr(self, name, _with_numpys_dtype(value) if name == "_data" else value)
+
     def __repr__(self) -> str:
         body = np.array2string(self._data, separator=", ", prefix="Tensor(")
         dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
@@ -247,6 +265,14 @@ class Tensor:
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return numpy_functions.apply(func, args, kwargs)
+
+    @property
+    def _mask(self) -> Any:
+        """What numpy.ma asks for in ``masked + x``, which would go past our ops and gradients."""
+        raise TypeError(
+            "a masked array cannot be computed with a Tensor, whose gradient would be cut off. Say "
+            "what to put where it is masked: a.filled(0.0)."
+        )
 
     # -- the gradient ---------------------------------------------------------------------------
 
@@ -555,6 +581,7 @@ class _Detached(Tensor):
     def __reduce_ex__(self, protocol: Any) -> Any:  # a copy, or a file, does not remember it
         plain = Tensor.wrap(self._data)
         plain.name, plain.requires_grad, plain.grad = self.name, self.requires_grad, self.grad
+        plain.hooks = self.hooks
         return copy.copy, (plain,)
 
 
@@ -589,7 +616,7 @@ def _numeric(x: Any) -> bool:
 def _as_array(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> np.ndarray:
     """A fresh array of a dtype that tinyseq computes with."""
     try:
-        array = np.array(data)
+        array = np.array(plain(data))
     except ValueError as cause:
         raise DtypeError(f"no rectangular array can be made of this: {cause}") from cause
     if (
@@ -604,12 +631,60 @@ def _as_array(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> np.nda
         dtype = np.int64
     if dtype is not None:
         wanted = np.dtype(dtype)
-        if array.dtype.kind == "c" or array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "fiub":
             raise _refused(array.dtype)
         refuse_fractions(array, wanted)
         array = array.astype(wanted, copy=False)
     refuse_dtype(array.dtype)
-    return array
+    return _with_numpys_dtype(array)
+
+
+def _with_numpys_dtype(array: np.ndarray) -> np.ndarray:
+    """The same array. One that was pickled has an equal dtype of its own, and ours are told apart
+    by identity, which is quicker.
+    """
+    dtype = np.dtype(array.dtype.type)
+    return array if array.dtype is dtype else array.view(dtype)
+
+
+def plain(data: Any) -> Any:
+    """``data`` itself, to make an array of. `TypeError` where that array would not mean the same:
+    for masked arrays and matrices, also within lists, and for what can be read only once.
+    """
+    if isinstance(data, np.ndarray):
+        if type(data) is not np.ndarray:
+            _refuse_subclass(data)
+    elif isinstance(data, list | tuple):
+        for part in data:
+            if type(part) not in _NUMBERS:
+                plain(part)
+    elif type(data) not in _NUMBERS and isinstance(data, Iterator):
+        raise TypeError(
+            f"no array can be made of a {type(data).__name__}, which can be read only once. "
+            "Make it a list first: list(…)."
+        )
+    return data
+
+
+def plain_array(data: Any) -> np.ndarray:
+    """``data`` as an array without a copy, where it is `plain`."""
+    return np.asarray(plain(data))
+
+
+_NUMBERS = (float, int, bool)
+
+
+def _refuse_subclass(array: np.ndarray) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"a masked array of shape {describe(array.shape)} would lose its mask, and what it "
+            "masks would be computed with. Say what to put there: x.filled(0.0)."
+        )
+    if isinstance(array, np.matrix):
+        raise TypeError(
+            f"a numpy.matrix of shape {describe(array.shape)} multiplies by other rules than an "
+            "array. Make it one first: np.asarray(x)."
+        )
 
 
 def refuse_dtype(dtype: np.dtype[Any]) -> None:

@@ -141,7 +141,7 @@ def _read(path: Path) -> Any:
         if path.suffix != ".jsonl":
             return json.loads(written)
         lines = [json.loads(line) for line in written.splitlines() if line.strip()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     curves: dict[str, list[tuple[float, float]]] = {}
     for i, line in enumerate(lines):

@@ -17,7 +17,7 @@ from tinyseq import primitives as raw
 from tinyseq.arguments import Within, checked, one_of
 from tinyseq.functional import targets as taken
 from tinyseq.functional.targets import IGNORED
-from tinyseq.tensor import Axis, Tensor
+from tinyseq.tensor import Axis, Tensor, plain_array
 
 Reduction = Annotated[str, one_of("mean", "sum", "none")]
 Share = Annotated[float, Within(lambda p: 0 <= p <= 1, "from 0 to 1")]
@@ -50,7 +50,7 @@ def cross_entropy(
     option out of its range, or a mean over targets that are all ignored.
     """
     logits, w = taken.as_scores("cross_entropy", "logits", logits, weight)
-    given = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    given = targets if isinstance(targets, Tensor) else plain_array(targets)
     *batch, V = logits.shape
     count = math.prod(batch)
     if given.dtype.kind == "f":

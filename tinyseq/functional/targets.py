@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyseq import errors, op, ops
 from tinyseq.primitives import check
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.tensor import FLOATS, Tensor, plain_array
 
 IGNORED = -100
 
@@ -18,7 +18,7 @@ IGNORED = -100
 
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str, least: int = 0) -> Tensor:
     """Whole numbers from ``least`` to size − 1; anything else is named and refused."""
-    index = x if isinstance(x, Tensor) else np.asarray(x)
+    index = x if isinstance(x, Tensor) else plain_array(x)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(
             f"{name}: indices must be whole numbers, not {index.dtype}. Convert them with "
@@ -85,7 +85,7 @@ def refuse_nothing(weight: np.ndarray | int, name: str) -> None:
 
 def as_lengths(name: str, x: op.TensorLike, B: int, most: int, least: int = 0) -> Tensor:
     """B whole numbers from ``least`` to ``most``; anything else is named and refused."""
-    n = x if isinstance(x, Tensor) else np.asarray(x)
+    n = x if isinstance(x, Tensor) else plain_array(x)
     if n.shape != (B,) or n.dtype.kind not in "iu":
         raise errors.ShapeError(
             f"{name} must be B={B} whole numbers, one a sequence, got {n.dtype} of shape "

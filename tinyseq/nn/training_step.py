@@ -16,7 +16,7 @@ from tinyseq.locks import new_lock
 from tinyseq.nested import leaves
 from tinyseq.nn.modes import Mode
 from tinyseq.optim.update import Update
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 if TYPE_CHECKING:
     from tinyseq.compiler.recorded import Done, RecordedStep
@@ -233,7 +233,7 @@ class _Place:
 def _key(argument: Any, arrays: list[np.ndarray]) -> Any:
     """What tells kinds of an argument apart; its arrays are appended."""
     if isinstance(argument, np.ndarray):
-        arrays.append(argument)
+        arrays.append(plain_array(argument))
         return argument.shape, argument.dtype
     if isinstance(argument, Tensor):
         if argument.requires_grad and argument.node is None:

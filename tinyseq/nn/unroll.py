@@ -15,7 +15,7 @@ from tinyseq.nn.cells import State
 from tinyseq.nn.module import Module
 from tinyseq.ops.axes import for_rows_of
 from tinyseq.primitives import draw
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 
 @checked
@@ -116,7 +116,7 @@ class _Drawing:
 
 
 def _as_array(drawn: Any) -> np.ndarray:
-    return drawn._data if isinstance(drawn, Tensor) else np.asarray(drawn)
+    return drawn._data if isinstance(drawn, Tensor) else plain_array(drawn)
 
 
 def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:

@@ -12,7 +12,7 @@ from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.op import TensorLike, as_tensor
 from tinyseq.ops.axes import one_axis, one_axis_or_flat
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 
 def getitem(x: TensorLike, index: Any) -> Tensor:
@@ -70,7 +70,7 @@ def _part(part: Any) -> Any:
     if isinstance(part, str) or not isinstance(part, np.ndarray | Sequence):
         return part
     try:
-        array = np.asarray(part)
+        array = plain_array(part)
     except ValueError as cause:
         raise errors.DtypeError(f"no rectangular index can be made of {part}: {cause}") from cause
     if array.size == 0 and not isinstance(part, np.ndarray):

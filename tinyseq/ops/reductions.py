@@ -126,8 +126,8 @@ def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
         pairs = y[..., :half] * y[..., half : 2 * half]
         y = raw.concat(pairs, y[..., 2 * half :], axis=len(kept)) if n % 2 else pairs
         n = y.shape[-1]
-    if n == 0:
-        y = Tensor.wrap(np.ones((*sizes, 1), x.dtype))
+    if n == 0:  # 1, and of no elements all the same: the gradient is empty
+        y = raw.sum(y, axis=(len(kept),), keepdims=True) + 1
     shape = [1 if a in axes else size for a, size in enumerate(x.shape)] if keepdims else sizes
     return raw.reshape(y, shape=tuple(shape))
 

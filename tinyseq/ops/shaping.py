@@ -14,7 +14,7 @@ from tinyseq import primitives as raw
 from tinyseq.arguments import shown
 from tinyseq.op import TensorLike, as_tensor, coerce
 from tinyseq.ops.axes import normalize_axes, one_axis, one_axis_or_flat, several, whole
-from tinyseq.tensor import Axis, Tensor, constant
+from tinyseq.tensor import Axis, Tensor, constant, plain_array
 
 __all__ = [
     "broadcast_to", "chunk", "concat", "expand", "expand_dims", "flip", "pad", "permute", "reshape",
@@ -169,7 +169,7 @@ def pad(
     shape = tuple(before + n + after for (before, after), n in zip(widths, x.shape, strict=True))
     y = raw.scatter_add(x, indices=[inner], shape=shape)
     try:
-        constants = constant(np.asarray(constant_values), x.dtype)._data
+        constants = constant(plain_array(constant_values), x.dtype)._data
         if not constants.any() or not x.ndim:
             return y
         border = np.pad(np.zeros_like(x._data), widths, constant_values=constants)
@@ -188,7 +188,7 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     for axis, width in by_axis.items():
         at = slice(None) if axis is None else one_axis(axis, ndim, "pad", "pad_width")
         try:
-            given = np.asarray(width)
+            given = plain_array(width)
             if given.dtype.kind in "iu":
                 widths[at] = np.broadcast_to(given, widths[at].shape)
         except ValueError as cause:

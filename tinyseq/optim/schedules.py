@@ -2,18 +2,23 @@
 
 A schedule is made over an optimiser, whose ``lr`` at that moment is the *base*, and sets its
 ``lr`` from then on: call ``step()`` once after each ``optimizer.step()`` (or once an epoch: a step
-is what you count). Users take them from `tinyseq.optim`.
+is what you count). Options may be set later; out of their range they raise `ValueError` then, too.
+Users take them from `tinyseq.optim`.
+
+To go on with a run, make its optimiser and its schedules again and load their states: in any order,
+each state after its owner is made. Every state holds the learning rate, which then is what it was.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from tinyseq import states
 from tinyseq.arguments import (
     Count,
     NotNegative,
@@ -25,16 +30,53 @@ from tinyseq.arguments import (
     shown,
 )
 from tinyseq.optim.optimizers import Optimizer
+from tinyseq.optim.options import Options
 from tinyseq.tensor import Tensor
 
 __all__ = ["CosineLR", "ReduceLROnPlateau", "Schedule", "StepLR"]
 
 
-class Schedule:
+class _Saved(Options):
+    """What is saved of a schedule: some attributes, and the learning rate of its optimiser."""
+
+    optimizer: Optimizer
+    _attributes: ClassVar[tuple[str, ...]]
+
+    def state_dict(self) -> dict[str, float | int]:
+        """Counts and rates to go on from; the options are those that it was made with."""
+        return {**{name: getattr(self, name) for name in self._attributes}, "lr": self.optimizer.lr}
+
+    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
+        """Go on from a state that `state_dict` gave, learning rate included.
+
+        Raises `ValueError` that lists what is wrong with it, before anything is written.
+        """
+        mine = {name: np.asarray(value) for name, value in self.state_dict().items()}
+        new = states.read(
+            mine, state, type(self).__name__, "Make the same schedule.", self._wrong_entry
+        )
+        before = dict(vars(self))
+        vars(self).update({name: new[name].item() for name in self._attributes})
+        try:
+            self._agree()
+        except ValueError:
+            vars(self).update(before)
+            raise
+        self.optimizer.lr = new["lr"].item()
+
+    def _wrong_entry(self, name: str, array: np.ndarray) -> str | None:
+        return (self.optimizer if name == "lr" else self)._wrong(name, array)
+
+
+class Schedule(_Saved):
     """What the schedules share: the count of steps, the base, and their saving.
 
     A schedule is one method, ``rate(steps)``: the learning rate after that many steps.
     """
+
+    steps: Count
+    base_lr: NotNegative
+    _attributes = ("steps", "base_lr")
 
     @checked
     def __init__(self, optimizer: Optimizer) -> None:
@@ -49,19 +91,34 @@ class Schedule:
 
     def step(self) -> None:
         """Count one step and set the optimiser's learning rate."""
+        lr = self._after(self.steps + 1)
         self.steps += 1
-        self.optimizer.lr = self.rate(self.steps)
-
-    def state_dict(self) -> dict[str, float | int]:
-        """``steps`` and ``base_lr``; the options are those that the schedule was made with."""
-        return {"steps": self.steps, "base_lr": self.base_lr}
+        self.optimizer.lr = lr
 
     @checked
     def load_state_dict(self, state: Mapping[str, float | int]) -> None:
-        """Go on from a state that `state_dict` gave, learning rate included."""
-        state = _fitting(self, state)
-        self.steps, self.base_lr = int(state["steps"]), float(state["base_lr"])
-        self.optimizer.lr = self.rate(self.steps)
+        if not isinstance(state, Mapping) or "lr" in state:
+            super().load_state_dict(state)
+            return
+        before = dict(vars(self))  # an earlier version saved it: the rate follows from the rest
+        super().load_state_dict({**state, "lr": self.optimizer.lr})
+        try:
+            self.optimizer.lr = self._after(self.steps)
+        except ValueError:
+            vars(self).update(before)
+            raise
+
+    def _after(self, steps: int) -> float:
+        try:
+            lr = self.rate(steps)
+        except OverflowError:
+            lr = math.inf
+        if not 0 <= lr < math.inf:
+            raise ValueError(
+                f"{type(self).__name__}: the learning rate after {steps} steps from {self.base_lr} "
+                f"is {lr}, and must be at least 0 and finite."
+            )
+        return lr
 
 
 class StepLR(Schedule):
@@ -70,10 +127,13 @@ class StepLR(Schedule):
     Raises `ValueError` for a step_size below 1 and a gamma that is not positive and finite.
     """
 
+    step_size: Size
+    gamma: Positive
+
     @checked
     def __init__(self, optimizer: Optimizer, step_size: Size, gamma: Positive = 0.1) -> None:
-        self.step_size = int(step_size)
-        self.gamma = float(gamma)
+        self.step_size = step_size
+        self.gamma = gamma
         super().__init__(optimizer)
 
     @checked
@@ -89,8 +149,13 @@ class CosineLR(Schedule):
     wasted on a learning rate of 0. Loshchilov and Hutter, 2017; the warm-up is that of Goyal et
     al., 2017.
 
-    Raises `ValueError` unless 0 ≤ W < N and 0 ≤ min_lr ≤ base.
+    Raises `ValueError` unless 0 ≤ W < N and 0 ≤ min_lr, and from the first step on unless min_lr ≤
+    base: until then a state may be loaded that says the base.
     """
+
+    total_steps: Size
+    warmup_steps: Count
+    min_lr: NotNegative
 
     @checked
     def __init__(
@@ -100,18 +165,23 @@ class CosineLR(Schedule):
         warmup_steps: Count = 0,
         min_lr: NotNegative = 0.0,
     ) -> None:
-        self.total_steps, self.warmup_steps = int(total_steps), int(warmup_steps)
-        if warmup_steps >= total_steps:
-            raise ValueError(
-                f"CosineLR: warmup_steps={warmup_steps} leave nothing of total_steps="
-                f"{total_steps}. Warm up for fewer, or train for more."
-            )
-        if min_lr > optimizer.lr:
-            raise ValueError(
-                f"CosineLR: min_lr={min_lr} must be from 0 to the optimiser's lr={optimizer.lr}."
-            )
-        self.min_lr = float(min_lr)
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.min_lr = min_lr
         super().__init__(optimizer)
+
+    def _agree(self) -> None:
+        options = vars(self)
+        if options.get("warmup_steps", 0) >= self.total_steps:
+            raise ValueError(
+                f"CosineLR: warmup_steps={self.warmup_steps} leave nothing of total_steps="
+                f"{self.total_steps}. Warm up for fewer, or train for more."
+            )
+        if options.get("steps") and self.min_lr > self.base_lr:
+            raise ValueError(
+                f"CosineLR: min_lr={self.min_lr} must be at most the base, the lr="
+                f"{self.base_lr} that the optimiser had. Lower it, or raise the base_lr."
+            )
 
     @checked
     def rate(self, steps: Count) -> float:
@@ -122,7 +192,7 @@ class CosineLR(Schedule):
         return self.min_lr + (self.base_lr - self.min_lr) * (1 + math.cos(math.pi * done)) / 2
 
 
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(_Saved):
     """lr ← max(factor · lr, min_lr) when a metric has not got better for a while.
 
     ``step(metric)`` after each evaluation: more than ``patience`` of them in a row that are no
@@ -133,6 +203,18 @@ class ReduceLROnPlateau:
 
     Raises `ValueError` for options out of their range and for a metric that is NaN.
     """
+
+    mode: Annotated[str, one_of("min", "max")]
+    factor: Annotated[float, Within(lambda x: 0 < x < 1, "above 0 and below 1")]
+    patience: Count
+    threshold: NotNegative
+    threshold_mode: Annotated[str, one_of("rel", "abs")]
+    cooldown: Count
+    min_lr: NotNegative
+    best: float
+    bad: Count
+    cooling: Count
+    _attributes = ("best", "bad", "cooling")
 
     @checked
     def __init__(
@@ -146,21 +228,23 @@ class ReduceLROnPlateau:
         cooldown: Count = 0,
         min_lr: NotNegative = 0.0,
     ) -> None:
-        if threshold_mode == "rel" and threshold >= 1:
-            raise ValueError(
-                f"{type(self).__name__}: threshold={threshold} must be below 1 when relative."
-            )
         self.optimizer = optimizer
         self.mode = mode
         self.factor = factor
-        self.patience = int(patience)
+        self.patience = patience
         self.threshold = threshold
         self.threshold_mode = threshold_mode
-        self.cooldown = int(cooldown)
+        self.cooldown = cooldown
         self.min_lr = min_lr
         self.best = math.inf if mode == "min" else -math.inf
         self.bad = 0
         self.cooling = 0
+
+    def _agree(self) -> None:
+        if vars(self).get("threshold_mode") == "rel" and self.threshold >= 1:
+            raise ValueError(
+                f"{type(self).__name__}: threshold={self.threshold} must be below 1 when relative."
+            )
 
     @checked
     def step(self, metric: Tensor | npt.ArrayLike) -> None:
@@ -194,33 +278,3 @@ class ReduceLROnPlateau:
         by = -self.threshold if down else self.threshold
         bound = self.best * (1 + by) if self.threshold_mode == "rel" else self.best + by
         return metric < bound if down else metric > bound
-
-    def state_dict(self) -> dict[str, float | int]:
-        """``best``, ``bad`` and ``cooling`` (counts) and ``lr``; the options are those that the
-        schedule was made with.
-        """
-        return {
-            "best": self.best,
-            "bad": self.bad,
-            "cooling": self.cooling,
-            "lr": self.optimizer.lr,
-        }
-
-    @checked
-    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
-        """Go on from a state that `state_dict` gave, learning rate included."""
-        state = _fitting(self, state)
-        self.best, self.optimizer.lr = float(state["best"]), float(state["lr"])
-        self.bad, self.cooling = int(state["bad"]), int(state["cooling"])
-
-
-def _fitting(
-    schedule: Schedule | ReduceLROnPlateau, state: Mapping[str, float | int]
-) -> Mapping[str, float | int]:
-    wrong = sorted(set(schedule.state_dict()) ^ set(state))
-    if wrong:
-        raise ValueError(
-            f"this state does not fit {type(schedule).__name__}: {', '.join(wrong)}. "
-            "Make the same schedule."
-        )
-    return state

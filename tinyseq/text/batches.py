@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tinyseq.arguments import Count, Size, checked
 from tinyseq.functional.targets import IGNORED
+from tinyseq.tensor import plain_array
 from tinyseq.text.epochs import Epochs
 from tinyseq.text.partition import Padded
 
@@ -56,7 +57,7 @@ def _sequences(sequences: Iterable[npt.ArrayLike], name: str) -> list[np.ndarray
 def _whole_numbers(given: npt.ArrayLike, name: str) -> np.ndarray:
     """An array (N,). Raises `TypeError` and `ValueError` for all else."""
     try:
-        array = np.asarray(given)
+        array = plain_array(given)
     except ValueError:
         raise TypeError(f"{name} holds lists of different lengths, not whole numbers") from None
     if array.size and array.dtype.kind not in "iu":

@@ -15,7 +15,7 @@ from tinyseq.arguments import Count, Fraction, Size, checked, one_of
 from tinyseq.functional.targets import IGNORED
 from tinyseq.nn.beam import finite, log_softmax
 from tinyseq.nn.training import reads_from_the_end
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 from tinyseq.text.batches import padded
 from tinyseq.text.partition import one_text
 from tinyseq.text.vocabulary import Vocabulary
@@ -194,7 +194,7 @@ _LOGITS = 2**22  # numbers, 16 MB of float32
 
 
 def _sentence(indices: npt.ArrayLike, size: int, name: str) -> np.ndarray:
-    symbols = np.asarray(indices)
+    symbols = plain_array(indices)
     if symbols.ndim != 1:
         raise ValueError(
             f"{name}: a sentence is one row of symbols (T,), and this one has shape "

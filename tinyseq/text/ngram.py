@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tinyseq.arguments import Count, NotNegative, Positive, Size, checked, one_of
 from tinyseq.random import generator
+from tinyseq.tensor import plain_array
 from tinyseq.text.sampling import Choice, pick
 
 _TOGETHER = 2**19  # symbols that are counted or predicted at once: some 30 MB
@@ -386,7 +387,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
     """As int64, or a smaller dtype, which takes less memory and becomes int64 beside int64."""
-    array = np.asarray(indices)
+    array = plain_array(indices)
     if array.ndim != 1:
         raise ValueError(f"{name} of shape {array.shape}: expected one dimension, (N,)")
     if array.size == 0:

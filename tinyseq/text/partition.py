@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tinyseq.arguments import Count, Size, Within, checked
 from tinyseq.functional.targets import IGNORED
+from tinyseq.tensor import plain_array
 from tinyseq.text.epochs import Epochs
 
 __all__ = ["Partition", "RandomOffsets", "Windows", "split"]
@@ -240,7 +241,7 @@ class Windows(Epochs[Padded]):
 
 
 def one_text(indices: npt.ArrayLike) -> np.ndarray:
-    indices = np.asarray(indices)
+    indices = plain_array(indices)
     if indices.ndim != 1:
         raise ValueError(f"indices are one sequence, of shape (N,), not {indices.shape}")
     if indices.dtype.kind not in "iu" and indices.size:

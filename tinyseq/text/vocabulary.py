@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tinyseq.arguments import Size, checked, shown
 from tinyseq.errors import DtypeError, listed
 from tinyseq.saving import write_atomically
+from tinyseq.tensor import plain_array
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
 _PIECE = 2**16  # tokens that are looked up at once
@@ -284,7 +285,7 @@ class Vocabulary:
     @checked
     def symbols_of(self, indices: Iterable[int] | npt.ArrayLike) -> list[str]:
         """As `decode`, but as a list of symbols: the tokens, one by one."""
-        array = np.asarray(list(indices) if isinstance(indices, Iterator) else indices)
+        array = plain_array(list(indices) if isinstance(indices, Iterator) else indices)
         if array.size == 0:
             return []
         if array.dtype.kind not in "iu":
@@ -315,7 +316,7 @@ class Vocabulary:
         """
         try:
             tree = json.loads(source)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"source={shown(source)} is not JSON: {error}") from error
         if not isinstance(tree, dict) or not isinstance(tree.get("symbols"), list):
             raise ValueError("the JSON of a vocabulary is an object with a list of its symbols")
