@@ -200,14 +200,14 @@ class Windows(Epochs[Padded]):
         indices: npt.ArrayLike,
         batch_size: Size,
         steps: Size,
-        stride: int | None = None,
+        stride: Size | None = None,
         *,
         pad: int = 0,
         seed: Count | None = None,
     ) -> None:
         self._indices = one_text(indices)
         stride = steps if stride is None else stride
-        if not 1 <= stride <= steps:
+        if stride > steps:
             raise ValueError(
                 f"a stride is from 1 to steps ({steps}), not {stride}: none is skipped"
             )
