@@ -158,7 +158,7 @@ def test_what_is_no_sentence():
         m.perplexity([[], []])
     m.head.bias._data[2] = math.nan
     for ask in (lambda: m.log_probability([1]), m.log_probabilities):
-        with pytest.raises(ValueError, match="not finite, for head.bias holds nan, first at"):
+        with pytest.raises(ValueError, match=r"not finite, for head\.bias holds nan, first at"):
             ask()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyseq.errors import CompileError, ShapeError, describe
+from tinyseq.errors import CompileError, ShapeError, describe, listed
 
 if TYPE_CHECKING:
     from tinyseq.op import Op
@@ -221,7 +221,7 @@ def unrepeated(
 def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,
            hint: str, cause: Exception) -> Exception:  # fmt: skip
     """NumPy's complaint about one op, with the op's place, its sizes and the remedy added."""
-    sizes = " and ".join(describe(a.shape) for a in arrays)
+    sizes = listed((describe(a.shape) for a in arrays), " and ")
     extra = f" with {attrs}" if attrs else ""
     kind = IndexError if isinstance(cause, IndexError) and name == "getitem" else ShapeError
     return kind(f"{located(name, scope)}: {sizes}{extra}: {cause}. {hint}".rstrip())

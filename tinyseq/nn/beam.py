@@ -121,8 +121,8 @@ def not_finite(model: Module) -> ValueError:
     """
     if wrong := errors.spoiled((name, t._data) for name, t in model.named_tensors()):
         return ValueError(
-            f"the model's output is not finite, for {wrong}. Load parameters that are finite; where "
-            "training made it, lower the learning rate, or clip the gradients."
+            f"the model's output is not finite, for {wrong}. Load parameters that are finite; "
+            "where training made it, lower the learning rate, or clip the gradients."
         )
     return ValueError(
         "the model's output is not finite, though its parameters are. Inside ts.detect_anomaly() "

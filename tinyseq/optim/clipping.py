@@ -27,9 +27,7 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
         wide = [g._data.astype(np.float64) for g in gradients]
         norm = math.hypot(*(float(np.linalg.norm(g)) for g in wide))
     if not math.isfinite(norm):
-        raise ValueError(
-            f"clip_grad_norm: the norm of the gradients is {norm}{_why(params)}"
-        )
+        raise ValueError(f"clip_grad_norm: the norm of the gradients is {norm}{_why(params)}")
     if norm > max_norm:
         for p, g in zip(params, gradients, strict=True):
             if g.node is not None:  # as a further op of the recording
@@ -55,9 +53,7 @@ def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
     params = [p for p in params if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
     if any(np.isnan(g._data).any() for g in gradients):
-        raise ValueError(
-            f"clip_grad_value: a gradient is nan{_why(params)}"
-        )
+        raise ValueError(f"clip_grad_value: a gradient is nan{_why(params)}")
     for p in params:
         _rewrite(p, lambda g: ops.clip(g, -max_value, max_value))
 
@@ -70,7 +66,9 @@ def _why(params: Iterable[Tensor]) -> str:
             f": {wrong}. If it was loaded or set so, restore it; if training made it, lower the "
             "learning rate."
         )
-    gradients = ((f"the gradient of {name}", p.grad._data) for name, p in named if p.grad is not None)
+    gradients = (
+        (f"the gradient of {name}", p.grad._data) for name, p in named if p.grad is not None
+    )
     return (
         f": {errors.spoiled(gradients)}. Inside ts.detect_anomaly() the forward and backward pass "
         "name the op that overflows, or the input that holds NaN or Inf; if the loss grew before, "

@@ -86,7 +86,7 @@ class Buckets(Epochs[np.ndarray]):
     """
 
     def __init__(self, lengths: npt.ArrayLike, batch_size: int, seed: int | None = None) -> None:
-        whole("batch_size", batch_size)
+        batch_size = whole("batch_size", batch_size)
         (self._lengths,) = _sequences([np.asarray(lengths)], "list of lengths")
         if self._lengths.min() < 1:
             i = int(self._lengths.argmin())

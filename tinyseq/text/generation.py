@@ -86,7 +86,7 @@ def generate(
                 f"beam_width={beam_width} draws nothing: leave out temperature, top_k and top_p, "
                 "or the width"
             )
-        errors.whole("beam_width", beam_width)
+        beam_width = errors.whole("beam_width", beam_width)
         if length is None:
             raise ValueError("a beam search needs a length, the most symbols to write")
         if length == 0:
@@ -163,7 +163,7 @@ def sample(
     """
     if not len(prime):
         raise ValueError("the prime is empty: a model needs at least one character to go on from")
-    errors.whole("length", length, 0)
+    length = errors.whole("length", length, 0)
     how = choice(vocabulary, temperature, None, 1.0, True)._replace(eos=None)
     sizes = [length] if length else []
     primes = [vocabulary.encode(prime)]
@@ -194,7 +194,7 @@ def beam_search(
         ValueError: a width or a length below 1, a negative penalty, a symbol that the vocabulary
             lacks, or a model that gives numbers which are not finite.
     """
-    errors.whole("length", length)
+    length, width = errors.whole("length", length), errors.whole("width", width)
     symbols = _encoded(vocabulary, prime, start)
     how = choice(vocabulary, 1.0, None, 1.0, allow_unknown)
     with nn.evaluation(model):
@@ -233,7 +233,7 @@ def _encoded(vocabulary: Vocabulary, prime: str | list[str], start: bool) -> np.
 def _sizes(length: int | None) -> Iterator[int]:
     """Of the blocks of a text: the first symbols are there soon, the later ones at little cost."""
     if length is not None:
-        errors.whole("length", length, 0, ", or None for no end but <EOS>")
+        length = errors.whole("length", length, 0, ", or None for no end but <EOS>")
 
     def sizes() -> Iterator[int]:
         size, left = _TOGETHER, math.inf if length is None else length

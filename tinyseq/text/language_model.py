@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -70,7 +71,9 @@ class LanguageModel(nn.Module):
         mode: str | None = "auto",
     ) -> None:
         if cell not in CELLS:
-            raise ValueError(f"cell={cell!r} is unknown. Use one of {', '.join(map(repr, CELLS))}.")
+            raise ValueError(
+                f"cell={reprlib.repr(cell)} is unknown. Use one of {', '.join(map(repr, CELLS))}."
+            )
         embedding_size = hidden_size if embedding_size is None else embedding_size
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.recurrent = CELLS[cell](
@@ -231,7 +234,7 @@ def rank(
             ``<UNK>`` lacks, or what `LanguageModel.log_probability` raises.
     """
     if by not in Ranked._fields[1:]:
-        raise ValueError(f"by={by!r} is unknown. Use 'log_probability' or 'per_symbol'")
+        raise ValueError(f"by={reprlib.repr(by)} is unknown. Use 'log_probability' or 'per_symbol'")
     if isinstance(candidates, str) or not len(candidates):
         raise ValueError("candidates is a list of sentences, one or more of them")
     end = [] if vocabulary.eos is None else [vocabulary.eos]
@@ -261,7 +264,7 @@ def likeliest(
         ValueError: k below 1, a symbol that the vocabulary lacks, or a vocabulary that is smaller
             than the model's.
     """
-    whole("k", k, 1, ": how many symbols to give")
+    k = whole("k", k, 1, ": how many symbols to give")
     log_p = model.log_probabilities(vocabulary.encode(prefix or []))
     if len(vocabulary) < len(log_p):
         raise ValueError(
@@ -303,9 +306,9 @@ def score(
     indices = np.asarray(indices)
     if len(indices) < 2:
         raise ValueError(f"a score needs at least 2 symbols, there are {len(indices)}")
-    whole("tracks", tracks)
-    whole("context", context, 0)
-    whole("steps", steps)
+    tracks = whole("tracks", tracks)
+    context = whole("context", context, 0)
+    steps = whole("steps", steps)
     predictions = len(indices) - 1
     # A track that is not clearly longer than its own context would be spent on reading in.
     tracks = max(1, min(tracks, (predictions - context) // max(1, context)))

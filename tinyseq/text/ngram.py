@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -68,12 +69,13 @@ class NGram:
         *,
         k: float = 0.03,
     ) -> None:
-        whole("n", n, 1, ", which takes no context at all")
+        n = whole("n", n, 1, ", which takes no context at all")
         if vocabulary_size is not None:
-            whole("vocabulary_size", vocabulary_size)
+            vocabulary_size = whole("vocabulary_size", vocabulary_size)
         if smoothing not in SMOOTHING:
             raise ValueError(
-                f"smoothing={smoothing!r} is unknown. Use {' or '.join(map(repr, SMOOTHING))}"
+                f"smoothing={reprlib.repr(smoothing)} is unknown. "
+                f"Use {' or '.join(map(repr, SMOOTHING))}"
             )
         number(
             "k",
@@ -242,8 +244,8 @@ class NGram:
             ValueError: a negative length or temperature, a symbol of the prime that is out of
                 range, or a model that was not fitted.
         """
-        whole("length", length, 0)
-        as_temperature(temperature)
+        length = whole("length", length, 0)
+        temperature = as_temperature(temperature)
         size = self._fitted()
         contexts = self._read(self._checked(prime, "prime"))
         how = Choice(temperature, 0, 1.0, np.empty(0, np.int64), None)
@@ -331,14 +333,15 @@ class _Numbered(NamedTuple):
 def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered:
     """As `numpy.unique` with inverse and counts, a piece of the text at a time."""
 
-    def unique(start: int, **results: bool) -> tuple[np.ndarray, np.ndarray]:
+    def keys_from(start: int) -> np.ndarray:
         piece = slice(start, start + _TOGETHER)
-        return np.unique(contexts[piece] * np.int64(size) + symbols[piece], **results)
+        found: np.ndarray = contexts[piece] * np.int64(size) + symbols[piece]
+        return found
 
     starts = range(0, len(symbols), _TOGETHER)
-    keys, counts = unique(0, return_counts=True)
+    keys, counts = np.unique(keys_from(0), return_counts=True)
     for start in starts[1:]:
-        here, more = unique(start, return_counts=True)
+        here, more = np.unique(keys_from(start), return_counts=True)
         at = np.searchsorted(keys, here)
         known = keys[np.minimum(at, len(keys) - 1)] == here
         counts[at[known]] += more[known]
@@ -346,7 +349,7 @@ def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered
         keys = np.insert(keys, at[~known], here[~known])
     of = np.empty(len(symbols), np.int32 if len(keys) < 2**31 else np.int64)
     for start in starts:
-        here, inverse = unique(start, return_inverse=True)
+        here, inverse = np.unique(keys_from(start), return_inverse=True)
         of[start : start + _TOGETHER] = np.searchsorted(keys, here)[inverse]
     return _Numbered(keys, of, counts)
 

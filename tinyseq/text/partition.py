@@ -73,7 +73,7 @@ class Partition(Sequence[Chunk]):
 
     def __init__(self, indices: np.ndarray, batch_size: int, steps: int) -> None:
         indices = _one_text(indices)
-        _check_sizes(batch_size, steps)
+        batch_size, steps = _sizes(batch_size, steps)
         length = (len(indices) - 1) // batch_size
         if length < steps:
             raise ValueError(
@@ -129,7 +129,7 @@ class RandomOffsets(Epochs[Chunk]):
 
     def __init__(self, indices: np.ndarray, batch_size: int, steps: int, seed: int = 0) -> None:
         self._indices = _one_text(indices)
-        _check_sizes(batch_size, steps)
+        batch_size, steps = _sizes(batch_size, steps)
         if seed is None:
             raise ValueError(
                 "random offsets need a seed, a whole number: without, there is no order"
@@ -199,7 +199,7 @@ class Windows(Epochs[Padded]):
         seed: int | None = None,
     ) -> None:
         self._indices = _one_text(indices)
-        _check_sizes(batch_size, steps)
+        batch_size, steps = _sizes(batch_size, steps)
         stride = steps if stride is None else whole("stride", stride)
         if stride > steps:
             raise ValueError(
@@ -251,6 +251,5 @@ def _one_text(indices: np.ndarray) -> np.ndarray:
     return indices
 
 
-def _check_sizes(batch_size: int, steps: int) -> None:
-    whole("batch_size", batch_size)
-    whole("steps", steps)
+def _sizes(batch_size: int, steps: int) -> tuple[int, int]:
+    return whole("batch_size", batch_size), whole("steps", steps)

@@ -29,7 +29,7 @@ def choice(
 ) -> Choice:
     as_temperature(temperature)
     if top_k is not None:
-        whole("top_k", top_k, 1, ": how many symbols to keep")
+        top_k = whole("top_k", top_k, 1, ": how many symbols to keep")
     number("top_p", top_p, lambda p: 0 < p <= 1, "a probability above 0, and 1 keeps everything")
     refused = [vocabulary.pad, None if allow_unknown else vocabulary.unk]
     numbers = np.array([i for i in refused if i is not None], np.int64)

@@ -18,7 +18,7 @@ from tinyseq.errors import DtypeError, listed, whole
 from tinyseq.saving import write_atomically
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
-_PIECE = 2**16  # tokens that are looked up at once
+_PIECE = 2**13  # tokens that are looked up at once: of an iterable, each is an object
 _SHOWN = 100  # characters that the repr of a vocabulary spells out …
 _FEW = 16  # … and a message
 
@@ -107,9 +107,9 @@ class Vocabulary:
             ValueError: no tokens, an empty one, none that is frequent enough, a size without room
                 for one of them, a ``min_count`` below one, or special symbols that are the same.
         """
-        whole("min_count", min_count)
+        min_count = whole("min_count", min_count)
         if size is not None:
-            whole("size", size, 0)
+            size = whole("size", size, 0)
         special = {
             kind: symbol
             for kind, symbol in zip(_SPECIAL, (pad, unk, eos), strict=True)
@@ -187,9 +187,7 @@ class Vocabulary:
         """The smallest dtype that holds all numbers: uint8 for up to 256 symbols, then uint16 …"""
         return np.min_scalar_type(len(self) - 1)
 
-    def encode(
-        self, text: str | Iterable[str], dtype: npt.DTypeLike = np.int64
-    ) -> np.ndarray:
+    def encode(self, text: str | Iterable[str], dtype: npt.DTypeLike = np.int64) -> np.ndarray:
         """The number of each character of a text, or of each token: an array (N,).
 
         What the vocabulary lacks becomes ``unk``, where there is one. A long text takes an eighth
