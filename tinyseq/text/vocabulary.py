@@ -241,7 +241,7 @@ class Vocabulary:
         except TypeError:  # what has no hash, as a list within the list
             indices = np.full(len(tokens), -1)
         missing = np.flatnonzero(indices < 0)
-        for i in missing:
+        for i in missing.tolist():
             if not isinstance(tokens[i], str):
                 raise TypeError(
                     f"tokens are strings, but token {start + i} is {reprlib.repr(tokens[i])}, of "
