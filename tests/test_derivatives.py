@@ -1,11 +1,13 @@
 """Jacobians, Hessian-vector products, hooks, anomaly detection, recomputation."""
 
+import math
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import tinyseq as ts
+from tinyseq import functional as F
 from tinyseq import nn
 from tinyseq.errors import AnomalyError, GraphError, ShapeError
 
@@ -123,6 +125,74 @@ def test_without_an_anomaly_nothing_is_raised_and_outside_nothing_is_looked_at()
             ts.log(ts.tensor([0.0]))
     with np.errstate(all="ignore"):
         assert ts.log(ts.tensor([0.0])).item() == -np.inf
+
+
+NAN, INF = np.float32("nan"), np.float32("inf")
+
+
+def spoiled(shape, at, value):
+    array = np.zeros(shape, np.float32)
+    array[at] = value
+    return array
+
+
+def in_a_parameter(name, at, value):
+    lstm = nn.LSTM(3, 4, num_layers=2)
+    dict(lstm.named_parameters())[name]._data[at] = value
+    return lstm(np.zeros((5, 2, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: nn.LSTM(3, 4)(spoiled((5, 2, 3), (3, 1, 2), NAN)),
+            r"t=3 reads .*input 0 holds nan, first at \[3, 1, 2\] of \(5, 2, 3\).*in the data",
+        ),
+        (lambda: nn.GRU(3, 4)(spoiled((5, 2, 3), (0, 0, 0), INF)), "its input 0 holds inf"),
+        (
+            lambda: in_a_parameter("layers.1.cell.w_h", (2, 7), NAN),
+            r"layers.1/t=0/cell reads .*parameter w_h holds nan, first at \[2, 7\] of \(4, 16\)",
+        ),
+        (lambda: in_a_parameter("layers.0.cell.b", 3, -INF), r"parameter b holds -inf, .*\[3\]"),
+        (
+            lambda: F.mse_loss(leaf([1.0]), np.array([NAN])),
+            "its input 1 holds nan",  # a target
+        ),
+        (lambda: leaf([1.0, 2.0]).sum() * math.nan, "its input 1 holds nan"),
+        (lambda: ts.exp(leaf([1.0])).backward([math.nan]), "in grad reads"),
+        (
+            lambda: ts.tensor([-np.inf, 1.0]) - ts.tensor([-np.inf, 1.0]),
+            r"sub made the first nan, at \[0\]",  # −∞ alone is let pass
+        ),
+    ],
+)
+def test_a_nan_that_no_op_made(call, words):
+    """In data or parameters: the op that reads it says where it is, and not to lower the rate."""
+    with ts.detect_anomaly(), pytest.raises(AnomalyError, match=words) as caught:
+        call()
+    assert ("learning rate" in str(caught.value)) == ("made" in words)
+
+
+def test_a_nan_of_a_forward_pass_outside():
+    with np.errstate(invalid="ignore"):
+        y = ts.log(leaf([-1.0]))
+    with ts.detect_anomaly(), pytest.raises(AnomalyError, match="outside of detect_anomaly made"):
+        ts.exp(y)
+
+
+def test_infinities_that_are_meant_and_nan_in_padding_are_no_anomaly():
+    causal = np.tri(3, dtype=bool)
+    x = leaf(np.random.default_rng(0).standard_normal((3, 3)))
+    x_padded = np.zeros((5, 2, 3), np.float32)
+    x_padded[3:, 1] = np.nan
+    with ts.detect_anomaly():
+        (F.softmax(ts.where(causal, x, -np.inf)) ** 2).sum().backward()
+        (F.softmax(x + np.where(causal, 0, -np.inf)) ** 2).sum().backward()
+        ts.logsumexp(ts.where(causal, x, -np.inf), axis=-1).sum().backward()
+        ts.minimum(x, np.inf).sum().backward()
+        y, _ = nn.LSTM(3, 4)(x_padded, lengths=[5, 3])
+    assert np.isfinite(y.numpy()).all()
 
 
 # -- recomputation ------------------------------------------------------------------------------

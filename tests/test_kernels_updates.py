@@ -305,8 +305,9 @@ def test_logits_that_were_changed_in_place_are_noticed():
 
 def test_a_nan_is_found_where_it_was_made():
     x = ts.tensor(np.full((1, 2), np.inf, np.float32), requires_grad=True)
-    with ts.detect_anomaly():
-        assert np.isnan(F.cross_entropy(x, [0]).item())  # it came in, as an ∞, and is not news
+    came_in = r"reads what is not finite: its input 0 holds inf, first at \[0, 0\] of \(1, 2\)"
+    with ts.detect_anomaly(), pytest.raises(ts.errors.AnomalyError, match=came_in):
+        F.cross_entropy(x, [0])
     huge = ts.tensor(np.full((1, 2), 3e38, np.float32), requires_grad=True)
     with ts.detect_anomaly(), pytest.raises(ts.errors.AnomalyError, match="grad"):
         (F.cross_entropy(huge, [0]) * 1e38 * 1e38).backward()

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -489,6 +490,85 @@ def test_sample_needs_characters_that_it_knows(trained, capsys):
     assert "the prime is empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("sample", "folder"),
+    [
+        (LINES, 'it\'s a "folder" of $HOME; & spaces'),
+        ("नमस्ते दुनिया, क्या है\n", "हिन्दी"),
+        ('--help \'tis "so" `id` $(id) ; rm -rf\n', "-dashed"),
+        ("\x1b[31m\x07\x01 \x02\n", "no signs"),
+    ],
+)
+def test_the_proposed_commands_work_in_a_shell(sample, folder, tmp_path, monkeypatch, capsys):
+    """Whatever the text is written in, and whatever the folder is called."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(sample * (1000 // len(sample)))
+    assert run("--text", "text.txt", *SMALL, "--steps", 1, "--quiet", f"--out={folder}/a") == 0
+    proposed = capsys.readouterr().out.partition("Let it write: ")[2]
+    python, program, *arguments = shlex.split(proposed)
+    assert (python, Path(program).resolve()) == ("python", PROGRAM.resolve())
+    assert run(*arguments, "--length", 9) == 0
+    written = capsys.readouterr().out
+    assert set(written) <= {*sample, "\n"}
+    checkpoint = f"--checkpoint={folder}/a/best.safetensors"
+    assert run("sample", checkpoint, "--length", 9) == 0  # without a prime, too
+    assert set(capsys.readouterr().out) <= {*sample, "\n"}
+
+
+def test_the_proposed_way_to_go_on_works_in_a_shell(lines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt_at(0, patch)
+        assert train(lines, "it's in", "--steps", 2, "--quiet") == 130
+    _, _, *arguments = shlex.split(capsys.readouterr().out.partition("Go on with: ")[2])
+    assert arguments == ["--resume", "--out", "it's in"]
+    assert run(*arguments, "--quiet") == 0
+
+
+@pytest.mark.parametrize(
+    ("sample", "prime"),
+    [
+        (LINES, None),  # has the usual one
+        ("नमस्ते दुनिया", "नमस्ते"),
+        ("\x07bell tinkles", "tinkles"),  # what a terminal can show
+        ("-5 - 3", "-5"),
+        ("x" * 100, "x" * 20),
+        (" \n", None),
+    ],
+)
+def test_the_proposed_prime_is_a_word_of_the_text(sample, prime):
+    vocabulary = ts.text.Vocabulary(sample)
+    made = types.SimpleNamespace(vocabulary=vocabulary, validation=vocabulary.encode(sample))
+    assert results.prime(made) == ({} if prime is None else {"prime": prime})
+
+
+def test_the_message_of_an_unknown_character_is_short(tmp_path, capsys):
+    signs = "".join(map(chr, range(0x4E00, 0x4E00 + 6000)))
+    Path(tmp_path / "text.txt").write_text(signs)
+    assert train(tmp_path / "text.txt", tmp_path / "o", "--steps", 1, "--quiet") == 0
+    checkpoint = tmp_path / "o" / "best.safetensors"
+    for prime in ("é", "é" * 10_000):
+        capsys.readouterr()
+        assert run("sample", "--checkpoint", checkpoint, "--prime", prime) == 1
+        error = capsys.readouterr().err
+        assert "lacks 'é' (U+00E9)" in error
+        assert "6000 characters: '一', " in error
+        assert len(error) < 500
+
+
+def test_a_nan_in_a_checkpoint_is_told_from_training_that_diverges(trained, lines, capsys):
+    last = trained.with_name("last.safetensors")
+    saved = saving.load(last)
+    saved["model"]["head.weight"][2, 1] = math.nan
+    saving.save(last, saved)
+    for command in (["--resume", "--out", last.parent], ["sample", "--checkpoint", last]):
+        assert run(*command) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {last}: head.weight holds nan, first at [2, 1] of (12, ")
+        assert "earlier" not in error
+        assert "Use another checkpoint" in error
+
+
 def test_checkpoints_that_are_none(trained, tmp_path, capsys):
     other = tmp_path / "other.safetensors"
     assert run("sample", "--checkpoint", other) == 1
@@ -813,7 +893,8 @@ def test_a_run_that_diverges(lines, tmp_path):
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert errors.startswith("error: ")
-    assert "Lower the learning rate" in errors
+    assert "the training has diverged: the loss of step 2 is nan" in errors
+    assert "Lower the learning rate, --lr" in errors
     assert len(errors.splitlines()) == 1
 
 

@@ -171,7 +171,7 @@ def test_a_run_that_fails_ends_the_table(demo, source, tmp_path, monkeypatch, ca
 
 
 def test_no_text(demo, tmp_path, capsys):
-    assert demo.main(arguments(tmp_path / "none", tmp_path / "out")) == 1
+    assert demo.main(arguments(tmp_path / "none", tmp_path / "out")) == 2
     assert "cannot read the text" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

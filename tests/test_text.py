@@ -8,6 +8,7 @@ import importlib.metadata
 import math
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -270,6 +271,18 @@ def test_the_mode_comes_back_after_an_error():
         text.score(m, np.array([99, 0]))
     assert m.training
     assert m.head.training
+
+
+def test_a_score_takes_little_memory_besides_the_text():
+    indices = np.zeros(1_000_000, np.uint8)
+    model = Fixed(0.0, 0.0)
+    text.score(model, indices[:10_000])
+    tracemalloc.start()
+    nats = text.score(model, indices)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert nats == pytest.approx(math.log(2))
+    assert peak < 2 * indices.nbytes
 
 
 def test_score_refuses_what_it_cannot_score():

@@ -5,13 +5,14 @@ import functools
 import itertools
 import re
 import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyseq import text
-from tinyseq.text import Characters, Words, sentences
+from tinyseq.text import Characters, Words, sentences, tokenize
 
 UNICODE = st.text(st.characters(codec=None))  # every code point, lone surrogates included
 PROSE = st.text(st.sampled_from("aB's .,!?-\n\t’“é4_ "))
@@ -57,6 +58,105 @@ def test_words(sample, tokens):
     assert Words().split(sample) == tokens.split("|")
 
 
+def composed(word: str) -> str:
+    return unicodedata.normalize("NFC", word)
+
+
+def decomposed(word: str) -> str:
+    return unicodedata.normalize("NFD", word)
+
+
+SCRIPTS = {  # words, as they are written with a space between
+    "Hindi": "हिन्दी भाषा में क्या है",
+    "Bengali": "আমি বাংলায় গান গাই",
+    "Tamil": "தமிழ் மொழி",
+    "Khmer": "ភាសា ខ្មែរ",
+    "Burmese": "မြန်မာ ဘာသာ",
+    "Thai": "ภาษาไทย ที่นี่ น้ำ",
+    "Tibetan": "བོད སྐད",
+    "Arabic, with vowels": "بِسْمِ ٱللَّهِ ٱلرَّحْمَٰنِ",
+    "Persian, with joiners kept apart": "می\u200cخواهم خانه\u200cها",
+    "Sinhala, with joiners": "ශ්\u200dරී ලංකා",
+    "Hebrew, with vowels and an acronym": "בְּרֵאשִׁית צה״ל",
+    "Greek": "Ἐν ἀρχῇ ἦν ὁ λόγος",
+    "Korean": "한국어 글자",
+    "Vietnamese": "Tiếng Việt Nguyễn",
+    "German": "Übergrößen straßenbahn",
+    "French": "aujourd’hui l’été naïve café",
+    "Catalan": "col·lecció novel·la",
+    "Yoruba": "Yorùbá ọjọ́",
+    "Russian": "ёлка й",
+    "Hawaiian": "Hawaiʻi okina",
+    "Japanese, halfwidth": "ｶﾞｷﾞ ガギ",
+    "soft hyphens, signs of direction": "co\u00adope\u00adrate a\u200eb",
+    "emoji": "👩\u200d👩\u200d👧 👍🏽 ❤\ufe0f 🏳\ufe0f\u200d🌈 🇩🇪 🏴\U000e0067\U000e0062\U000e007f",
+    "keycaps": "1\ufe0f\u20e3 #\ufe0f\u20e3",
+    "marks on what is no letter": "=\u0338 _\u0301 2\u0305",
+}
+
+
+@pytest.mark.parametrize("form", [str, composed, decomposed])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_word_of_any_script_is_one_token(script, form):
+    words = form(SCRIPTS[script]).split(" ")
+    tokens = Words().split(" ".join(words))
+    assert tokens == [words[0], *(f" {word}" for word in words[1:])]
+
+
+@pytest.mark.parametrize(
+    ("sample", "tokens"),
+    [
+        ("cafe\u0301's naïve\u0301", "cafe\u0301|'s| naïve\u0301"),
+        ("it's\u0307", "it's\u0307"),  # ṡ is another letter
+        ("🇩🇪🇫🇷🇩", "🇩🇪|🇫🇷|🇩"),
+        ("👍🏽👍🏽👍", "👍🏽👍🏽|👍"),
+        ("a\r\nb\r\n\r\nc\r\n", "a|\r\n|b|\r\n\r\n|c|\r\n"),
+        ("\ufeffO Romeo", "\ufeff|O| Romeo"),
+        ("שלום\u200f. و", "שלום|\u200f|.| و"),  # the sign of direction is not the word's
+        ("\u0301a \u0301 \u00a0\u0301", "\u0301|a| \u0301| |\u00a0\u0301"),
+        ("नमस्ते, दुनिया! १२३", "नमस्ते|,| दुनिया|!| १२३"),
+        ("今日は、世界。", "今日は|、|世界|。"),
+        ("well-known 1,000.5", "well|-|known| 1|,|000|.|5"),
+    ],
+)
+def test_where_words_of_other_scripts_end(sample, tokens):
+    assert Words().split(sample) == tokens.split("|")
+
+
+MARKS = st.characters(categories=["Mn", "Mc", "Me"]) | st.sampled_from("\u200c\u200d\ufe0f")
+LETTERS = st.characters(categories=["Lu", "Ll", "Lt", "Lm", "Lo"])
+WORD = st.lists(st.tuples(LETTERS, st.text(MARKS, max_size=3)).map("".join), min_size=1)
+
+
+@given(st.lists(WORD.map("".join), min_size=1))
+def test_letters_and_their_marks_are_words(words):
+    assert Words().split(" ".join(words)) == [words[0], *(f" {word}" for word in words[1:])]
+
+
+SIGNS = st.sampled_from(" \t\n\r_'’1.!👍🏽🇩\u00a0\u200f")
+
+
+@given(UNICODE | PROSE | st.text(MARKS | LETTERS | SIGNS))
+def test_no_mark_is_cut_off(sample):
+    """Behind white space that ends a line or a cell, and at the start, a mark stands alone."""
+    for before, after in itertools.pairwise(Words().split(sample)):
+        belongs = unicodedata.category(after[0])[0] == "M" or after[0] in "\u200c\u200d"
+        alone = before[-1].isspace() and unicodedata.category(before[-1]) != "Zs"
+        assert alone or not belongs, (before, after)
+        assert (before[-1], after[0]) != ("\r", "\n")
+
+
+def test_the_pattern_knows_all_marks_of_unicode():
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    marks = [c for c in everything if unicodedata.category(c)[0] == "M"]
+    assert re.findall(f"[{tokenize._marks()}]", everything) == marks
+
+
+def test_equal_tokens_are_one_object():
+    tokens = Words().split("to be or not to be, to be")
+    assert len({id(token) for token in tokens}) == len(set(tokens))
+
+
 def test_the_docstrings():
     failed, attempted = doctest.testmod(sys.modules[Words.__module__])
     assert attempted >= 4
@@ -88,6 +188,14 @@ def test_the_plays_in_words():
     vocabulary = text.Vocabulary.from_counts(tokens, 10_000)
     known = vocabulary.encode(tokens) != vocabulary.unk
     assert known.mean() > 0.96
+
+
+def test_words_take_at_most_four_times_the_text():
+    sample = plays()[:2_000_000]
+    tokens = Words().split(sample)
+    objects = {id(token): token for token in tokens}.values()
+    taken = sys.getsizeof(tokens) + sum(map(sys.getsizeof, objects))
+    assert taken < 3 * len(sample)  # besides the text itself
 
 
 # -- sentences ------------------------------------------------------------------------------------

@@ -250,6 +250,41 @@ def test_many_words():
     assert 0.02 < (indices == vocabulary.unk).mean() < 0.2
 
 
+@given(TOKENS, st.integers(1, 5))
+def test_the_smallest_dtype_holds_the_same_numbers(tokens, piece):
+    vocabulary = Vocabulary.from_counts(tokens, unk=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinyseq.text.vocabulary._PIECE", piece)
+        expected = vocabulary.encode(tokens).tolist()
+        assert expected == [vocabulary.symbols.index(token) for token in tokens]
+        for given_tokens in (tokens, tuple(tokens), iter(tokens)):
+            indices = vocabulary.encode(given_tokens, vocabulary.smallest_dtype)
+            assert indices.dtype == np.uint8
+            assert indices.tolist() == expected
+            assert indices.flags.writeable
+        unknown = [*tokens, "unknown"]
+        for given_tokens, of in ((unknown, f" of {len(unknown)}"), (iter(unknown), "")):
+            with pytest.raises(ValueError, match=rf"'unknown', token {len(tokens)}{of}\."):
+                vocabulary.encode(given_tokens)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1, "u1"), (256, "u1"), (257, "u2"), (65_536, "u2"), (65_537, "u4")]
+)
+def test_how_small_a_dtype_may_be(size, dtype):
+    vocabulary = Vocabulary.from_counts(map(str, range(size)), unk=None, eos=None)
+    assert vocabulary.smallest_dtype == dtype
+    last = vocabulary.symbols[-1]
+    assert vocabulary.encode([last], vocabulary.smallest_dtype).tolist() == [size - 1]
+    for smaller in ("u1", "i1", "u2"):
+        if np.iinfo(smaller).max < size - 1:
+            with pytest.raises(ValueError, match=rf"holds numbers up to .* Use {np.dtype(dtype)}"):
+                vocabulary.encode([last], smaller)
+    for other in (float, bool, complex, str):
+        with pytest.raises(ts.errors.DtypeError, match="Use an integer dtype"):
+            vocabulary.encode([last], other)
+
+
 def test_one_hot_vectors_of_few_words_out_of_many_take_little_memory():
     tracemalloc.start()
     try:

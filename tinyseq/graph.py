@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyseq.errors import CompileError, DtypeError, ShapeError, describe
+from tinyseq.errors import CompileError, DtypeError, ShapeError, describe, listed
 
 if TYPE_CHECKING:
     from tinyseq.op import Op
@@ -239,9 +239,9 @@ def reword(
     names = [*op.names, *[""] * len(arrays)]
     named = zip(names, arrays, strict=False)
     if isinstance(cause, TypeError):
-        dtypes = " and ".join(f"{name} {a.dtype}".lstrip() for name, a in named)
+        dtypes = listed((f"{name} {a.dtype}".lstrip() for name, a in named), " and ")
         return DtypeError(f"{located(op.name, scope)}: {dtypes}: {cause}.")
-    sizes = " and ".join(f"{name} {describe(a.shape)}".lstrip() for name, a in named)
+    sizes = listed((f"{name} {describe(a.shape)}".lstrip() for name, a in named), " and ")
     extra = f" with {attrs}" if attrs else ""
     ufunc = "broadcast together" in str(cause) or "gufunc" in str(cause)
     why = "these do not go together" if ufunc else cause  # NumPy's words say no more

@@ -148,7 +148,7 @@ class Op:
                 return  # a mask of −∞ may go on as long as no NaN comes of it
             wrong = ~np.isfinite(out)
         place = tuple(np.argwhere(wrong)[0].tolist())
-        ranges = ", ".join(
+        ranges = errors.listed(
             f"{errors.describe(a.shape)} from {a.min():.4g} to {a.max():.4g}"
             for a in arrays
             if a.size
@@ -191,10 +191,10 @@ def _comes_from_outside(x: Tensor) -> bool:
 
 def _origin(i: int, x: Tensor) -> str:
     kind = "the parameter" if x.requires_grad else "the tensor"
-    name = f"{kind} {x.name}" if x.name else f"its input {i}"
+    wrong = errors.spoiled([(f"{kind} {x.name}" if x.name else f"its input {i}", x._data)])
     if x.node is not None:
         return (
-            f"reads {errors.spoiled([(name, x._data)])}. An op outside of detect_anomaly made it: "
+            f"reads what is not finite: {wrong}. An op outside of detect_anomaly made it: "
             "run that inside, too."
         )
     remedy = (
@@ -202,7 +202,7 @@ def _origin(i: int, x: Tensor) -> str:
         if x.requires_grad
         else "Look for it in the data, np.isnan finds it, and leave it out or replace it."
     )
-    return f"reads {errors.spoiled([(name, x._data)])}. No op made it: it was given so. {remedy}"
+    return f"reads what is not finite: {wrong}. No op made it: it was given so. {remedy}"
 
 
 REGISTRY: dict[str, Op] = {}

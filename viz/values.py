@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tinyseq import nn
 from tinyseq.arguments import checked
+from tinyseq.errors import listed
 from tinyseq.op import as_tensor
 from tinyseq.tensor import Tensor
 
@@ -27,7 +28,7 @@ class States(dict[str, np.ndarray]):
     state: tuple[str, ...] = ()
 
     def __missing__(self, name: str) -> np.ndarray:
-        raise KeyError(f"the name {str(name)!r} is not among the recorded names: {', '.join(self)}")
+        raise KeyError(f"the name {str(name)!r} is not among the recorded names: {listed(self)}")
 
 
 class Record(Mapping[str, States]):
@@ -48,10 +49,10 @@ class Record(Mapping[str, States]):
         names = list(self._layers)
         if isinstance(layer, str):
             if layer not in self._layers:
-                raise KeyError(f"no layer {layer!r}; there are {', '.join(names)}")
+                raise KeyError(f"no layer {layer!r}; there are {listed(names)}")
             return layer
         if not -len(names) <= layer < len(names):
-            raise IndexError(f"no layer {layer}; there are {len(names)}: {', '.join(names)}")
+            raise IndexError(f"no layer {layer}; there are {len(names)}: {listed(names)}")
         return names[layer]
 
     def __getitem__(self, layer: str | int) -> States:
@@ -111,7 +112,7 @@ def record(
     if not layers:
         raise ValueError(
             f"no recurrent layer of {type(module).__name__} ran: its forward calls none of "
-            f"{', '.join(taps)}."
+            f"{listed(taps)}."
         )
     for path, states in layers.items():
         for name, array in states.items():

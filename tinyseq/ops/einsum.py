@@ -106,7 +106,7 @@ def _sizes(subscripts: str, xs: Sequence[Tensor], terms: list[Labels]) -> dict[s
             twice = labels.count(label) > 1 and n != x.shape[labels.index(label)]
             if twice or (n != size and 1 not in (n, size)):
                 name = "an axis under '...'" if label.isdigit() else repr(label)
-                shapes = ", ".join(errors.describe(x.shape) for x in xs)
+                shapes = errors.listed(errors.describe(x.shape) for x in xs)
                 raise errors.ShapeError(
                     f"einsum: subscripts={subscripts!r}: {name} is {size} and {n} long in operands "
                     f"{shapes}. Axes of one letter must be equal or 1."

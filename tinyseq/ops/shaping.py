@@ -230,7 +230,7 @@ def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
     shape = tensors[0].shape
     for x in tensors:
         if x.shape != shape:
-            sizes = ", ".join(errors.describe(x.shape) for x in tensors)
+            sizes = errors.listed(errors.describe(x.shape) for x in tensors)
             raise errors.ShapeError(f"stack: all shapes of xs must be equal, got {sizes}.")
     at = one_axis(axis, len(shape) + 1, "stack", of="of xs, stacked,")
     wide = (*shape[:at], 1, *shape[at:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import reprlib
 import unicodedata
 from collections.abc import Iterable
 
@@ -73,7 +74,8 @@ class Words:
         try:
             self._pattern = re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"pattern={pattern!r} is not a regular expression: {error}") from error
+            shown = reprlib.repr(pattern)
+            raise ValueError(f"pattern={shown} is not a regular expression: {error}") from error
         self.pattern = pattern
 
     @checked
@@ -107,11 +109,9 @@ def _words() -> str:
     """The default pattern. What follows ``++`` and ``*+`` is never tried again: it is quick."""
     # Belongs to the letter, digit or sign before it; joiners ask for a form of the letter.
     mark = rf"[{_marks()}\u200c\u200d]"
-    letters = (
-        rf"[^\W\d_]++(?:{mark}++[^\W\d_]*+)*+"
-        # soft hyphens, signs of direction and such within a word, with letters on both sides
-        rf"(?:[\u00ad\u061c\u200e\u200f\u2060-\u2064\ufeff]++[^\W\d_]++(?:{mark}++[^\W\d_]*+)*+)*+"
-    )
+    part = rf"[^\W\d_]++(?:{mark}++[^\W\d_]*+)*+"
+    # Soft hyphens, signs of direction and such are in a word where letters are on both sides.
+    letters = rf"{part}(?:[\u00ad\u061c\u200e\u200f\u2060-\u2064\ufeff]++{part})*+"
     # l·l of Catalan, and what stands in Hebrew acronyms, are within words as apostrophes are.
     within = rf"(?:['’](?!s(?!\w|{mark}))|[··‧׳״])"
     # Marks, colours of skin, tags of flags; more of them after each joiner. Two letters are a flag.

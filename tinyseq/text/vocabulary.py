@@ -20,7 +20,7 @@ from tinyseq.saving import write_atomically
 from tinyseq.tensor import plain_array
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
-_PIECE = 2**16  # tokens that are looked up at once
+_PIECE = 2**13  # tokens that are looked up at once: of an iterable, each is an object
 _SHOWN = 100  # characters that the repr of a vocabulary spells out …
 _FEW = 16  # … and a message
 
