@@ -262,6 +262,7 @@ def colour_text(
         layer, name, unit = unit.layer, unit.name, unit.unit
     if likely < 0:
         raise ValueError(f"likely is a number of symbols, 0 or more, not {likely}.")
+    text = text if isinstance(text, str) else list(text)
     if not len(text):
         raise ValueError("the text is empty: there is nothing to colour.")
     recorded = record(model, vocabulary.encode(text), local=name not in (None, "h", "c"))

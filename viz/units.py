@@ -141,6 +141,7 @@ def find_units(
     """
     if top < 1 or not 0 < alpha < 1:
         raise ValueError(f"top ({top}) is at least 1 and alpha ({alpha}) between 0 and 1.")
+    text = text if isinstance(text, str) else list(text)
     N = len(text)
     if N < SHORTEST:
         raise ValueError(

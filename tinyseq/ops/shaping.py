@@ -193,7 +193,7 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
 # -- several from one, and one from several -----------------------------------------------------
 
 
-def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
+def concat(xs: Iterable[TensorLike], axis: int | None = 0) -> Tensor:
     """The tensors one after the other along an axis; their other sizes must be equal, else
     `ShapeError`. ``axis=None`` puts the elements of all of them in one row.
     """
@@ -204,7 +204,7 @@ def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     return raw.concat(*tensors, axis=at)
 
 
-def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
+def stack(xs: Iterable[TensorLike], axis: int = 0) -> Tensor:
     """The tensors side by side along a new axis: T tensors (B, H) become (T, B, H).
 
     Raises `ShapeError` where their shapes differ.
@@ -220,13 +220,14 @@ def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
     return raw.concat(*(raw.reshape(x, shape=wide) for x in tensors), axis=at)
 
 
-def _some(xs: Sequence[TensorLike], name: str) -> tuple[TensorLike, ...]:
-    if len(xs) == 0:
+def _some(xs: Iterable[TensorLike], name: str) -> tuple[TensorLike, ...]:
+    several = tuple(xs)
+    if not several:
         raise errors.ShapeError(f"{name}: needs at least one tensor, got none.")
-    return tuple(xs)
+    return several
 
 
-def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+def split(x: TensorLike, indices_or_sections: int | Iterable[int], axis: int = 0) -> list[Tensor]:
     """Cut along an axis: a number of equal parts, or before each of these indices.
 
     (B, 3H) in 3 along axis 1 gives three (B, H); (T,) at [2, 5] gives x[:2], x[2:5], x[5:].
@@ -235,16 +236,16 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     x = as_tensor(x)
     at = one_axis(axis, x.ndim, "split")
     n = x.shape[at]
-    if not isinstance(indices_or_sections, Iterable) or np.ndim(indices_or_sections) == 0:
-        sections = whole(indices_or_sections, "split: the number of parts")
-        if sections < 1 or n % sections:
-            raise errors.ShapeError(
-                f"split: axis {at} of shape {errors.describe(x.shape)} is {n} long and "
-                f"cannot be cut in {sections} equal parts. Give the indices to cut at, or use "
-                "chunk."
-            )
-        return _parts(x, at, [i * n // sections for i in range(sections + 1)])
-    return _parts(x, at, [0, *(whole(i, "split: an index") for i in indices_or_sections), n])
+    given = indices_or_sections
+    if isinstance(given, Iterable) and getattr(given, "shape", None) != ():
+        return _parts(x, at, [0, *(whole(i, "split: an index") for i in given), n])
+    sections = whole(given, "split: the number of parts")
+    if sections < 1 or n % sections:
+        raise errors.ShapeError(
+            f"split: axis {at} of shape {errors.describe(x.shape)} is {n} long and cannot be cut "
+            f"in {sections} equal parts. Give the indices to cut at, or use chunk."
+        )
+    return _parts(x, at, [i * n // sections for i in range(sections + 1)])
 
 
 def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:

@@ -156,6 +156,7 @@ class Batches(Epochs[Padded]):
     ) -> None:
         self._inputs = _sequences(sequences, "sequence")
         self._classes: np.ndarray | None = None
+        targets = targets if targets is None or isinstance(targets, np.ndarray) else list(targets)
         if targets is None:
             short = next((i for i, s in enumerate(self._inputs) if len(s) < 2), None)
             if short is not None:

@@ -124,7 +124,8 @@ def generate_batch(
     Raises:
         ValueError: as `generate`; no primes, no length.
     """
-    if not len(primes) or isinstance(primes, str):
+    primes = [] if isinstance(primes, str) else list(primes)
+    if not primes:
         raise ValueError("primes is a list of what each text goes on from, one or more of them")
     if length is None:
         raise ValueError("many texts at once need a length, the most symbols of each")

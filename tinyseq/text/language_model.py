@@ -151,6 +151,7 @@ class LanguageModel(nn.Module):
         Raises:
             ValueError: no symbols at all, or what `log_probability` raises.
         """
+        sentences = list(sentences)
         symbols = sum(np.size(s) for s in sentences)
         if not symbols:
             raise ValueError("a perplexity needs at least one symbol, and there is none")
@@ -231,7 +232,8 @@ def rank(
     """
     if by not in Ranked._fields[1:]:
         raise ValueError(f"by={by!r} is unknown. Use 'log_probability' or 'per_symbol'")
-    if isinstance(candidates, str) or not len(candidates):
+    candidates = [] if isinstance(candidates, str) else [_listed(c) for c in candidates]
+    if not candidates:
         raise ValueError("candidates is a list of sentences, one or more of them")
     end = [] if vocabulary.eos is None else [vocabulary.eos]
     rows = [np.concatenate([vocabulary.encode(c), end]).astype(np.int64) for c in candidates]
@@ -243,6 +245,11 @@ def rank(
         for c, p, row in zip(candidates, found, rows, strict=True)
     ]
     return sorted(ranked, key=lambda r: -getattr(r, by))
+
+
+def _listed(symbols: Any) -> Any:
+    """A text, or its tokens in a list, from which they can be read again."""
+    return symbols if isinstance(symbols, str | list) else list(symbols)
 
 
 class Predictor(Protocol):
