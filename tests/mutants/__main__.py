@@ -148,7 +148,7 @@ def learn(state: State, only: list[str]) -> None:
         log.unlink(missing_ok=True)
         result = trials.run(copy, [name], lambda _: 1200, log, whole_files=True, prepare=prepare)
         copy.keep_cache()
-        if not out.exists():
+        if not out.exists() or result.noticed == "import":
             sys.exit(f"{name} could not be run: see {log}")
         found = json.loads(out.read_text())
         state.learnt[name] = {"digest": digest, "tests": found}
