@@ -29,6 +29,9 @@ SHARES = {
     "viz": 0.04,
 }
 
+#: How many of those that are found are drawn, of kinds that anything that runs the line notices.
+_COARSE = {"swapped": 0.25, "comparison": 0.3, "sign": 0.7}
+
 _COMPARE: dict[type, str] = {
     ast.Lt: "<=",
     ast.LtE: "<",
@@ -41,6 +44,7 @@ _COMPARE: dict[type, str] = {
     ast.In: "not in",
     ast.NotIn: "in",
 }
+_ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _BINARY: dict[type, str] = {
     ast.Add: "-",
     ast.Sub: "+",
@@ -206,7 +210,8 @@ class _Finder(ast.NodeVisitor):
     def visit_Compare(self, node: ast.Compare) -> None:
         operands = [node.left, *node.comparators]
         for left, op, right in zip(operands, node.ops, operands[1:], strict=False):
-            self._between(left, right, _sign(op), _COMPARE[type(op)], "comparison")
+            kind = "edge" if isinstance(op, _ORDERED) else "comparison"
+            self._between(left, right, _sign(op), _COMPARE[type(op)], kind)
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
@@ -378,7 +383,7 @@ def files(root: Path) -> dict[str, list[str]]:
 
 def draw(root: Path, seed: int, count: int, only: str = "") -> list[Mutant]:
     """So many mutants, no two of the same line: folders by `SHARES`, in each any line is as likely
-    as any other, and on the line any kind of mutant.
+    as any other, and on the line any kind of mutant, of `_COARSE` ones fewer.
     """
     rng = random.Random(seed)
     texts: dict[str, str] = {}
@@ -399,7 +404,8 @@ def draw(root: Path, seed: int, count: int, only: str = "") -> list[Mutant]:
             for mutant in lines[folder].pop():
                 by_kind[mutant.kind].append(mutant)
             mutant = rng.choice(by_kind[rng.choice(sorted(by_kind))])
-            if _is_code(mutant.apply(texts[mutant.path])):
+            fine = rng.random() < _COARSE.get(mutant.kind, 1)
+            if fine and _is_code(mutant.apply(texts[mutant.path])):
                 drawn.append(mutant)
     return drawn
 
