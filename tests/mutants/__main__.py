@@ -116,18 +116,7 @@ def learn(state: State, only: list[str]) -> None:
     trials.warm(copy)
     shared, out = state.folder / "shared", state.folder / "found.json"
     shared.write_bytes(bytes(reach.ROOM))
-    site = state.folder / "site"
-    site.mkdir(exist_ok=True)
-    code = ROOT / "tests" / "mutants" / "reach.py"
-    lines = [
-        "import importlib.util as u",
-        f"spec = u.spec_from_file_location('_mutants_reach', {str(code)!r})",
-        "reach = u.module_from_spec(spec)",
-        "spec.loader.exec_module(reach)",
-        f"reach.install({str(copy.tree)!r}, {str(shared)!r})",
-    ]
-    (site / "sitecustomize.py").write_text("\n".join(lines))
-    os.environ["PYTHONPATH"] = f"{site}:{copy.tree}"
+    copy.started_with(shared)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     files = sorted((ROOT / "tests").glob("test_*.py"))

@@ -16,6 +16,7 @@ import importlib.machinery
 import mmap
 import os
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +123,24 @@ def number(key: str) -> int:
 
 
 # -- while tests run ------------------------------------------------------------------------------
+
+
+class _First:
+    """A finder that takes the library from one tree, wherever it is installed."""
+
+    def __init__(self, tree: str) -> None:
+        self.tree = tree
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "tinyseq":
+            inside = name.startswith("tinyseq.") and path
+            return importlib.machinery.PathFinder.find_spec(name, path) if inside else None
+        return importlib.machinery.PathFinder.find_spec(name, [self.tree])
+
+
+def prefer(tree: str) -> None:
+    """From now on the library is that of this tree, in this process."""
+    sys.meta_path.insert(0, _First(tree))
 
 
 def install(tree: str, shared: str) -> mmap.mmap:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import reach
+
 #: Imported once: nothing of the library, and nothing that starts threads.
 _FIRST = ["hypothesis", "numba", "numpy", "pytest", "matplotlib.pyplot", "torch", "onnx"]
 #: What all compiled code depends on: with one of these changed, nothing of it is taken as it is.
@@ -54,7 +56,22 @@ class Copy:
                 shutil.copy2(source / name, self.tree / name)
         (self.tree / "tinyseq" / "viz").symlink_to("../viz")
         self.kept.mkdir(exist_ok=True)
+        self.started_with()
         self.clean()
+
+    def started_with(self, shared: Path | None = None) -> None:
+        """Have programs that tests start take this tree, and mark what they reach in a file."""
+        lines = [
+            "import importlib.util",
+            f"spec = importlib.util.spec_from_file_location('_reach', {reach.__file__!r})",
+            "reach = importlib.util.module_from_spec(spec)",
+            "spec.loader.exec_module(reach)",
+            f"reach.prefer({str(self.tree)!r})",
+        ]
+        if shared is not None:
+            lines.append(f"reach.install({str(self.tree)!r}, {str(shared)!r})")
+        (self.home / "site").mkdir(exist_ok=True)
+        (self.home / "site" / "sitecustomize.py").write_text("\n".join(lines))
 
     def clean(self) -> None:
         """Empty caches and folders for temporary files."""
@@ -101,7 +118,7 @@ class Copy:
     def environment(self) -> dict[str, str]:
         """What differs for the tests and all that they start."""
         return {
-            "PYTHONPATH": str(self.tree),
+            "PYTHONPATH": f"{self.home / 'site'}{os.pathsep}{self.tree}",
             "TINYSEQ_CACHE_DIR": str(self.cache),
             "TMPDIR": str(self.home / "tmp"),
             "OPENBLAS_NUM_THREADS": "1",
@@ -120,11 +137,7 @@ def warm(copy: Copy) -> None:
             __import__(name)
     own = str(Path(__file__).parent)
     sys.path[:] = [str(copy.tree), *(p for p in sys.path if p != own)]
-    ours = [
-        f for f in sys.meta_path if getattr(f, "__module__", "") == "_wt" or "ditable" in repr(f)
-    ]
-    for finder in ours:  # of the tree itself, when it is installed in place
-        sys.meta_path.remove(finder)
+    reach.prefer(str(copy.tree))
     assert not any(name.split(".")[0] == "tinyseq" for name in sys.modules)
 
 
