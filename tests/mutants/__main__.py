@@ -9,9 +9,10 @@
 
 Everything happens in a copy of the tree, in ``--state`` (a folder; by default runs/mutants, which
 git ignores), with caches of its own. `learn` and `run`, when they were stopped, go on from there. A
-mutant runs the tests that reach its block of code, likeliest and quickest first, then those that
-reach its file, until one fails; a hang is noticed, too. ``run --again`` shows those that went
-unnoticed to new tests (`learn` them first).
+mutant runs the tests that reach its block of code, likeliest and quickest first, until one fails; a
+hang is noticed, too. Who reaches a kernel or the top of a file is guessed: then the tests that
+reach the file at all come last. ``run --again`` shows those that went unnoticed to new tests
+(`learn` them first).
 
 Why not a tool: mutmut puts a dispatcher into every function, which numba cannot compile;
 cosmic-ray runs one command for every mutant, here for minutes.
@@ -185,7 +186,7 @@ def order(
         score = 0.05 + tests[name]["seconds"] + 0.3 * variants[function]
         variants[function] += 1
         file = name.split("::")[0]
-        score /= 1 + 2 * killers[file] + 2 * (stem in file)
+        score /= 1 + min(2, killers[file]) + 2 * (stem in file)
         scores[name] = score
     return sorted(scores, key=scores.__getitem__)
 
@@ -198,16 +199,18 @@ def try_one(state: State, copy: trials.Copy, blocks: reach.Map, k: int, patience
     line = mutant.line(text)
     affected = blocks.affected(mutant.path, line)
     tests = state.tests()
-    near = order(state, mutant, blocks.reaching(mutant.path, line), mentioning(affected))
-    far = [t for t in order(state, mutant, blocks.of_file(mutant.path)) if t not in set(near)]
+    places, certain = blocks.reaching(mutant.path, line)
+    near = order(state, mutant, places, mentioning(affected))
+    all_of_file = set() if certain else blocks.of_file(mutant.path)
+    far = [t for t in order(state, mutant, all_of_file) if t not in set(near)]
     done = set(entry.get("passed", []))
     queue = [t for t in [*near, *far] if t not in done]
-    slow = 10 if affected else 1
+    slow = 10 if mutant.path.startswith(("tinyseq/kernels", "tinyseq/compiler")) else 1
 
     def limit(name: str) -> float:
         return slow * 60 + 10 * tests[name]["seconds"] if name else slow * 120
 
-    entry["reached_by"] = len(near)
+    entry["tests"] = len(near) + len(far)
     state.log(k).unlink(missing_ok=True)
     spent = sum(tests[t]["seconds"] for t in done if t in tests)
     for stage in _STAGES:
@@ -230,7 +233,6 @@ def try_one(state: State, copy: trials.Copy, blocks: reach.Map, k: int, patience
     else:
         pass
     entry["done"] = True
-    entry["left"] = len(queue)
     if not entry.get("noticed"):
         entry["passed"] = sorted(done)
 
@@ -258,7 +260,7 @@ def told(k: int, entry: dict[str, Any]) -> str:
     elif entry.get("equivalent"):
         end = f"equivalent: {entry['equivalent']}"
     elif entry.get("done"):
-        end = f"UNNOTICED by {len(entry['passed'])} tests, {entry['left']} left"
+        end = f"UNNOTICED by {len(entry['passed'])} of {entry['tests']} tests"
     place = f"{entry['path']}:{entry['line']}"
     return f"{k:4} {place} {entry['kind']}, {entry.get('seconds', 0):.0f} s, {end}"
 

@@ -225,18 +225,19 @@ class Map:
             todo += new
         return names
 
-    def reaching(self, path: str, line: int) -> set[int]:
-        """The places in the shared file of which a test marks one if it reaches the line."""
+    def reaching(self, path: str, line: int) -> tuple[set[int], bool]:
+        """The places in the shared file of which a test marks one if it reaches the line; whether
+        one that marks none of them certainly does not reach it.
+        """
         jitted = [
             name for name, (first, last) in self.jitted[path].items() if first <= line <= last
         ]
         inside = [b for b in self.blocks[path] if b.first <= line <= b.last]
         if inside and not jitted:
             smallest = min(b.last - b.first for b in inside)
-            return {number(b.key) for b in inside if b.last - b.first == smallest}
-        if jitted:
-            return self._doors(self.affected(path, line))
-        return self._doors(self.affected(path, line)) | self._mentioning(path, line)
+            return {number(b.key) for b in inside if b.last - b.first == smallest}, True
+        doors = self._doors(self.affected(path, line))
+        return doors if jitted else doors | self._mentioning(path, line), False
 
     def _doors(self, names: set[str]) -> set[int]:
         """Of what calls these kernels, from Python or in a compiled layer."""
