@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import reach
+from numba.core import config as numba_config
 
 #: Imported once: nothing of the library, and nothing that starts threads.
 _FIRST = ["hypothesis", "numba", "numpy", "pytest", "matplotlib.pyplot", "torch", "onnx"]
@@ -170,19 +171,21 @@ def run(
     log: Path,
     affected: set[str] = frozenset(),  # type: ignore[assignment]
     whole_files: bool = False,
+    plain: bool = False,
     prepare: Callable[[], list[Any]] = list,
 ) -> Result:
     """Run tests in a child, in this order. ``limit``: seconds a test may take ("": to begin with).
 
-    ``whole_files``: the tests are files, all of which is run, whatever fails. ``prepare`` is called
-    in the child and returns further plugins.
+    ``whole_files``: the tests are files, all of which is run, whatever fails. ``plain``: kernels
+    are Python, as under ``NUMBA_DISABLE_JIT=1``. ``prepare`` is called in the child and returns
+    further plugins.
     """
     reader, writer = os.pipe()
     began = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _child(copy, tests, log, affected, whole_files, prepare, writer)
+        _child(copy, tests, log, affected, whole_files, plain, prepare, writer)
     os.close(writer)
     result, current, rest = Result(), "", b""
     failed: list[str] = []
@@ -224,7 +227,7 @@ def run(
 
 
 def _child(
-    copy: Copy, tests: list[str], log: Path, affected: set[str], whole_files: bool,
+    copy: Copy, tests: list[str], log: Path, affected: set[str], whole_files: bool, plain: bool,
     prepare: Callable[[], list[Any]], writer: int,
 ) -> None:  # fmt: skip
     code: Any = 3
@@ -238,6 +241,10 @@ def _child(
             os.dup2(old, new)
         os.chdir(copy.tree)
         import pytest
+
+        if plain:
+            os.environ["NUMBA_DISABLE_JIT"] = "1"
+            numba_config.reload_config()
 
         def say(what: str) -> None:
             os.write(writer, f"{what}\n".encode())
