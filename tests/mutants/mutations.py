@@ -79,6 +79,7 @@ _IN_TEXT = [
     (" - 1", ""),
     (" + 1", ""),
 ]
+_UNSEEN = ("strict", "stacklevel", "name", "daemon")  # arguments that change no result
 _SILENT = {"warn", "print", "ValueError", "TypeError"}  # calls whose arguments are messages
 
 
@@ -339,9 +340,10 @@ class _Finder(ast.NodeVisitor):
             gap = self.text[self._span(a)[1] : self._span(b)[0]]
             self._put("swapped", start, end, f"{self._source(b)}{gap}{self._source(a)}")
         for i, keyword in enumerate(node.keywords):
-            if keyword.arg not in (None, "strict", "stacklevel") and (i or node.args):
+            if keyword.arg not in (None, *_UNSEEN) and (i or node.args):
                 start = self.text.rindex(",", 0, self._span(keyword)[0])
                 self._put("argument", start, self._span(keyword)[1], "")
+        node.keywords = [k for k in node.keywords if k.arg not in _UNSEEN]
         self.generic_visit(node)
 
 
