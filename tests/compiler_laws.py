@@ -123,6 +123,47 @@ def test_networks_ahead_of_the_recurrence(depth, twice, use, reverse, rows, part
     check(Deep(depth, twice), use, reverse, 0, rows, parts)
 
 
+VIEWS = {
+    "slice": lambda a: a[:, 1:] if a.shape[1] > 1 else a,
+    "every second": lambda a: a[:, ::2],
+    "one column": lambda a: ts.broadcast_to(a[:, :1], a.shape),
+    "their mean": lambda a: ts.broadcast_to(a.mean(axis=1, keepdims=True), a.shape),
+}
+
+
+class Viewed(nn.Module):
+    """A product with a view of a view of x, of the state, or of what was made of them."""
+
+    input_size = hidden_size = 4
+
+    def __init__(self, of, views):
+        rng = np.random.default_rng(0)
+        self.of, self.views = of, views
+        self.w_x, self.w = (nn.Parameter(rng.standard_normal((4, 4), np.float32)) for _ in range(2))
+
+    def initial_state(self, batch_size, dtype):
+        return (ts.tensor(np.ones((batch_size, 4)), dtype),)
+
+    def forward(self, x, state):
+        a = {"x": x, "h": state[0], "x w": x @ self.w_x, "made": ts.tanh(x + state[0])}[self.of]
+        for name in self.views:
+            a = VIEWS[name](a)
+        return (ts.tanh(a @ self.w[: a.shape[1]] + x + state[0]),)
+
+
+@settings(max_examples=2 * MOST)
+@given(
+    st.sampled_from(["x", "h", "x w", "made"]),
+    st.lists(st.sampled_from(sorted(VIEWS)), min_size=1, max_size=3),
+    uses(),
+    st.booleans(),
+    rows,
+    parts,
+)
+def test_products_with_views(of, views, use, reverse, rows, parts):
+    check(Viewed(of, views), use, reverse, 0, rows, parts)
+
+
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_gradients_of_gradients(name):
     lengths = [2, 1] if name in ("LSTM", "GRU before") else None
