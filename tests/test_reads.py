@@ -78,7 +78,18 @@ class Cell(nn.Module):
         return (ts.tensor(np.ones((batch_size, 2), dtype)),)
 
 
+class Another(Cell):
+    def forward(self, x, state):
+        return (Cell.forward(self, x, state)[0] * 2.0,)
+
+
+def fivefold(cell, x, state):
+    return (x @ cell.w * 5.0,)
+
+
 CHANGES = {
+    "its class": lambda cell, m: setattr(cell, "__class__", Another),
+    "its forward": lambda cell, m: m.setattr(Cell, "forward", fivefold),
     "an attribute of an object": lambda cell, m: setattr(cell.settings, "scale", 2.0),
     "one that it had not": lambda cell, m: setattr(cell.settings, "late", 2.0),
     "a slot": lambda cell, m: setattr(cell.slotted, "scale", 2.0),
