@@ -237,7 +237,7 @@ def stack(xs: Iterable[TensorLike], axis: int = 0) -> Tensor:
     return raw.concat(*(raw.reshape(x, shape=wide) for x in tensors), axis=at)
 
 
-def _some(xs: Sequence[TensorLike], name: str) -> tuple[TensorLike, ...]:
+def _some(xs: Iterable[TensorLike], name: str) -> tuple[TensorLike, ...]:
     if not several(xs):  # a tensor is the series of its rows, as in NumPy
         raise TypeError(f"{name}: xs={shown(xs)} must be a list of tensors.")
     some = tuple(xs)
