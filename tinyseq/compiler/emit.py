@@ -306,7 +306,16 @@ class _Writer:
                     self.where[v] = "inline"
                 else:
                     self.where[v] = "scratch"
+                if self.where[v] in ("local", "scratch"):
+                    self.where[v] = self._placed(v) or self.where[v]
                 self._measure(e)
+
+    def _placed(self, v: Value) -> str | None:
+        """The memory that another part of the same function, which made v too, has for it: one name
+        is one thing in a function.
+        """
+        roles = (role for role in ("rows", "scratch") if (v.name, role) in self.arguments)
+        return next(roles, None)
 
     def _readers(self, v: Value) -> list[Equation]:
         """The equations that read v, itself or through views."""
