@@ -197,7 +197,7 @@ def held(v: Value) -> Value:
     """What has to be in memory for a product to read v: v itself, or what it is a slice of."""
     while v.made is not None and v.row and kind(v.made) == "view":
         x, op = v.made.inputs[0], v.made.op.name
-        if op == "broadcast_to" and x.width != v.width:
+        if not x.row or (op == "broadcast_to" and x.width != v.width):
             break
         if op == "getitem":
             cols = columns(x, v.made.attrs["index"], v.made)
