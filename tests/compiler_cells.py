@@ -121,6 +121,14 @@ WEIGHTS = {
     "scaled": lambda cell: cell.w * cell.factor,
     "product": lambda cell: cell.w @ cell.w,
 }
+PARTS = {  # what of a value a product takes, and of the weight
+    "slice": (lambda a, k: a[:, k:], lambda w, k: w[k:]),
+    "slice of a slice": (lambda a, k: a[:, k:][:, k:], lambda w, k: w[2 * k :]),
+    "end": (lambda a, k: a[:, : a.shape[1] - k], lambda w, k: w[: len(w) - k]),
+    "every other": (lambda a, k: a[:, ::2], lambda w, k: w[::2]),
+    "backwards": (lambda a, k: a[:, ::-1], lambda w, k: w[::-1]),
+    "one, repeated": (lambda a, k: ts.broadcast_to(a[:, :1], a.shape), lambda w, k: w),
+}
 PARAMETERS = {
     "bias": lambda cell, a: a + cell.b,
     "scale": lambda cell, a: a * cell.b,
@@ -207,6 +215,9 @@ class DrawnCell(nn.Module):
             a, *rest = (values[i % len(values)] for i in operands)
             if name == "product":
                 new = a @ WEIGHTS[kind](self)
+            elif name == "part":
+                of_value, of_weight = PARTS[kind]
+                new = of_value(a, H // 3) @ of_weight(self.w, H // 3)
             elif name == "parameter":
                 new = PARAMETERS[kind](self, a)
             else:
@@ -233,6 +244,7 @@ def instructions():
         st.tuples(st.just("binary"), st.sampled_from(sorted(BINARY)), i, i),
         st.tuples(st.just("rows"), st.sampled_from(sorted(ROWS)), i),
         st.tuples(st.just("product"), st.sampled_from(sorted(WEIGHTS)), i),
+        st.tuples(st.just("part"), st.sampled_from(sorted(PARTS)), i),
         st.tuples(st.just("parameter"), st.sampled_from(sorted(PARAMETERS)), i),
     )
     return st.lists(one, min_size=1, max_size=9)

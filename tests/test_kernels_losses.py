@@ -70,25 +70,24 @@ def test_the_largest_is_found_wherever_it_is(some_threads):
         )
 
 
-@pytest.mark.parametrize("less", [0, 1])
-def test_shared_out_or_not_it_is_the_same(less, monkeypatch):
-    """From so many logits on."""
+@pytest.mark.parametrize("rows", [MANY // 64 - 1, MANY // 64, MANY // 4])
+def test_shared_out_or_not_it_is_the_same(rows, monkeypatch):
+    """From so many logits on; each thread has scratch memory of its own."""
     monkeypatch.setattr(losses, "_MANY", MANY)
-    N, V = MANY // 64, 64
-    x = np.random.default_rng(0).standard_normal((N - less, V)).astype(np.float32)
-    targets = np.arange(N - less) % V
-    g = np.linspace(1, 2, N - less, dtype=np.float32)
+    x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
+    targets = np.arange(rows) % 64
+    g = np.linspace(1, 2, rows, dtype=np.float32)
+    expected = definitions(g, x, targets)
     before, found = threads.get_num_threads(), []
     try:
-        for n in (1, 2, 3):
+        for n in (1, 2, 3, 2, 3):
             threads.set_num_threads(n)
-            found.append(
-                (losses.softmax_loss(x, targets), losses.softmax_loss_slope(g, x, targets))
-            )
+            loss, slope = losses.softmax_loss(x, targets), losses.softmax_loss_slope(g, x, targets)
+            found.append((loss, slope))
     finally:
         threads.set_num_threads(before)
-    for made, expected in zip(found[0], definitions(g, x, targets), strict=True):
-        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
+    for made, right in zip(found[0], expected, strict=True):
+        np.testing.assert_allclose(made, right, rtol=1e-5, atol=1e-6)
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(a, b)

@@ -197,7 +197,7 @@ def held(v: Value) -> Value:
     """What has to be in memory for a product to read v: v itself, or what it is a slice of."""
     while v.made is not None and v.row and kind(v.made) == "view":
         x, op = v.made.inputs[0], v.made.op.name
-        if op == "broadcast_to" and x.width != v.width:
+        if not x.row or (op == "broadcast_to" and x.width != v.width):
             break
         if op == "getitem":
             cols = columns(x, v.made.attrs["index"], v.made)
@@ -306,7 +306,16 @@ class _Writer:
                     self.where[v] = "inline"
                 else:
                     self.where[v] = "scratch"
+                if self.where[v] in ("local", "scratch"):
+                    self.where[v] = self._placed(v) or self.where[v]
                 self._measure(e)
+
+    def _placed(self, v: Value) -> str | None:
+        """The memory that another part of the same function, which made v too, has for it: one name
+        is one thing in a function.
+        """
+        roles = (role for role in ("rows", "scratch") if (v.name, role) in self.arguments)
+        return next(roles, None)
 
     def _readers(self, v: Value) -> list[Equation]:
         """The equations that read v, itself or through views."""

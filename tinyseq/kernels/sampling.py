@@ -38,9 +38,7 @@ def pick(logits, draw, temperature, top_k, top_p, refused, weights, heap):  # ty
         return best
     largest = float(logits[best])
     for j in range(V):
-        weights[j] = exp((float(logits[j]) - largest) / temperature)
-    for j in refused:
-        weights[j] = 0.0
+        weights[j] = exp((float(logits[j]) - largest) / temperature)  # of −∞ it is 0
     if top_k < V:
         _keep(logits, weights, top_k, 2.0, heap)
     if top_p < 1:
