@@ -50,6 +50,29 @@ def test_whole_numbers_have_no_gradient():
         ts.tensor([1, 2], requires_grad=True)
 
 
+def test_what_is_assigned_to_a_tensor_is_looked_at():
+    x = ts.tensor([1.0, 2.0], requires_grad=True)
+    x.grad = g = ts.tensor([3.0, 4.0])
+    for wrong in (np.ones(2), 1.0, [1.0, 2.0], "g"):
+        with pytest.raises(TypeError, match=r"grad=.* must be a Tensor or None"):
+            x.grad = wrong
+    with pytest.raises(
+        ShapeError, match=r"grad of shape \(1,\) is none of a tensor of shape \(2,\)"
+    ):
+        x.grad = ts.tensor([1.0])
+    assert x.grad is g
+    for wrong in (3, 1, None, "yes", [True]):
+        with pytest.raises(TypeError, match=r"requires_grad=.* must be True or False"):
+            x.requires_grad = wrong
+    n = ts.tensor([1, 2])
+    with pytest.raises(DtypeError, match="int64 cannot require a gradient"):
+        n.requires_grad = True
+    assert x.requires_grad is True
+    assert n.requires_grad is False
+    x.requires_grad = np.bool_(False)
+    assert x.requires_grad is False
+
+
 def test_data_is_copied_in_and_numpy_copies_out():
     source = np.ones(2)
     x = ts.tensor(source)

@@ -1,6 +1,7 @@
 """Every op: forward as in NumPy, gradients of order 1 and 2 as finite differences say."""
 
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -835,6 +836,54 @@ def test_subscripts_that_mean_nothing(subscripts, message):
         ts.einsum(subscripts, ts.tensor(np.ones((2, 2))))
 
 
+@pytest.mark.parametrize("name", ts.primitives.__all__)
+def test_an_op_takes_its_inputs_by_place_or_by_name(name):
+    op = REGISTRY[name]
+    for kinds in ((np.float32, np.float64), (np.float64, np.float32)):
+        xs = [ts.tensor(np.full(3, 0.5), kind) for kind in kinds] + [ts.tensor([1.0, 2.0, 3.0])]
+        named = dict(zip(inspect.signature(op).parameters, xs, strict=False))
+        expected = op(*named.values())
+        for n in range(len(named)):
+            rest = dict(list(named.items())[n:])
+            y = op(*list(named.values())[:n], **rest)
+            assert y.dtype == expected.dtype
+            np.testing.assert_array_equal(y.numpy(), expected.numpy())
+    with pytest.raises(
+        TypeError, match=rf"{name}: missing a required argument: '{next(iter(named))}'"
+    ):
+        op()
+    with pytest.raises(TypeError, match=rf"{name}: got an unexpected keyword argument 'y'"):
+        op(*named.values(), y=1)
+
+
+@given(st.lists(st.sampled_from(["number", "whole", "list", "array", "tensor"]), min_size=2))
+def test_operands_of_any_kind_give_what_numpy_gives(kinds):
+    """A number may come first, too: ``ts.pow(3, 2.0)``."""
+    make = {
+        "number": lambda: 2.0,
+        "whole": lambda: 3,
+        "list": lambda: [1.0, 2.0],
+        "array": lambda: np.array([2.0, 3.0], np.float32),
+        "tensor": lambda: ts.tensor([3.0, 2.0]),
+    }
+    for a, b in itertools.pairwise(make[kind]() for kind in kinds):
+        for op, numpy in ((ts.pow, np.power), (ts.sub, np.subtract), (ts.maximum, np.maximum)):
+            of = [x.numpy() if isinstance(x, ts.Tensor) else np.asarray(x) for x in (a, b)]
+            np.testing.assert_allclose(op(a, b).numpy(), numpy(*of), rtol=1e-6)
+
+
+def test_the_parts_of_an_index_are_named():
+    x = ts.tensor(np.ones((2, 3)))
+    for wrong in ("a", 1.5, [0]):
+        for index in (slice(wrong, None), slice(None, wrong), (0, slice(None, None, wrong))):
+            with pytest.raises(
+                TypeError, match="getitem: a bound of a slice must be a whole number"
+            ):
+                x[index]
+    with pytest.raises(DtypeError, match="getitem: an index of dtype float64"):
+        x[np.ones(2)]
+
+
 def test_other_arguments_that_mean_nothing():
     x = ts.tensor(np.ones((2, 2)), requires_grad=True)
     with pytest.raises(TypeError, match="subscripts as a string"):
@@ -849,6 +898,12 @@ def test_other_arguments_that_mean_nothing():
         ts.pad(x, 1, "reflect")
     with pytest.raises(DtypeError, match="pad: pad_width must be whole numbers, not float64"):
         ts.pad(x, 0.5)
+    with pytest.raises(ShapeError, match=r"pad: constant_values=\[1, 2, 3\] do not fit x of shape"):
+        ts.pad(x, 1, constant_values=[1, 2, 3])
+    assert ts.pad(5.0, 1, constant_values=1.0).item() == 5.0
+    for call in (ts.neg, lambda a: ts.sub(a, a)):
+        with pytest.raises(DtypeError, match="bool"):
+            call(x > 0)
     with pytest.raises(DtypeError, match="cut off the fractions"):
         ts.pad(ts.tensor([1, 2]), 1, constant_values=0.5)
     with pytest.raises(GraphError, match="cut it off silently"):

@@ -30,8 +30,8 @@ def normalize_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
 
 def several(x: Any) -> TypeGuard[Iterable[Any]]:
     """Whether x holds numbers, and is none itself."""
-    if x.__class__ is int:
-        return False
+    if x.__class__ in (int, list, tuple):  # the usual ones, before anything dear
+        return x.__class__ is not int
     of_one = isinstance(x, str | bytes | Mapping) or getattr(x, "ndim", 1) == 0
     return isinstance(x, Iterable) and not of_one
 

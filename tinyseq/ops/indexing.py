@@ -11,7 +11,7 @@ import numpy as np
 from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.op import TensorLike, as_tensor
-from tinyseq.ops.axes import one_axis, one_axis_or_flat
+from tinyseq.ops.axes import one_axis, one_axis_or_flat, whole
 from tinyseq.tensor import Tensor
 
 
@@ -64,7 +64,13 @@ def _part(part: Any) -> Any:
     """
     if isinstance(part, slice):
         bounds = (part.start, part.stop, part.step)
-        return slice(*(None if n is None else operator.index(n) for n in bounds))
+        try:
+            return slice(*(None if n is None else operator.index(n) for n in bounds))
+        except TypeError:
+            for n in bounds:
+                if n is not None:
+                    whole(n, "getitem: a bound of a slice")
+            raise
     if isinstance(part, Tensor):
         return Tensor(_of_places(part))
     if isinstance(part, str) or not isinstance(part, np.ndarray | Sequence):
@@ -84,7 +90,8 @@ def _part(part: Any) -> Any:
 def _of_places(array: Any) -> Any:
     if array.dtype.kind not in "iub":
         raise errors.DtypeError(
-            f"an index of dtype {array.dtype} picks nothing; use whole numbers or booleans."
+            f"getitem: an index of dtype {array.dtype} picks nothing; use whole numbers or "
+            "booleans."
         )
     return array
 
