@@ -366,7 +366,7 @@ def test_errors_of_the_step_itself_come_through(mode, at_once):
     x = ts.tensor(np.ones((3, 3, 4), np.float32))
     with pytest.raises(KeyError, match="my own"):
         nn.Recurrent(Written(raises), mode=mode)(x)
-    with pytest.raises(ShapeError, match=r"matmul in .*\(3, 4\) and \(5, 4\)"):
+    with pytest.raises(ShapeError, match=r"matmul in .*a \(3, 4\) and b \(5, 4\)"):
         nn.Recurrent(Written(misfits), mode=mode)(x)
 
 
@@ -449,7 +449,7 @@ def test_a_forked_child_trains_too(monkeypatch):
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2", None])
 def test_set_num_threads_wants_a_number(n):
-    with pytest.raises(ValueError, match="whole number, at least 1"):
+    with pytest.raises((TypeError, ValueError), match=r"n=.* must be a whole number, at least 1"):
         ts.set_num_threads(n)
 
 

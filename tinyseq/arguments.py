@@ -249,6 +249,8 @@ def _is_real(value: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
+    if type(value) is np.ndarray:  # as a loss is given its targets
+        return value.dtype.kind in "biuf"
     if isinstance(value, str | bytes | Mapping | set | frozenset) or value is None:
         return False
     try:
@@ -357,11 +359,18 @@ def _either(parts: tuple[Any, ...]) -> Rule | None:
     if len(some) < len(rules):
         return None
     return Rule(
-        lambda v: any(_fits(rule, v) for rule in some),
+        partial(_is_one_of, some),
         " or ".join(dict.fromkeys(rule.words for rule in some)),
         " or ".join(dict.fromkeys(rule.many for rule in some)),
         frozenset().union(*(rule.exact for rule in some)),
     )
+
+
+def _is_one_of(rules: list[Rule], value: Any) -> bool:
+    for rule in rules:  # noqa: SIM110  # a generator would cost more than the look itself
+        if rule.accepts(value):
+            return True
+    return False
 
 
 def _instance(kind: type) -> Rule:
