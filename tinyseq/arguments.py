@@ -356,8 +356,9 @@ def _either(parts: tuple[Any, ...]) -> Rule | None:
     some = [rule for rule in rules if rule is not None]
     if len(some) < len(rules):
         return None
+    tried = some[::-1]  # arrays and None before series, whose elements are looked at one by one
     return Rule(
-        lambda v: any(_fits(rule, v) for rule in some),
+        lambda v: any(_fits(rule, v) for rule in tried),
         " or ".join(dict.fromkeys(rule.words for rule in some)),
         " or ".join(dict.fromkeys(rule.many for rule in some)),
         frozenset().union(*(rule.exact for rule in some)),
