@@ -358,8 +358,9 @@ def _either(parts: tuple[Any, ...]) -> Rule | None:
     some = [rule for rule in rules if rule is not None]
     if len(some) < len(rules):
         return None
+    tried = some[::-1]  # arrays and None before series, whose elements are looked at one by one
     return Rule(
-        partial(_is_one_of, some),
+        partial(_is_one_of, tried),
         " or ".join(dict.fromkeys(rule.words for rule in some)),
         " or ".join(dict.fromkeys(rule.many for rule in some)),
         frozenset().union(*(rule.exact for rule in some)),
