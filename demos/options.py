@@ -48,6 +48,17 @@ def add(parser: argparse.ArgumentParser, group: type[Any]) -> None:
         parser.add_argument(f"--{setting.name.replace('_', '-')}", **setting.metadata)
 
 
+def check(group: Any) -> None:
+    """Hold the fields of a dataclass, wherever they come from, to what their options may be."""
+    for setting in fields(group):
+        value, parse = getattr(group, setting.name), setting.metadata.get("type")
+        if value is not None and parse is not None:
+            try:
+                parse(str(value))
+            except (argparse.ArgumentTypeError, ValueError) as error:
+                raise ValueError(f"{setting.name}: {error}") from error
+
+
 def given(args: argparse.Namespace, group: type[Any]) -> dict[str, Any]:
     """Those fields of a dataclass whose options were given."""
     values = {setting.name: getattr(args, setting.name) for setting in fields(group)}
@@ -61,6 +72,8 @@ def whole(minimum: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isdecimal() or int(value) < minimum:
             raise argparse.ArgumentTypeError(f"{value!r} is not a whole number, at least {minimum}")
+        if int(value) >= 1 << 63:
+            raise argparse.ArgumentTypeError(f"a number of {len(value)} digits is too large")
         return int(value)
 
     return parse

@@ -15,6 +15,7 @@ from types import UnionType
 from typing import Any
 
 import numpy as np
+import options
 from console import apart_from_the_bar
 from matplotlib.figure import Figure
 from options import option, positive, whole
@@ -29,6 +30,8 @@ PROGRAM = "demos/shakespeare.py"
 BEST, LAST = "best.safetensors", "last.safetensors"
 HELD_OUT = 0.1  # share of the text, at its end, for validation
 DEFAULT_MINUTES = 4.5
+MOST_STEPS = 1 << 53  # which a float still counts
+MOST_NATS = 1e9  # of a loss that can be drawn, and that is none of a damaged file
 
 
 @dataclass
@@ -45,8 +48,14 @@ class Progress:
     validations: list[tuple[int, float]] = field(default_factory=list)  # (step, nats)
 
     def __post_init__(self) -> None:
-        if self.step < 0:
+        if not 0 <= self.step <= MOST_STEPS:
             raise ValueError(f"progress.step is {self.step}, but steps are counted from 0")
+        for name in ("seconds", "validation_seconds", "chars_per_second"):
+            if not 0 <= float(getattr(self, name)) < math.inf:
+                raise ValueError(f"progress.{name} is {getattr(self, name)}, no span or speed")
+        points = [*self.losses, *self.validations, (self.step, self.loss)]
+        if not all(0 <= step <= MOST_STEPS and abs(nats) < MOST_NATS for step, nats in points):
+            raise ValueError("progress has points of its curves that are no steps and losses")
         best = min((nats for _, nats in self.validations), default=None)
         if self.best != best:
             raise ValueError(f"progress.best is {self.best}, but the best validation gave {best}")
@@ -83,8 +92,9 @@ class Limit:
 
     def __post_init__(self) -> None:
         given = [value for value in (self.steps, self.minutes) if value is not None]
-        if not given or not all(value > 0 for value in given):
+        if not given or not all(0 < value < math.inf for value in given):
             raise ValueError(f"a run needs a limit above 0, not {self}")
+        options.check(self)
 
     def share(self, progress: Progress, ahead: int = 0) -> float:
         """How much of the run is done, 0 … 1, at this point or some steps ahead."""
@@ -212,10 +222,12 @@ def load_checkpoint(path: Path, kind: type[T]) -> T:
 
 @contextlib.contextmanager
 def contents_of(path: Path) -> Iterator[None]:
-    """What is wrong with values that a checkpoint holds is an error that names the checkpoint."""
+    """Whatever goes wrong with values that a file holds is an error that names the file."""
     try:
         yield
-    except ValueError as error:
+    except LookupError as error:
+        raise saving.CheckpointError(f"{path} lacks {error}") from error
+    except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
         raise saving.CheckpointError(f"{path}: {error}") from error
 
 
@@ -261,13 +273,7 @@ def as_state(saved: Any, like: Any) -> Any:
     """The arrays that a file holds as a state like another: nested tuples of Tensors."""
     if isinstance(like, tuple) and isinstance(saved, list) and len(saved) == len(like):
         return tuple(map(as_state, saved, like))
-    if isinstance(like, ts.Tensor) and isinstance(saved, np.ndarray) and saved.shape == like.shape:
+    of_arrays = isinstance(like, ts.Tensor) and isinstance(saved, np.ndarray)
+    if of_arrays and (saved.shape, saved.dtype) == (like.shape, like.dtype):
         return ts.Tensor(saved)
-    raise ValueError("state is not one of this network: it has other layers or other shapes")
-
-
-def set_random_state(saved: dict[str, Any]) -> None:
-    try:
-        ts.random.set_state(saved)
-    except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"random is not the state of a generator: {error}") from error
+    raise ValueError("state is not one of this network: it has other layers, shapes or dtypes")

@@ -99,6 +99,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.mode == "unrolled":  # as older checkpoints spell it
             object.__setattr__(self, "mode", "unroll")
+        options.check(self)
 
     @property
     def network(self) -> str:
@@ -217,7 +218,7 @@ class Run:
         self.optimiser.load_state_dict(saved.optimiser)
         self.state = runs.as_state(saved.state, self.state)
         self.progress = saved.progress
-        runs.set_random_state(saved.random)
+        ts.random.set_state(saved.random)
 
 
 def new_model(

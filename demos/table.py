@@ -40,7 +40,7 @@ import results
 import shakespeare
 from console import exit_code, say
 from matplotlib.figure import Figure
-from runs import Limit
+from runs import Limit, contents_of
 from tqdm import tqdm
 
 import tinyseq as ts
@@ -133,11 +133,13 @@ class Table:
         path = self.folder(row, seed) / "numbers.json"
         if not path.exists():
             return None
-        numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         settings = asdict(row.settings(self.text.source, seed))
         del settings["text"]
         asked = (settings, self.text.sha256, self.steps(row))
-        if asked != (numbers["settings"], numbers["text"]["sha256"], numbers["steps"]):
+        with contents_of(path):
+            numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found = (numbers["settings"], numbers["text"]["sha256"], numbers["steps"])
+        if asked != found:
             raise ValueError(
                 f"the run in {path.parent} has other settings, or another text. Choose another "
                 "--out, or remove it"
@@ -201,7 +203,11 @@ class Table:
         path = self.out / "speed.json"
         known: dict[str, float] = {}
         if path.exists() and not again:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            with contents_of(path):
+                known = {
+                    name: float(speed)
+                    for name, speed in json.loads(path.read_text(encoding="utf-8")).items()
+                }
         threads = ts.get_num_threads()
         ts.set_num_threads(1)
         try:
@@ -398,7 +404,9 @@ def make(args: argparse.Namespace) -> int:
     table = Table([*rows, *further], args.text, args.out)
     with common.folder(table.out):
         table.train(args.jobs)
-        summary = summarise(table, table.measure(again=args.speed))
+        speed = table.measure(again=args.speed)
+        with contents_of(table.out):
+            summary = summarise(table, speed)
     command = f"python demos/table.py --text {shlex.quote(table.text.name)}"
     for name, default in (("passes", PASSES), ("seeds", SEEDS)):
         if (value := getattr(args, name)) != default:

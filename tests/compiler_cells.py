@@ -48,6 +48,8 @@ UNARY = {
     "clip below": lambda a: ts.clip(a, min=-0.3),
     "where": lambda a: ts.where(a > 0.02, a, 0.1 * a),
     "counted": lambda a: (a > 0.1) * a + (a <= -0.2) * 0.5,
+    "masks added": lambda a: ((a > -0.5) + (a < 0.5)) * a + ((a > 0.4) + (a > 0.1)) * 0.5,
+    "masks multiplied": lambda a: ts.where((a > -0.6) * ((a < 0.1) + (a > 0.4)), a, -a),
     "twice": lambda a: a + a,
     "detour": lambda a: a.astype(a.dtype),
 }
@@ -63,6 +65,7 @@ BINARY = {
     "power": lambda a, b: (a * a + 0.5) ** ts.tanh(b),
     "gate": lambda a, b: ts.sigmoid(a) * b,
     "switch": lambda a, b: ts.where(a > 0.1, b, -b),
+    "either": lambda a, b: ts.where((a > 0.1) + (b > 0.1), a, b) * ((a < 0.4) + (b < 0.3)),
     "detached": lambda a, b: a.detach() * b,
 }
 ROWS = {  # (B, H) → (B, H), by way of the whole row
@@ -86,6 +89,29 @@ ROWS = {  # (B, H) → (B, H), by way of the whole row
     "overlapping": lambda a: ts.concat([a[:, :1], (a[:, :-1] + a[:, 1:]) * 0.5], axis=-1),
     "split": lambda a: ts.concat(ts.split(a, [a.shape[1] // 3], axis=-1)[::-1], axis=-1),
     "padded": lambda a: ts.pad(a, ((0, 0), (1, 0)))[:, :-1] - a,
+    "rolled": lambda a: ts.concat([a[:, -1:], a[:, :-1]], axis=-1),
+    "slices of slices": lambda a: ts.concat(
+        [a[:, 1:][:, ::2], a[:, ::2][:, ::2], a[:, ::2][:, 1::2]], axis=-1
+    ),
+    "backwards twice": lambda a: ts.concat([a[:, ::-1][:, ::2], a[:, ::-2][:, ::-1]], 1)[
+        :, : a.shape[1]
+    ],
+    "thirds": lambda a: ts.concat(
+        [part * (n + 1) for n, part in enumerate([a[:, 2::3], a[:, ::3], a[:, 1::3]])], axis=-1
+    ),
+    "strided twice over": lambda a: (
+        ts.concat([a[:, ::2] * 2, a[:, 1::2]], axis=1) + a[:, ::2][:, ::2].sum(-1, keepdims=True)
+    ),
+    "uneven": lambda a: ts.concat(
+        ts.split(a, [a.shape[1] // 4, a.shape[1] // 2 + 1], axis=1)[::-1], axis=1
+    ),
+    "one of many": lambda a: a * a[:, :1].sum(axis=-1, keepdims=True).reshape(-1, 1),
+    "logsumexp of nothing": lambda a: (
+        a * ts.exp(ts.logsumexp(ts.where(a > 0.6, ts.tanh(a), -np.inf), axis=-1, keepdims=True))
+    ),
+    "largest of some": lambda a: (
+        a + ts.maximum(ts.max(ts.where(a > 0.3, a, -np.inf), axis=1, keepdims=True), -0.2)
+    ),
 }
 WEIGHTS = {
     "w": lambda cell: cell.w,
@@ -108,6 +134,12 @@ PARAMETERS = {
     "ones": lambda cell, a: a + np.ones(a.shape, a.dtype),
     "layer norm": lambda cell, a: cell.norm(a),
     "free": lambda cell, a: ts.broadcast_to(cell.b, a.shape),
+    "twice": lambda cell, a: a * cell.b + cell.b,
+    "part": lambda cell, a: a + cell.long[cell.hidden_size : -cell.hidden_size],
+    "every third": lambda cell, a: a * cell.long[::-3],
+    "row of a weight": lambda cell, a: a + cell.w[-1] * cell.w[:, 0],
+    "mean of a weight": lambda cell, a: a * cell.wide.mean(axis=0)[1::2],
+    "number": lambda cell, a: a * cell.b[-1] + cell.row[0, 0],
 }
 STATES = {  # of a value, what the state was, and the last value given
     "tanh": lambda v, h, given: ts.tanh(v),
@@ -120,23 +152,40 @@ STATES = {  # of a value, what the state was, and the last value given
 }
 
 
-class DrawnCell(nn.Module):
-    """A cell made of drawn instructions (name, kind, operands …) and states (kind, value, old)."""
+#: A state of another width than the others: its shape for H, what the step reads of it, and what it
+#: becomes, of a value (B, H)
+OTHER_STATES = {
+    "one number": ((1,), lambda s: s, lambda v, s: ts.tanh(v.sum(axis=1, keepdims=True) - s)),
+    "no axis": ((), lambda s: s[:, None], lambda v, s: 0.5 * s + ts.tanh(v[:, -1])),
+    "twice as wide": (
+        (2,),
+        lambda s: s[:, ::2] - s[:, 1::2],
+        lambda v, s: ts.concat([ts.tanh(v), s[:, : v.shape[1]]], axis=1),
+    ),
+    "kept": ((1,), lambda s: s * 0.5, lambda v, s: s),
+}
 
-    def __init__(self, D, H, instructions, states, seed=0):
+
+class DrawnCell(nn.Module):
+    """A cell made of drawn instructions (name, kind, operands …) and states (kind, value, old), and
+    perhaps one of the `OTHER_STATES`, the last of all.
+    """
+
+    def __init__(self, D, H, instructions, states, seed=0, other=None):
         rng = np.random.default_rng(seed)
 
         def parameter(*shape):
             return nn.Parameter(rng.standard_normal(shape) / np.sqrt(shape[0]))
 
         self.input_size, self.hidden_size = D, H
-        self.instructions, self.states = tuple(instructions), tuple(states)
+        self.instructions, self.states, self.other = tuple(instructions), tuple(states), other
         self.w_x = parameter(D, H)
         self.wide_x = parameter(D, 3 * H)
         self.w = parameter(H, H)
         self.wide = parameter(H, 2 * H)
         self.b = parameter(H)
         self.row = parameter(1, H)
+        self.long = parameter(3 * H)
         self.factor = nn.Parameter(np.array(0.7))
         self.one = parameter(1)
         self.constant = ts.tensor(rng.standard_normal(H))
@@ -144,12 +193,16 @@ class DrawnCell(nn.Module):
         self.norm = nn.LayerNorm(H)
 
     def forward(self, x, state):
-        H = self.hidden_size
+        H, state = self.hidden_size, list(state)
+        last = None if self.other is None else state.pop()
         wide = x @ self.wide_x
         values = [x @ self.w_x, wide[:, H : 2 * H], ts.tanh(wide[:, 2 * H :]), *state]
         if x.shape[1] == H:
             values.append(x)
         given = values[-1] if x.shape[1] == H else values[0]
+        if self.other is not None:
+            _, read, new_last = OTHER_STATES[self.other]
+            values.append(values[0] * read(last))
         for name, kind, *operands in self.instructions:
             a, *rest = (values[i % len(values)] for i in operands)
             if name == "product":
@@ -159,14 +212,18 @@ class DrawnCell(nn.Module):
             else:
                 new = {"unary": UNARY, "binary": BINARY, "rows": ROWS}[name][kind](a, *rest)
             values.append(new)
-        return tuple(
+        new = tuple(
             STATES[kind](values[-1 - i % len(values)], state[j % len(state)], given)
             for kind, i, j in self.states
         )
+        return new if self.other is None else (*new, new_last(values[-1], last))
 
     def initial_state(self, batch_size, dtype=np.float32):
-        zeros = np.zeros((batch_size, self.hidden_size), dtype)
-        return tuple(ts.tensor(zeros) for _ in self.states)
+        shapes = [(self.hidden_size,)] * len(self.states)
+        if self.other is not None:
+            of = OTHER_STATES[self.other][0]
+            shapes.append(of and (of[0] if of[0] == 1 else of[0] * self.hidden_size,))
+        return tuple(ts.tensor(np.zeros((batch_size, *shape), dtype)) for shape in shapes)
 
 
 def instructions():
@@ -190,7 +247,8 @@ def states():
 def drawn_cells(draw, sizes=(1, 2, 3, 7, 33)):
     H = draw(st.sampled_from(sizes))
     D = draw(st.sampled_from([1, 3, H]))
-    return DrawnCell(D, H, draw(instructions()), draw(states()), draw(st.integers(0, 9)))
+    other = draw(st.sampled_from([None, None, *sorted(OTHER_STATES)]))
+    return DrawnCell(D, H, draw(instructions()), draw(states()), draw(st.integers(0, 9)), other)
 
 
 BUILT_IN = {
@@ -255,12 +313,18 @@ def in_mode(layer, mode):
 
 
 def outcome(layer, mode, T, B, dtype, seed=0, given=True, state_grad=True, x_grad=True,
-            lengths=None, used="both", passes=1):  # fmt: skip
-    """Everything that comes out of a layer: values by name, and gradients, of random inputs."""
+            lengths=None, padding=0.0, used="both", passes=1):  # fmt: skip
+    """Everything that comes out of a layer: values by name, and gradients, of random inputs.
+
+    ``padding``: what x holds behind the ends of its sequences.
+    """
     rng = np.random.default_rng(seed)
     ts.seed(seed)
     layer.zero_grad()
-    x = ts.tensor(rng.standard_normal((T, B, layer.input_size)), dtype=dtype, requires_grad=x_grad)
+    x = rng.standard_normal((T, B, layer.input_size))
+    if lengths is not None:
+        x[np.arange(T)[:, None] >= np.array(lengths)] = padding
+    x = ts.tensor(x, dtype=dtype, requires_grad=x_grad)
     state = None
     if given:
         state = filled(layer.initial_state(B, dtype), rng, dtype, state_grad)
@@ -303,11 +367,18 @@ def tolerance(dtype, T):
     return 1e-10 if dtype == np.float64 else 3e-5 * (3 + T)
 
 
-def assert_scan_is_unroll(layer, T, B, dtype=np.float64, **kwargs):
-    """The law; in mode "compiled" nothing may fall back: it raises, and warnings are errors."""
+def assert_scan_is_unroll(layer, T, B, dtype=np.float64, calls=1, seed=0, **kwargs):
+    """The law; in mode "compiled" nothing may fall back: it raises, and warnings are errors.
+
+    In each of the ``calls`` inputs and parameters are other ones.
+    """
     layer = layer.astype(dtype)
-    expected = outcome(layer, "unroll", T, B, dtype, **kwargs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = outcome(layer, "compiled", T, B, dtype, **kwargs)
-    assert_same(found, expected, tolerance(np.dtype(dtype), T))
+    for n in range(calls):
+        if n:
+            for p in layer.parameters():
+                p.data[...] = 0.05 - 0.9 * p.data
+        expected = outcome(layer, "unroll", T, B, dtype, seed + n, **kwargs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = outcome(layer, "compiled", T, B, dtype, seed + n, **kwargs)
+        assert_same(found, expected, tolerance(np.dtype(dtype), T))

@@ -13,6 +13,9 @@ from compiler_cells import (
     assert_scan_is_unroll,
     built_in_cells,
     drawn_cells,
+    filled,
+    in_mode,
+    leaves,
     outcome,
 )
 from hypothesis import given, settings
@@ -46,6 +49,8 @@ def uses(draw):
         "state_grad": draw(st.booleans()),
         "x_grad": draw(st.booleans()),
         "lengths": draw(lengths),
+        "padding": draw(st.sampled_from([0.0, np.nan, np.inf])),
+        "calls": draw(st.sampled_from([1, 2])),
         "used": draw(st.sampled_from(["both", "y", "last"])),
         "passes": draw(st.sampled_from([1, 1, 2])),
     }
@@ -71,7 +76,7 @@ rows = st.sampled_from([1, 4, 256])
 parts = st.sampled_from([1, 1, 2, 3])
 
 
-@settings(max_examples=10 * MOST)
+@settings(max_examples=8 * MOST)
 @given(drawn_cells(), uses(), st.booleans(), frozen, rows, parts)
 def test_drawn_cells(cell, use, reverse, frozen, rows, parts):
     check(cell, use, reverse, frozen, rows, parts)
@@ -111,6 +116,73 @@ def test_gradients_of_gradients(name):
     for s in state:
         s.requires_grad = True
     ts.gradcheck(f, [x, *state, *cell.parameters()], order=2)
+
+
+@settings(max_examples=2 * MOST)
+@given(st.one_of(drawn_cells(sizes=(1, 3)), built_in_cells(sizes=(1, 3))), uses(), st.booleans())
+def test_products_with_the_hessian(cell, use, reverse):
+    """Of everything that comes out by everything that goes in, in either direction."""
+    T, B, n = use["T"], use["B"], len(leaves(cell.initial_state(1)))
+    layer, found = nn.Recurrent(cell.double(), reverse), {}
+    for mode in ("unroll", "compiled"):
+        rng = np.random.default_rng(use["seed"])
+        x = ts.tensor(rng.standard_normal((T, B, cell.input_size)), requires_grad=True)
+        state = filled(cell.initial_state(B, np.float64), rng, np.float64, True)
+        ts.seed(use["seed"])
+        with in_mode(layer, mode):
+            y, last = layer(x, state, use["lengths"])
+        parameters = [p for p in cell.parameters() if p.requires_grad]
+        inputs = [x, *leaves(state), *parameters]
+        ends = {"y": [y], "last": leaves(last), "both": [y, *leaves(last)]}[use["used"]]
+        loss = sum((t * t * rng.standard_normal(t.shape)).sum() for t in ends)
+        if not loss.requires_grad:
+            return
+        first = ts.grad(loss, inputs, create_graph=True)
+        v = [rng.standard_normal(t.shape) for t in inputs]
+        product = sum((g * a).sum() for g, a in zip(first, v, strict=True) if g is not None)
+        second = [None] * len(inputs)
+        if isinstance(product, ts.Tensor) and product.requires_grad:
+            second = ts.grad(product, inputs)
+        names = ["x", *(f"state {i}" for i in range(n)), *map(str, range(len(parameters)))]
+        found[mode] = {
+            f"{order} {name}": None if g is None else g.numpy()
+            for order, gs in ((1, first), (2, second))
+            for name, g in zip(names, gs, strict=True)
+        }
+    assert_same(found["compiled"], found["unroll"], 1e-9)
+
+
+@settings(max_examples=MOST)
+@given(built_in_cells(sizes=(3,)), uses(), st.booleans(), st.sampled_from([np.nan, np.inf, 1e30]))
+def test_padding_is_never_read(cell, use, reverse, garbage):
+    """Neither that of x nor that of the gradient of y; that of x has none, whatever is there."""
+    T, B = use["T"], use["B"]
+    rng = np.random.default_rng(use["seed"])
+    lengths = rng.integers(1, T + 1, B)
+    padding = np.arange(T)[:, None] >= lengths
+    layer, found = nn.Recurrent(cell.double(), reverse), {}
+    numbers = (
+        rng.standard_normal((T, B, cell.input_size)),
+        rng.standard_normal((T, B, cell.hidden_size)),
+    )
+    for mode in ("unroll", "compiled"):
+        for hidden in (0.0, garbage):
+            x, g = (a.copy() for a in numbers)
+            x[padding] = g[padding] = hidden
+            x = ts.tensor(x, requires_grad=True)
+            ts.seed(use["seed"])
+            with in_mode(layer, mode):
+                y, last = layer(x, None, lengths)
+            assert not y.numpy()[padding].any()
+            gradients = ts.grad(y, [x, *cell.parameters()], g)
+            assert not gradients[0].numpy()[padding].any()
+            made = [y, *leaves(last), *gradients]
+            found[mode, hidden] = {str(i): t.numpy() for i, t in enumerate(made)}
+    for case, made in found.items():
+        assert_same(made, found["unroll", 0.0], 1e-10)
+        if case[1]:
+            for name, a in made.items():
+                np.testing.assert_array_equal(a, found[case[0], 0.0][name])
 
 
 def test_a_gradient_penalty_trains_as_unrolled():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinyseq as ts
-from tinyseq import nn
+from tinyseq import nn, text
 from tinyseq.compiler import pool, runtime, scan
 from tinyseq.errors import AnomalyError
 from tinyseq.nn import recurrent
@@ -61,6 +61,68 @@ def test_checkpoints_in_checkpoints_are_computed_again_as_they_were(monkeypatch)
         found.append([t.grad.numpy() for t in (x, *layer.parameters())])
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+class Memories(nn.Module):
+    """States (B, 3), (B) and, where it is not to be compiled, (B, 3, 3)."""
+
+    input_size = hidden_size = 3
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def forward(self, x, state):
+        h, count, *memory = state
+        new = [ts.tanh(h * 0.5 + x + count[:, None]), count * 0.5 + x[:, 0]]
+        if self.matrix:
+            new.append(memory[0] * 0.5 + x[:, :, None] * new[0][:, None, :])
+            new[0] = new[0] + memory[0].sum(axis=2)
+        return tuple(new)
+
+    def initial_state(self, batch_size, dtype):
+        shapes = [(3,), (), (3, 3)][: 3 if self.matrix else 2]
+        return tuple(ts.tensor(np.zeros((batch_size, *s), dtype)) for s in shapes)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "matrix"), [("unroll", True), ("unroll", False), ("compiled", False)]
+)
+def test_a_sequence_in_a_batch_is_as_it_is_alone_whatever_the_states(mode, matrix, reverse):
+    """Also where there are as many sequences as a state has rows."""
+    layer, lengths = nn.Recurrent(Memories(matrix), reverse, mode), [4, 2, 1]
+    x = ts.tensor(X.copy(), requires_grad=True)
+    y, state = layer(x, lengths=lengths)
+    sum((t * t).sum() for t in (y, *state)).backward()
+    for b, n in enumerate(lengths):
+        alone = ts.tensor(X[:n, b : b + 1].copy(), requires_grad=True)
+        y_alone, state_alone = layer(alone)
+        sum((t * t).sum() for t in (y_alone, *state_alone)).backward()
+        pairs = [(y[:n, b : b + 1], y_alone), (x.grad[:n, b : b + 1], alone.grad)]
+        pairs += [(s[b : b + 1], one) for s, one in zip(state, state_alone, strict=True)]
+        for together, one in pairs:
+            assert together.shape == one.shape
+            np.testing.assert_allclose(together.numpy(), one.numpy(), rtol=1e-5, atol=1e-6)
+        assert not x.grad.numpy()[n:, b].any()
+
+
+@pytest.mark.parametrize("mode", ["unroll", "compiled"])
+def test_a_text_that_has_ended_may_become_nan(mode):
+    """Nothing reads its logits any more; those of the others go on as if it was not there."""
+    vocabulary = text.Vocabulary.from_counts("abc", pad="<PAD>")
+    ts.seed(0)
+    model = text.LanguageModel(len(vocabulary), 5, 1, "rnn")
+    primes = ["a", "b", "c", "ab"] * 3
+    before = text.generate_batch(
+        model, vocabulary, primes, 40, mode=mode, rng=np.random.default_rng(1)
+    )
+    assert min(map(len, before)) < 40  # some end …
+    assert len(set(map(len, before))) > 1  # … before others
+    model.embedding.weight.data[vocabulary.eos] = np.nan  # what a text reads that has ended
+    after = text.generate_batch(
+        model, vocabulary, primes, 40, mode=mode, rng=np.random.default_rng(1)
+    )
+    assert after == before
 
 
 class Root(nn.Module):

@@ -291,7 +291,7 @@ def test_errors_of_grad():
         ts.grad((x * x).sum(), ts.tensor(1.0))
     with pytest.raises(GraphError, match="was not recorded"), ts.no_grad():
         (x * x).sum().backward()
-    with pytest.raises(ShapeError, match=r"2 outputs need a list of 2 grad_outputs.*got 1"):
+    with pytest.raises(ShapeError, match=r"2 tensors needs a list of 2 grad_outputs.*got 1"):
         ts.grad([x.sum(), x.sum()], x, [None])
     with pytest.raises(ShapeError, match=r"got one"):
         ts.grad([x.sum(), x.sum()], x, ts.tensor(1.0))
@@ -444,7 +444,9 @@ def test_an_error_names_module_and_step():
         def forward(self, x, state):
             return (x @ ts.tensor(np.ones((5, 1))),)
 
-    with pytest.raises(ShapeError, match=r"matmul in Recurrent/t=0/cell: \(1, 2\) and \(5, 1\)"):
+    with pytest.raises(
+        ShapeError, match=r"matmul in Recurrent/t=0/cell: a \(1, 2\) and b \(5, 1\)"
+    ):
         ts.nn.Recurrent(Wrong(), mode="unroll")(ts.tensor(np.ones((2, 1, 2))), (ts.tensor([1.0]),))
 
 
@@ -527,7 +529,7 @@ def test_gradcheck_finds_an_undeclared_read():
 def test_gradcheck_refuses():
     with pytest.raises(DtypeError, match="must be float64"):
         ts.gradcheck(ts.exp, ts.tensor([1.0], requires_grad=True))
-    with pytest.raises(GraphError, match="no input requires"):
+    with pytest.raises(GraphError, match="none of inputs requires"):
         ts.gradcheck(ts.exp, ts.tensor([1.0]))
     with pytest.raises(ValueError, match="order=3"):
         ts.gradcheck(ts.exp, leaf([1.0]), order=3)

@@ -123,8 +123,12 @@ def test_the_same_seed_gives_the_same_bits(make):
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: init.uniform((2,), -1.0), ValueError, r"uniform: bound=-1.0 must be at least 0"),
-        (lambda: init.normal((2,), np.nan), ValueError, r"normal: std=nan must be at least 0"),
+        (
+            lambda: init.uniform((2,), -1.0),
+            ValueError,
+            r"uniform: bound=-1.0 must be .* at least 0",
+        ),
+        (lambda: init.normal((2,), np.nan), ValueError, r"normal: std=nan must be .* at least 0"),
         (lambda: init.glorot_uniform((2,)), ShapeError, r"glorot_uniform: the shape \(2,\) is not"),
         (lambda: init.glorot_normal((2, 3, 4)), ShapeError, r"not that of a weight \(fan_in, fan_"),
         (lambda: init.he_uniform((0, 3)), ShapeError, r"he_uniform: the shape \(0, 3\)"),

@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyseq.kernels import activations, gemm, losses, threads
 from tinyseq.kernels.threads import begin, end, get_num_threads, parallel, set_num_threads, shared
@@ -88,6 +90,97 @@ def test_an_error_in_a_part_is_raised_when_all_have_ended(failing, team):
             call(task, team)
         others = [part for part in range(team) if part != failing]
         assert sorted(done) == others or threads._PLAIN, call.__name__
+
+
+@given(st.integers(0, 50), st.integers(1, 9))
+def test_cuts_are_even_and_leave_nothing_out(n, parts):
+    made = threads.cuts(n, parts)
+    assert [i for cut in made for i in range(cut.start, cut.stop)] == list(range(n))
+    sizes = [cut.stop - cut.start for cut in made]
+    assert len(sizes) == parts
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(st.integers(0, 40), st.integers(1, 3), st.booleans())
+def test_kernels_over_arrays_in_slices_or_not(n, rows, shared):
+    """Every element once, with the options; in one piece below ``many`` elements."""
+    x, out, pieces = np.arange(n * rows).reshape(n, rows), np.zeros((n, rows), int), []
+
+    def kernel(x, out, factor, more):
+        pieces.append(x.size)
+        out += factor * x + more
+
+    before = get_num_threads()
+    set_num_threads(3)
+    try:
+        threads.over(kernel, (x, out), x.size + (0 if shared else 1), (2, 5))
+    finally:
+        set_num_threads(before)
+    np.testing.assert_array_equal(out, 2 * x + 5)
+    assert len(pieces) == (3 if shared else 1)
+
+
+def test_two_threads_that_are_the_first_make_one_team(monkeypatch):
+    """Both ask for the helpers before there are any: the one gets them, the other works alone."""
+    made, makes = [], threads._Team
+
+    class Slow(makes):
+        def __init__(self, helpers):
+            time.sleep(0.1)  # the other thread comes while it is being made
+            made.append(helpers)
+            super().__init__(helpers)
+
+    before, start = get_num_threads(), threading.Barrier(2)
+    set_num_threads(before + 1)  # the old team, if any, is gone
+    monkeypatch.setattr(threads, "_Team", Slow)
+    done = np.zeros((2, 40), int)
+
+    def work(i):
+        def put(part):
+            done[i, part] += 1
+            time.sleep(0.001)
+
+        start.wait()
+        parallel(put, 40)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    try:
+        assert (done == 1).all()
+        assert made == ([] if threads._PLAIN else [before])
+        assert threads._PLAIN or not threads._team.busy
+    finally:
+        set_num_threads(before)
+
+
+def test_the_team_is_used_by_one_call_at_a_time(team):
+    """A call beside it has its own thread alone, and the team is free when its call has ended."""
+    of, inside, go = {"inner": set(), "outer": set()}, threading.Event(), threading.Event()
+
+    def outer(part):
+        of["outer"].add(threading.get_ident())
+        inside.set()
+        go.wait(20)
+
+    def inner(part):
+        of["inner"].add(threading.get_ident())
+        time.sleep(0.001)
+
+    busy = threading.Thread(target=parallel, args=(outer, team))
+    busy.start()
+    inside.wait(20)
+    parallel(inner, 20)
+    assert of["inner"] == {threading.get_ident()}
+    go.set()
+    busy.join()
+    if not threads._PLAIN:
+        assert len(of["outer"]) == team
+        of["inner"].clear()
+        parallel(inner, 20 * team)
+        assert len(of["inner"]) == team
 
 
 # -- the number of threads changes, at any moment -------------------------------------------------

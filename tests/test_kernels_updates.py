@@ -60,6 +60,139 @@ def softmax(x):
     return e / e.sum(1, keepdims=True)
 
 
+# -- the kernels by themselves --------------------------------------------------------------------
+
+sizes = st.one_of(st.sampled_from([0, 1, 2, 15, 16, 17, 63, 64, 65]), st.integers(0, 200))
+rates = st.floats(0.001, 0.5)
+RULES = {
+    "momentum": (
+        updates.momentum,
+        lambda p, g, v, lr, m: (p - lr * (m * v + g), m * v + g),
+        (False,),
+    ),
+    "nesterov": (
+        updates.momentum,
+        lambda p, g, v, lr, m: (p - lr * (g + m * (m * v + g)), m * v + g),
+        (True,),
+    ),
+    "rmsprop": (
+        updates.rmsprop,
+        lambda p, g, s, lr, a: (
+            p - lr * g / (np.sqrt(a * s + (1 - a) * g * g) + 0.01),
+            a * s + (1 - a) * g * g,
+        ),
+        (0.01,),
+    ),
+    "adagrad": (
+        lambda p, g, s, lr, _, eps: updates.adagrad(p, g, s, lr, eps),
+        lambda p, g, s, lr, _: (p - lr * g / (np.sqrt(s + g * g) + 0.01), s + g * g),
+        (0.01,),
+    ),
+}
+
+
+@pytest.fixture(params=[1, 2, 3], scope="module")
+def team(request):
+    """So many threads, and all work shared out."""
+    before = threads.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(updates, "_MANY", 1)
+        threads.set_num_threads(request.param)
+        yield request.param
+    threads.set_num_threads(before)
+
+
+def drawn(seed, n, dtype, count):
+    """Arrays of n numbers away from 0, the last of them (a mean square, say) positive."""
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-1, 1], (count - 1, n))
+    return [
+        *(signs * rng.uniform(0.5, 2, (count - 1, n))).astype(dtype),
+        rng.uniform(0.5, 2, n).astype(dtype),
+    ]
+
+
+@given(
+    st.sampled_from(sorted(RULES)),
+    sizes,
+    st.sampled_from(DTYPES),
+    rates,
+    st.floats(0.1, 0.99),
+    seeds,
+)
+def test_an_update_is_its_equation(team, name, n, dtype, lr, factor, seed):
+    kernel, equation, more = RULES[name]
+    p, g, buffer = drawn(seed, n, dtype, 3)
+    expected = equation(*(a.astype(np.longdouble) for a in (p, g, buffer)), lr, factor)
+    kept = g.copy()
+    kernel(p, g, buffer, lr, factor, *more)
+    for made, right in zip((p, buffer), expected, strict=True):
+        np.testing.assert_allclose(made, right, rtol=WITHIN[dtype], atol=2 * WITHIN[dtype])
+    np.testing.assert_array_equal(g, kept)
+
+
+def adam(p, g, mean, square, t, lr, betas, eps, decay):
+    """As in the paper, with the decay of AdamW."""
+    p, g, mean, square = (a.astype(np.longdouble) for a in (p, g, mean, square))
+    mean = betas[0] * mean + (1 - betas[0]) * g
+    square = betas[1] * square + (1 - betas[1]) * g * g
+    m, s = mean / (1 - betas[0] ** t), square / (1 - betas[1] ** t)
+    return p - lr * decay * p - lr * m / (np.sqrt(s) + eps), mean, square
+
+
+betas = st.tuples(st.floats(0, 0.99), st.floats(0, 0.999))
+
+
+@given(
+    st.lists(sizes, min_size=1, max_size=4), st.sampled_from(DTYPES), st.integers(1, 1000), rates,
+    betas, st.sampled_from([1e-8, 0.1]), st.sampled_from([0.0, 0.1]), seeds,
+)  # fmt: skip
+def test_adam_of_one_and_of_all(team, lengths, dtype, t, lr, betas, eps, decay, seed):
+    """Also where a thread's share begins in the middle of a parameter and ends in another."""
+    given = [drawn(seed + i, n, dtype, 4) for i, n in enumerate(lengths)]
+    expected = [adam(*arrays, t, lr, betas, eps, decay) for arrays in given]
+    alone = [[a.copy() for a in arrays] for arrays in given]
+    for arrays in alone:
+        updates.adam(*arrays, t, lr, betas, eps, decay)
+    table = updates.Table(*(list(column) for column in zip(*given, strict=True)))
+    squares = [
+        float((column.astype(np.longdouble) ** 2).sum())
+        for column in map(np.concatenate, table.held)
+    ]
+    for column, right in enumerate(squares):
+        assert updates.sum_of_all_squares(table, column) == pytest.approx(right, rel=1e-12)
+    updates.adam_of_all(table, t, lr, betas, eps, decay)
+    few = 4 * WITHIN[dtype]  # β² is rounded, and 1 − βᵗ makes more of that
+    for made, one, before, right in zip(
+        given, alone, [g[1].copy() for g in given], expected, strict=True
+    ):
+        for k, r in ((0, right[0]), (2, right[1]), (3, right[2])):
+            np.testing.assert_allclose(made[k], r, rtol=few, atol=few)
+            np.testing.assert_array_equal(made[k], one[k])
+        np.testing.assert_array_equal(made[1], before)
+
+
+@given(sizes, st.integers(1, 40), st.sampled_from(DTYPES), seeds)
+def test_rows_are_added_up_and_spread(n, D, dtype, seed):
+    """Small whole numbers: to the bit."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-3, 4, (n, D)).astype(dtype)
+    row = rng.integers(-3, 4, D).astype(dtype)
+    out = np.full((n, D), np.nan, dtype)
+    updates.add_to_rows(x, row, out)
+    np.testing.assert_array_equal(out, x + row)
+    total = np.full(D, np.nan, dtype)
+    updates.sum_of_rows(x, total)
+    np.testing.assert_array_equal(total, x.sum(axis=0))
+    rows = rng.integers(-5, 5, n)
+    added = rng.integers(-3, 4, (5, D)).astype(dtype)
+    expected = added.copy()
+    np.add.at(expected, rows, x)
+    updates.add_rows(added, rows, x)
+    np.testing.assert_array_equal(added, expected)
+    assert updates.sum_of_squares(x) == (x * x).sum()
+
+
 # -- the softmax loss -----------------------------------------------------------------------------
 
 

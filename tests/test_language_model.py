@@ -233,12 +233,13 @@ def test_without_an_end_a_sentence_is_its_symbols():
 
 def test_what_cannot_be_ranked():
     letters = text.Vocabulary("abcde")
-    for nothing in ([], "ab"):
-        with pytest.raises(ValueError, match="a list of sentences, one or more"):
-            text.rank(model(), letters, nothing)
-    with pytest.raises(ValueError, match="candidate 1 is empty"):
+    with pytest.raises(ValueError, match="a list of sentences, one or more"):
+        text.rank(model(), letters, [])
+    with pytest.raises(TypeError, match="candidates='ab' must be a series of strings or lists"):
+        text.rank(model(), letters, "ab")
+    with pytest.raises(ValueError, match=r"candidates\[1\] is empty"):
         text.rank(model(), letters, ["ab", ""])
-    with pytest.raises(ValueError, match="by='length' is unknown"):
+    with pytest.raises(ValueError, match="by='length' must be 'log_probability' or 'per_symbol'"):
         text.rank(model(), letters, ["ab"], by="length")
     with pytest.raises(ValueError, match="lacks 'z'"):
         text.rank(model(), letters, ["az"])
@@ -262,3 +263,16 @@ def test_a_cell_of_every_kind():
         m = model(cell=cell)
         assert isinstance(m, nn.Module)
         assert m.log_probability([2, EOS]) == pytest.approx(by_hand(m, [2, EOS]))
+
+
+def test_sentences_can_be_read_once():
+    sentences = [[0, 1], [2, 3, 1]]
+    m, letters = model(), text.Vocabulary("abcde")
+    assert m.perplexity(iter(sentences)) == m.perplexity(sentences)
+    assert text.rank(m, letters, iter(["ab", "c"])) == text.rank(m, letters, ["ab", "c"])
+
+
+def test_symbols_without_an_axis_for_steps_or_batch():
+    for indices in (0, [0, 1], np.zeros((2, 2, 2), int)):
+        with pytest.raises(ts.errors.ShapeError, match=r"indices of shape .*expected \(T, B\)"):
+            model()(np.asarray(indices))

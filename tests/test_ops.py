@@ -12,6 +12,7 @@ import tinyseq as ts
 from tinyseq import numpy_functions
 from tinyseq.errors import DtypeError, GraphError, ShapeError
 from tinyseq.graph import recording
+from tinyseq.nn import recompute  # noqa: F401  # its op is registered with it
 from tinyseq.op import REGISTRY
 
 try:
@@ -702,56 +703,65 @@ def test_ops_agree_with_pytorch(ours, theirs):
 # -- errors ---------------------------------------------------------------------------------------
 
 SHAPE_ERRORS = [
-    (lambda a: a + ts.tensor([1.0, 2.0]), r"add: \(2, 3\) and \(2,\).*reshape one of the operands"),
-    (lambda a: a @ a, r"matmul: \(2, 3\) and \(2, 3\).*row vectors go on the left"),
+    (
+        lambda a: a + ts.tensor([1.0, 2.0]),
+        r"add: a \(2, 3\) and b \(2,\).*reshape one of the operands",
+    ),
+    (lambda a: a @ a, r"matmul: a \(2, 3\) and b \(2, 3\).*row vectors go on the left"),
     (lambda a: a @ 2.0, r"a tensor without axes cannot be multiplied.*Use \*"),
-    (lambda a: a.reshape(4, 2), r"reshape: \(2, 3\).*number of elements must stay"),
-    (lambda a: a.sum(axis=2), r"sum: axis 2 does not exist in a tensor with 2 axes. Use -2 to 1"),
+    (lambda a: a.reshape(4, 2), r"reshape: x \(2, 3\).*number of elements must stay"),
+    (lambda a: a.sum(axis=2), r"sum: axis 2 does not exist in a tensor x with 2 axes. Use -2 to 1"),
     (lambda a: a.sum(axis=(0, -2)), r"names an axis twice"),
-    (lambda a: a.sum().sum(axis=0), r"the tensor has no axes"),
-    (lambda a: ts.concat([a, ts.tensor([[1.0]])]), r"concat: \(2, 3\) and \(1, 1\)"),
-    (lambda a: ts.concat([]), r"concat: needs at least one tensor"),
-    (lambda a: ts.stack([a, a[0]]), r"stack: all shapes must be equal, got \(2, 3\), \(3,\)"),
-    (lambda a: ts.split(a, 2, axis=1), r"axis 1 of shape \(2, 3\) is 3 long.*2 equal parts"),
+    (lambda a: a.sum().sum(axis=0), r"in a tensor x without axes"),
+    (lambda a: ts.concat([a, ts.tensor([[1.0]])]), r"concat: xs \(2, 3\) and \(1, 1\)"),
+    (lambda a: ts.concat([]), r"concat: xs holds nothing"),
+    (lambda a: ts.stack([a, a[0]]), r"stack: all shapes of xs must be equal, got \(2, 3\), \(3,\)"),
+    (lambda a: ts.split(a, 2, axis=1), r"axis 1 of x of shape \(2, 3\) is 3 long.*2 equal parts"),
     (lambda a: a[:0].mean(axis=0), r"mean: no elements along axis 0"),
-    (lambda a: a[:0].max(), r"max: \(0, 3\).*empty axis"),
-    (lambda a: ts.broadcast_to(a, (3, 2)), r"broadcast_to: \(2, 3\)"),
-    (lambda a: ts.transpose(a, 0, 0), r"transpose: \(2, 3\).*every axis once"),
-    (lambda a: ts.transpose(a, 0, 3), r"transpose: axis 3 does not exist"),
-    (lambda a: ts.permute(a, 1), r"transpose: \(2, 3\).*every axis once"),
-    (lambda a: ts.swapaxes(a, 0, 2), r"swapaxes: axis 2 does not exist"),
-    (lambda a: a.transpose(0, 5), r"transpose: axis 5 does not exist in a tensor with 2 axes"),
+    (lambda a: a[:0].max(), r"max: x \(0, 3\).*empty axis"),
+    (lambda a: ts.broadcast_to(a, (3, 2)), r"broadcast_to: x \(2, 3\)"),
+    (lambda a: ts.transpose(a, 0, 0), r"transpose: x \(2, 3\).*every axis once"),
+    (lambda a: ts.transpose(a, 0, 3), r"transpose: axis 3 \(axes\) does not exist"),
+    (lambda a: ts.permute(a, 1), r"transpose: x \(2, 3\).*every axis once"),
+    (lambda a: ts.swapaxes(a, 0, 2), r"swapaxes: axis 2 \(axis2\) does not exist"),
+    (
+        lambda a: a.transpose(0, 5),
+        r"transpose: axis 5 \(axes\) does not exist in a tensor x with 2 axes",
+    ),
     (lambda a: ts.ops.sum_to(a, (3, 2)), r"sum_to: \(3, 2\) does not"),
     (lambda a: ts.ops.sum_to(a, (2,)), r"sum_to: \(2,\) does not broadcast to \(2, 3\)"),
     (lambda a: ts.ops.sum_to(a, (1, 2, 3)), r"sum_to: \(1, 2, 3\) does not broadcast to \(2, 3\)"),
     (lambda a: ts.split(a, -2), r"cannot be cut in -2 equal parts"),
     (lambda a: ts.split(a, 0), r"cannot be cut in 0 equal parts.*or use chunk"),
     (lambda a: ts.chunk(a, 0), r"chunk: chunks=0"),
-    (lambda a: ts.squeeze(a, 1), r"squeeze: axis 1 of shape \(2, 3\) is 3 long.*reduce it"),
+    (lambda a: ts.squeeze(a, 1), r"squeeze: axis 1 of x of shape \(2, 3\) is 3 long.*reduce it"),
     (lambda a: ts.expand_dims(a, 3), r"expand_dims: axis 3 does not exist"),
-    (lambda a: ts.expand(a, -1, 2, 3), r"expand: \(2, 3\) to \(-1, 2, 3\).*Give the size"),
-    (lambda a: ts.expand(a, 3), r"broadcast_to: \(2, 3\)"),
+    (lambda a: ts.expand(a, -1, 2, 3), r"expand: x \(2, 3\) to shape \(-1, 2, 3\).*Give the size"),
+    (lambda a: ts.expand(a, 3), r"broadcast_to: x \(2, 3\)"),
     (lambda a: ts.flip(a, 2), r"flip: axis 2"),
     (lambda a: ts.pad(a, ((1, 1), (1, 1), (1, 1))), r"pad: pad_width=.*tensor with 2 axes"),
     (lambda a: ts.pad(a, ((1, 1), (1,))), r"pad: pad_width=.*does not fit"),
     (lambda a: ts.pad(a, -1), r"pad: pad_width=-1 is negative. Use a slice"),
-    (lambda a: ts.pad(a, {2: 1}), r"pad: axis 2 does not exist"),
+    (lambda a: ts.pad(a, {2: 1}), r"pad: axis 2 \(pad_width\) does not exist"),
     (lambda a: a.var(0, ddof=2), r"var: 2 elements along axis 0.*ddof=2"),
     (lambda a: a[:0].std(0), r"std: 0 elements along axis 0"),
-    (lambda a: a[:0].argmax(0), r"argmax: \(0, 3\).*empty axis has no largest"),
-    (lambda a: a[:0].argmin(0), r"argmin: \(0, 3\).*empty axis has no smallest"),
+    (lambda a: a[:0].argmax(0), r"argmax: x \(0, 3\).*empty axis has no largest"),
+    (lambda a: a[:0].argmin(0), r"argmin: x \(0, 3\).*empty axis has no smallest"),
     (lambda a: ts.cumsum(a, 2), r"cumsum: axis 2"),
-    (lambda a: ts.sort(a.sum()), r"sort: axis -1 does not exist: the tensor has no axes"),
-    (lambda a: ts.take_along_axis(a, [0], 1), r"take_along_axis: indices \(1,\) need as many"),
+    (lambda a: ts.sort(a.sum()), r"sort: axis -1 does not exist in a tensor x without axes"),
+    (lambda a: ts.take_along_axis(a, [0], 1), r"take_along_axis: indices \(1,\) must have as many"),
     (lambda a: ts.take_along_axis(a, np.zeros((2, 2), int), 0), r"differ along axis 1"),
-    (lambda a: ts.gather(a, 0, [0]), r"gather: indices \(1,\) need as many axes"),
+    (lambda a: ts.gather(a, 0, [0]), r"gather: index \(1,\) must have as many axes"),
     (lambda a: ts.gather(a, 0, np.zeros((1, 4), int)), r"gather: index \(1, 4\) is longer"),
-    (lambda a: ts.clip(a, np.zeros(2)), r"\(2, 3\) and \(2,\)"),
-    (lambda a: ts.einsum("ij,jk", a, a), r"einsum 'ij,jk': 'j' is 3 and 2 long in \(2, 3\)"),
+    (lambda a: ts.clip(a, np.zeros(2)), r"min of shape \(2,\) does not broadcast with x"),
+    (
+        lambda a: ts.einsum("ij,jk", a, a),
+        r"einsum: subscripts='ij,jk': 'j' is 3 and 2 long in operands \(2, 3\)",
+    ),
     (lambda a: ts.einsum("ii", a), r"'i' is 2 and 3 long"),
     (lambda a: ts.einsum("...,...", a, a.T), r"an axis under '...' is 2 and 3 long"),
-    (lambda a: ts.einsum("i", a), r"'i' does not fit an operand with 2 axes"),
-    (lambda a: ts.einsum("ijk...", a), r"does not fit an operand with 2 axes"),
+    (lambda a: ts.einsum("i", a), r"'i' does not fit one of operands with 2 axes"),
+    (lambda a: ts.einsum("ijk...", a), r"does not fit one of operands with 2 axes"),
 ]
 
 
@@ -764,21 +774,21 @@ def test_shapes_that_do_not_fit(call, message):
 FRACTIONS = [
     (
         lambda a: a.reshape(2.7, 3.9),
-        r"reshape: a size must be a whole number, not 2.7. Divide with",
+        r"reshape: a size of shape must be a whole number, not 2.7. Divide with",
     ),
-    (lambda a: a.reshape((6 / 2, 2)), r"reshape: a size must be a whole number, not 3.0"),
-    (lambda a: a.reshape(None), r"reshape: a size must be a whole number, not None"),
+    (lambda a: a.reshape((6 / 2, 2)), r"reshape: a size of shape must be a whole number, not 3.0"),
+    (lambda a: a.reshape(None), r"reshape: a size of shape must be a whole number, not None"),
     (lambda a: a.expand(2.5, 3), r"expand: a size .*not 2.5"),
     (lambda a: ts.broadcast_to(a, (2.5, 3)), r"broadcast_to: a size .*not 2.5"),
     (lambda a: ts.ops.sum_to(a, (1.5, 3)), r"sum_to: a size .*not 1.5"),
-    (lambda a: a.transpose(1.5, 0), r"transpose: an axis .*not 1.5"),
-    (lambda a: a.permute(1.5, 0), r"permute: an axis .*not 1.5"),
-    (lambda a: ts.split(a, 2.0), r"split: the number of parts .*not 2.0"),
-    (lambda a: ts.split(a, [0.5]), r"split: an index .*not 0.5"),
+    (lambda a: a.transpose(1.5, 0), r"transpose: one of axes .*not 1.5"),
+    (lambda a: a.permute(1.5, 0), r"permute: one of axes .*not 1.5"),
+    (lambda a: ts.split(a, 2.0), r"split: indices_or_sections .*not 2.0"),
+    (lambda a: ts.split(a, [0.5]), r"split: one of indices_or_sections .*not 0.5"),
     (lambda a: ts.chunk(a, 1.5), r"chunk: chunks .*not 1.5"),
     (lambda a: a.sum(0.0), r"sum: axis .*not 0.0"),
     (lambda a: a.sum("a"), r"sum: axis .*not 'a'"),
-    (lambda a: a.swapaxes(0, 1.0), r"swapaxes: axis .*not 1.0"),
+    (lambda a: a.swapaxes(0, 1.0), r"swapaxes: axis2 .*not 1.0"),
     (lambda a: ts.expand_dims(a, 0.5), r"expand_dims: axis .*not 0.5"),
     (lambda a: ts.stack([a, a], None), r"stack: axis .*not None"),
 ]
@@ -810,7 +820,7 @@ def test_whole_numbers_have_no_negative_powers():
 
 
 EINSUM_ERRORS = [
-    ("ij->ik", r"einsum 'ij->ik': the output's 'k' is in no operand"),
+    ("ij->ik", r"einsum: subscripts='ij->ik': the output's 'k' is in no operand"),
     ("ij->ii", r"the output names a letter twice"),
     ("ij,jk->ik", r"names 2 operands, got 1"),
     ("i1", r"'i1' is not made of letters"),
@@ -832,7 +842,7 @@ def test_other_arguments_that_mean_nothing():
         ts.einsum(x, [0, 1], [1, 0])
     with pytest.raises(ValueError, match="names 1 operands, got 0"):
         ts.einsum("ij")
-    with pytest.raises(DtypeError, match="einsum: booleans"):
+    with pytest.raises(DtypeError, match="einsum: operands of booleans"):
         ts.einsum("ij->i", x > 0)
     with pytest.raises(ValueError, match="gelu: approximate='sigmoid' is unknown"):
         ts.gelu(x, "sigmoid")
@@ -845,7 +855,7 @@ def test_other_arguments_that_mean_nothing():
     with pytest.raises(GraphError, match="cut it off silently"):
         ts.pad(x, 1, constant_values=x.sum())
     for call in (ts.logical_not, lambda a: a & (a > 0), lambda a: (a > 0) | a):
-        with pytest.raises(DtypeError, match=r"needs booleans, got float64. Compare first"):
+        with pytest.raises(DtypeError, match=r"must hold booleans, not float64. Compare first"):
             call(x)
     with pytest.raises(DtypeError, match="float16 is not supported"):
         ts.gelu(np.ones(2, np.float16))
@@ -858,15 +868,17 @@ def test_other_arguments_that_mean_nothing():
 @pytest.mark.parametrize("op", [lambda x, i: ts.gather(x, 1, i), ts.take_along_axis])
 def test_bad_places(op):
     x = ts.tensor(np.ones((2, 3)))
-    with pytest.raises(IndexError, match=r"index 3 is outside of axis 1 of shape \(2, 3\). Use -3"):
+    with pytest.raises(
+        IndexError, match=r"index 3 is outside of axis 1 of x of shape \(2, 3\). Use -3"
+    ):
         op(x, [[0, 3], [0, 0]])
-    with pytest.raises(DtypeError, match="indices must be whole numbers, not float64"):
+    with pytest.raises(DtypeError, match="must hold whole numbers, not float32"):
         op(x, [[0.0]])
 
 
 def test_bad_indices():
     x = ts.tensor(np.ones((2, 3)))
-    with pytest.raises(IndexError, match=r"getitem: \(2, 3\).*out of bounds"):
+    with pytest.raises(IndexError, match=r"getitem: x \(2, 3\).*out of bounds"):
         x[2]
     with pytest.raises(DtypeError, match="index of dtype float64"):
         x[np.array([0.5])]

@@ -314,17 +314,25 @@ def test_a_saved_schedule_goes_on_the_same(make):
 P = nn.Parameter([1.0])
 
 ERRORS = [
-    (lambda: optim.Adam([]), ValueError, r"no parameters were given. Pass module"),
-    (lambda: optim.Adam(P), TypeError, r"several tensors, got one. Pass \[p\]"),
-    (lambda: optim.Adam([P, 1.0]), TypeError, r"parameter 1 is of type float"),
+    (lambda: optim.Adam([]), ValueError, r"params holds no parameters. Pass module"),
+    (
+        lambda: optim.Adam(P),
+        TypeError,
+        r"params=<Parameter of shape .* must be a series of Tensors",
+    ),
+    (lambda: optim.Adam([P, 1.0]), TypeError, r"params=\[.*, 1.0\] must be a series of Tensors"),
     (lambda: optim.Adam([P * 2]), ValueError, r"parameter 0 of shape \(1,\) was computed"),
     (lambda: optim.Adam([P, P]), ValueError, r"given twice"),
-    (lambda: optim.SGD([P], lr=-1), ValueError, r"SGD: lr=-1 must be at least 0 and finite"),
-    (lambda: optim.SGD([P], lr=np.nan), ValueError, r"SGD: lr=nan must be at least 0"),
-    (lambda: optim.SGD([P], weight_decay=-1), ValueError, r"weight_decay=-1 must be at least 0"),
-    (lambda: optim.SGD([P], momentum=-1), ValueError, r"momentum=-1 must be at least 0"),
+    (lambda: optim.SGD([P], lr=-1), ValueError, r"SGD: lr=-1 must be a real number, at least 0 "),
+    (lambda: optim.SGD([P], lr=np.nan), ValueError, r"SGD: lr=nan must be a real number, at least"),
+    (lambda: optim.SGD([P], weight_decay=-1), ValueError, r"weight_decay=-1 must be .* at least 0"),
+    (lambda: optim.SGD([P], momentum=-1), ValueError, r"momentum=-1 must be .* at least 0"),
     (lambda: optim.SGD([P], nesterov=True), ValueError, r"nesterov needs a momentum above 0"),
-    (lambda: optim.RMSprop([P], alpha=1), ValueError, r"alpha=1 must be at least 0 and below 1"),
+    (
+        lambda: optim.RMSprop([P], alpha=1),
+        ValueError,
+        r"alpha=1 must be .* at least 0 and less than 1",
+    ),
     (lambda: optim.RMSprop([P], eps=-1), ValueError, r"RMSprop: eps=-1 must be"),
     (lambda: optim.RMSprop([P], momentum=-1), ValueError, r"RMSprop: momentum=-1 must be"),
     (lambda: optim.Adagrad([P], eps=-1), ValueError, r"Adagrad: eps=-1 must be"),
@@ -332,22 +340,30 @@ ERRORS = [
     (lambda: optim.AdamW([P], betas=(0, 1)), ValueError, r"AdamW: beta2=1 must be"),
     (lambda: optim.Adam([P], eps=np.inf), ValueError, r"Adam: eps=inf must be"),
     (lambda: optim.clip_grad_norm([P], -1), ValueError, r"clip_grad_norm: max_norm=-1 must be"),
-    (lambda: optim.clip_grad_value([P], np.nan), ValueError, r"max_value=nan must be at least 0"),
+    (
+        lambda: optim.clip_grad_value([P], np.nan),
+        ValueError,
+        r"max_value=nan must be .* at least 0",
+    ),
     (lambda: optim.Schedule(optimizer_at()), NotImplementedError, r"Schedule does not say its"),
     (lambda: optim.StepLR(optimizer_at(), 0), ValueError, r"step_size=0 must be a whole number"),
-    (lambda: optim.StepLR(optimizer_at(), 1, 0), ValueError, r"gamma=0 must be above 0"),
+    (lambda: optim.StepLR(optimizer_at(), 1, 0), ValueError, r"gamma=0 must be .* above 0"),
     (lambda: optim.CosineLR(optimizer_at(), 1.5), ValueError, r"total_steps=1.5 must be a whole"),
     (lambda: optim.CosineLR(optimizer_at(), 3, -1), ValueError, r"warmup_steps=-1 must be"),
     (lambda: optim.CosineLR(optimizer_at(), 3, 3), ValueError, r"3 leave nothing of total_steps=3"),
-    (lambda: optim.CosineLR(optimizer_at(), 3, 0, 1.0), ValueError, r"min_lr=1.0 must be from 0"),
+    (
+        lambda: optim.CosineLR(optimizer_at(), 3, 0, 1.0).step(),
+        ValueError,
+        r"min_lr=1.0 must be at most the base, the lr=0.8",
+    ),
 ]
 PLATEAU_ERRORS = [
-    ({"mode": "least"}, r"mode='least' is unknown"),
-    ({"threshold_mode": "both"}, r"threshold_mode='both' is unknown"),
-    ({"factor": 1}, r"factor=1 must lie between 0 and 1"),
-    ({"threshold": -1}, r"threshold=-1 must be at least 0"),
-    ({"threshold": 1}, r"threshold=1 must be at least 0, and below 1 when relative"),
-    ({"min_lr": -1}, r"min_lr=-1 must be at least 0"),
+    ({"mode": "least"}, r" mode='least' must be 'min' or 'max'"),
+    ({"threshold_mode": "both"}, r"threshold_mode='both' must be 'rel' or 'abs'"),
+    ({"factor": 1}, r"factor=1 must be .* above 0 and below 1"),
+    ({"threshold": -1}, r"threshold=-1 must be .* at least 0"),
+    ({"threshold": 1}, r"threshold=1 must be below 1 when relative"),
+    ({"min_lr": -1}, r"min_lr=-1 must be .* at least 0"),
     ({"patience": -1}, r"patience=-1 must be a whole number, at least 0"),
     ({"cooldown": 0.5}, r"cooldown=0.5 must be a whole number, at least 0"),
 ]
@@ -372,12 +388,14 @@ def test_an_optimiser_without_a_rule_says_so():
 
 def test_states_that_do_not_fit():
     p = nn.Parameter([1.0])
-    with pytest.raises(ValueError, match=r"does not fit SGD over 1 parameters: mean.0, square.0"):
+    with pytest.raises(
+        ValueError, match=r"does not fit SGD over 1 parameters: unknown mean.0; unknown sq"
+    ):
         optim.SGD([p]).load_state_dict(optim.Adam([p]).state_dict())
     with pytest.raises(ValueError, match=r"mean.0 has shape \(1,\), expected \(2,\)"):
         optim.Adam([nn.Parameter([1.0, 2.0])]).load_state_dict(optim.Adam([p]).state_dict())
     schedule = optim.StepLR(optimizer_at(), 1)
-    with pytest.raises(ValueError, match=r"does not fit StepLR: bad, base_lr, best"):
+    with pytest.raises(ValueError, match=r"does not fit StepLR: missing steps"):
         schedule.load_state_dict(optim.ReduceLROnPlateau(optimizer_at()).state_dict())
 
 

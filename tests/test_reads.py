@@ -13,7 +13,8 @@ import pytest
 
 import tinyseq as ts
 from tinyseq import nn, optim
-from tinyseq.compiler.reads import changed, watch
+from tinyseq.compiler.content import changed
+from tinyseq.compiler.reads import watch
 
 
 @dataclasses.dataclass
@@ -126,7 +127,7 @@ def test_a_training_step_sees_it(change, mode, monkeypatch):
 
 def test_what_has_changed_is_named():
     cell = Cell()
-    reads = watch((), [cell], baked=True)
+    reads = watch((), [cell], baked=True).reads
     assert changed(reads) is None
     cell.settings.scale = 1.0  # as it was
     assert changed(reads) is None

@@ -2,20 +2,31 @@
 
 import json
 import os
+import re
 import struct
+import subprocess
+import sys
+import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyseq as ts
-from tinyseq import saving
+from tinyseq import nn, saving
+from tinyseq.errors import DtypeError
+from tinyseq.nn import interop
 from tinyseq.saving import CheckpointError
+from tinyseq.viz import saved
+
+fcntl = pytest.importorskip("fcntl")  # not on Windows
 
 DTYPES = st.sampled_from(
     ["bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64", ">f4", ">i8"]
@@ -199,3 +210,237 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     monkeypatch.undo()
     assert files(tmp_path) == ["c.safetensors"]
     assert same(TREE, saving.load(path))
+
+
+# -- what save writes, load accepts; what load gets, it names --------------------------------------
+
+
+def nested(depth: int) -> dict:
+    tree: dict = {}
+    for _ in range(depth):
+        tree = {"a": tree}
+    return tree
+
+
+def in_a_circle() -> dict:
+    tree: dict = {"a": 1}
+    tree["b"] = [tree]
+    return tree
+
+
+REFUSED = {
+    "a list": [1, 2],
+    "a number": 3,
+    "nothing": None,
+    "nested too deep": nested(900),
+    "a circle": in_a_circle(),
+    "digits": {"a": 10**5000},
+    "half of a pair": {"a\ud800": np.zeros(2)},
+    "the file's own name": {"__metadata__": np.zeros(2)},
+    "wide floats": {"a": np.zeros(2, np.longdouble)},
+    "masked": {"a": np.ma.masked_array([1.0, 2.0], [True, False])},
+    "records": {"a": np.zeros(2, [("x", float)])},
+    "complex": {"a": 1j},
+    "a set": {"a": {1}},
+    "bytes": {"a": b"x"},
+}
+
+
+@pytest.mark.parametrize("tree", REFUSED.values(), ids=REFUSED.keys())
+def test_what_load_would_refuse_is_refused_before_the_file_is_touched(tmp_path, tree):
+    path = tmp_path / "c.safetensors"
+    saving.save(path, TREE)
+    before = path.read_bytes()
+    with pytest.raises((TypeError, ValueError)):
+        saving.save(path, tree)
+    assert path.read_bytes() == before
+    assert files(tmp_path) == ["c.safetensors"]
+
+
+def test_a_header_that_has_no_room_is_refused(tmp_path, monkeypatch):
+    def too_large(*args: object, **kwargs: object) -> bytes:
+        raise safetensors.SafetensorError("header too large")  # above 100 MB
+
+    monkeypatch.setattr(safetensors.numpy, "save", too_large)
+    with pytest.raises(ValueError, match=r"have room for 100 MB, .* lists of numbers as arrays"):
+        saving.save(tmp_path / "c.safetensors", TREE)
+
+
+@given(st.integers(0, 99))
+def test_as_deep_as_may_be_saved_can_be_loaded(tmp_path_factory, depth):
+    path = tmp_path_factory.mktemp("c") / "c.safetensors"
+    tree = nested(depth)
+    saving.save(path, tree)
+    assert saving.load(path) == tree
+
+
+def test_arrays_of_alike_paths_stay_apart(tmp_path):
+    path = tmp_path / "c.safetensors"
+    tree = {"": {"a": np.zeros(2), "": {"": np.ones(1)}}, "a": np.ones(3), "0": [np.zeros(1)]}
+    saving.save(path, tree)
+    assert same(tree, saving.load(path))
+
+
+def written(path: Path, entries: dict, data: bytes, tree: str, crc: int | None = None) -> None:
+    """A file with this header, whole and with the right checksum unless another one is given."""
+    crc = zlib.crc32(tree.encode()) if crc is None else crc
+    metadata = {"tinyseq": "1", "tree": tree, "crc32": str(crc)}
+    header = json.dumps({"__metadata__": metadata, **entries}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+
+
+def entry(dtype: str, shape: list[int], start: int, end: int) -> dict:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+FOREIGN = {
+    "bfloat16": ({"a": entry("BF16", [2], 0, 4)}, bytes(4), "{}"),
+    "float8": ({"a": entry("F8_E4M3", [2], 0, 2)}, bytes(2), "{}"),
+    "no such type": ({"a": entry("F99", [2], 0, 8)}, bytes(8), "{}"),
+    "overlapping": ({"a": entry("F32", [2], 0, 8), "b": entry("F32", [2], 4, 12)}, bytes(12), "{}"),
+    "beyond the end": ({"a": entry("F32", [2], 0, 8)}, bytes(4), "{}"),
+    "huge": ({"a": entry("F32", [2**62, 4], 0, 8)}, bytes(8), "{}"),
+    "huge but for a 0": ({"a": entry("F32", [2**62, 0, 2**62], 0, 0)}, b"", "{}"),
+    "negative": ({"a": entry("F32", [-2], 0, 8)}, bytes(8), "{}"),
+    "deep lists": ({}, b"", "[" * 900 + "]" * 900),
+    "deep objects": ({}, b"", '{"a":' * 900 + "1" + "}" * 900),
+    "deeper": ({}, b"", "[" * 100_000 + "]" * 100_000),
+    "digits": ({}, b"", '{"a": ' + "9" * 5000 + "}"),
+    "no array": ({}, b"", '{"a": "array:a"}'),
+    "no JSON": ({}, b"", "\x00"),
+}
+
+
+@pytest.mark.parametrize("contents", FOREIGN.values(), ids=FOREIGN.keys())
+def test_any_foreign_file_is_named(tmp_path, contents):
+    path = tmp_path / "c.safetensors"
+    written(path, *contents)
+    with pytest.raises(CheckpointError, match=r"c\.safetensors (is|holds) "):
+        saving.load(path)
+    path.write_bytes(struct.pack("<Q", 1 << 62) + path.read_bytes()[8:])
+    with pytest.raises(CheckpointError, match=r"c\.safetensors is damaged"):
+        saving.load(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+def test_a_file_with_any_of_its_parts_replaced_is_loaded_or_named(tmp_path_factory, data):
+    """Whole files, of the right checksum even, by somebody else: flipped bits are a test above."""
+    path = tmp_path_factory.mktemp("c") / "c.safetensors"
+    saving.save(path, TREE)
+    whole = path.read_bytes()
+    length = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8 : 8 + length])
+    place = header
+    while isinstance(place, dict) and place:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[key], dict) or data.draw(st.booleans()):
+            place[key] = data.draw(JSON | st.integers() | st.text())
+            break
+        place = place[key]
+    changed = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(changed)) + changed + whole[8 + length :])
+    model = nn.Linear(4, 3)
+    for read in (saving.load, lambda p: interop.load_torch(model, p), saved.language_model):
+        assert re.search(
+            r"c\.safetensors|does not (fit Linear|hold floats)|no array can have", said(read, path)
+        )
+
+
+def said(read: Callable[[Path], object], path: Path) -> str:
+    try:
+        read(path)
+    except (ValueError, DtypeError) as error:
+        return str(error)
+    return f"{path} was read"
+
+
+# -- files of killed runs --------------------------------------------------------------------------
+
+WRITER = """
+import sys, os, time, pathlib
+from tinyseq import saving
+path = pathlib.Path(sys.argv[1])
+def stall(fd):
+    print("writing", flush=True)
+    time.sleep(60)
+os.fsync = stall
+saving.save(path, {"step": 1})
+"""
+
+
+def writer(path: Path) -> subprocess.Popen:
+    """A process in the midst of writing."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"writing\n"
+    return process
+
+
+def test_what_killed_runs_left_is_removed_but_not_what_others_write(tmp_path):
+    path = tmp_path / "last.safetensors"
+    others = [".last.safetensors.mine", ".last.safetensors.0123456g", ".best.safetensors.01234567"]
+    for name in others:
+        (tmp_path / name).write_text("not a leftover of this file")
+    killed, running = writer(path), writer(path)
+    try:
+        assert len(files(tmp_path)) == 3 + 2
+        killed.kill()
+        killed.wait()
+        saving.save(path, TREE)
+        left = set(files(tmp_path)) - {*others, "last.safetensors"}
+        assert len(left) == 1  # the one that is being written
+        assert same(TREE, saving.load(path))
+    finally:
+        for process in (killed, running):
+            process.kill()
+            process.wait()
+            process.stdout.close()
+    saving.write_atomically(path, b"anything")
+    assert set(files(tmp_path)) == {*others, "last.safetensors"}
+
+
+def test_many_that_write_one_file_at_once_do_not_take_each_others(tmp_path):
+    path = tmp_path / "c"
+    errors = []
+
+    def write(i: int) -> None:
+        try:
+            for n in range(25):
+                saving.write_atomically(path, f"{i}/{n:02d}".encode() * 100)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert files(tmp_path) == ["c"]
+    assert len({path.read_bytes()[i : i + 4] for i in range(0, 100, 4)}) == 1
+
+
+def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_made_again(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "c"
+    lock, taken = fcntl.flock, []
+
+    def late(file, how):
+        if not taken:
+            taken.append(file.name)
+            os.unlink(file.name)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    saving.write_atomically(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert len(taken) == 1
+    assert files(tmp_path) == ["c"]

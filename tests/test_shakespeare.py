@@ -1,6 +1,7 @@
 """The Shakespeare demo: it learns, goes on from exactly where it was, and says what is wrong."""
 
 import contextlib
+import functools
 import hashlib
 import http.server
 import importlib.util
@@ -28,6 +29,7 @@ import results
 import runs
 import safetensors.numpy
 from any_machine import PATIENCE, but_for_compiling
+from hypothesis import settings
 
 import tinyseq as ts
 from tinyseq import saving
@@ -606,18 +608,28 @@ def changed(saved: dict, path: list[str], value: object) -> dict:
         ("settings.cell", "transformer", "cell='transformer' is unknown"),
         ("settings", 3, "settings is 3, not a dictionary"),
         ("progress.losses", [[1, 2, 3]], "progress.losses is [[1, 2, 3]], not list[tuple["),
+        ("settings.batch_size", 0, "batch_size: '0' is not a whole number, at least 1"),
+        ("settings.dropout", 1.0, "dropout: '1.0' is not a number from 0 to below 1"),
         ("progress.step", -1, "progress.step is -1"),
+        ("progress.step", 10**20, "progress.step is 1000"),
+        ("progress.seconds", math.nan, "progress.seconds is nan, no span or speed"),
+        ("progress.losses", [[1, math.inf]], "points of its curves that are no steps and losses"),
         ("progress.best", None, "progress.best is None, but the best validation gave"),
         ("limit", {"steps": None, "minutes": None}, "a run needs a limit above 0"),
         ("limit.steps", 0, "a run needs a limit above 0"),
+        ("limit.minutes", math.inf, "a run needs a limit above 0"),
         ("vocabulary", ..., "vocabulary is missing"),
         ("text_sha256", None, "text_sha256 is None, not str"),
         ("model", {}, "missing embedding.weight"),
         ("optimiser", {}, "this state does not fit Adam"),
+        ("optimiser.steps", np.full(6, -1), "steps hold -1, no number of steps"),
+        ("optimiser.steps", np.full(6, 2**63 - 1), "steps hold 9223372036854775807, no number"),
+        ("optimiser.lr", math.nan, "lr=nan must be at least 0"),
         ("state", [], "state is not one of this network"),
+        ("state", [np.zeros((6, 12), np.int64)] * 2, "state is not one of this network"),
         ("state", [[np.zeros(3)], []], "state is not one of this network"),
-        ("random", {}, "random is not the state of a generator"),
-        ("random.state", {}, "random is not the state of a generator"),
+        ("random", {}, "the random state is not that of a generator"),
+        ("random.state", {}, "the random state is not that of a generator"),
         ("comment", "new", "comment is unknown"),
     ],
 )
@@ -627,7 +639,11 @@ def test_checkpoints_of_another_version(path, value, words, trained, capsys):
     saving.save(last, changed(saving.load(last), path.split("."), value))
     before = last.read_bytes()
     commands = [["--resume", "--out", last.parent]]
-    if path not in ("optimiser", "state", "random", "random.state"):  # sampling has no use for them
+    if path.partition(".")[0] not in (
+        "optimiser",
+        "state",
+        "random",
+    ):  # sampling has no use for them
         commands.append(["sample", "--checkpoint", last])
     for command in commands:
         assert run(*command) == 1
@@ -646,24 +662,52 @@ def test_a_checkpoint_with_the_old_word_for_a_mode_goes_on(trained):
     assert saving.load(last)["settings"]["mode"] == "unroll"
 
 
+# What a file may hold in the place of anything else.
+POISONS = [..., None, -1, {}, 0, 10**400, -(10**400), math.nan, math.inf, 1e308, "", "x", [], [[]],
+           True, [1, 2], np.zeros(0), np.full(3, -1), np.array(math.nan)]  # fmt: skip
+
+
+def poisoned(value: object) -> list[object]:
+    """An array with other contents."""
+    if not isinstance(value, np.ndarray) or not value.size:
+        return []
+    others = [value[..., None], value.astype(np.float16), value.astype(bool), -value - 1]
+    if value.dtype.kind == "f":
+        return [*others, np.full_like(value, np.nan), value.astype(np.float64) * 1e300]
+    return [*others, np.full_like(value, np.iinfo(value.dtype).max)]
+
+
+def paths_in(tree: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    inside = tree.items() if isinstance(tree, dict) else ()
+    return [path] * bool(path) + [p for key, value in inside for p in paths_in(value, (*path, key))]
+
+
 def test_no_change_of_a_checkpoint_is_traced_back(trained, capsys):
-    last = trained.with_name("last.safetensors")
-    saved = saving.load(last)
-    paths = [[key] for key in saved]
-    paths += [[a, b] for a in saved if isinstance(saved[a], dict) for b in saved[a]]
+    """An error is one line, and the file stays as it is: some damage to every part of it."""
+    folder, rng = trained.parent, np.random.default_rng(0)
+    last = folder / "last.safetensors"
+    saved = saving.load(trained)
     refused = 0
-    for path in paths:
-        for value in (..., None, -1, {}):
-            saving.save(last, changed(saved, path, value))
+    for path in paths_in(saved):
+        value = functools.reduce(lambda tree, key: tree[key], path, saved)
+        poisons = POISONS + poisoned(value)
+        drawn = rng.permutation(len(poisons))[: max(1, settings.default.max_examples // 25)]
+        for i in drawn:
+            saving.save(last, changed(saved, list(path), poisons[i]))
+            before = last.read_bytes()
             for command in (
-                ["--resume", "--quiet", "--out", last.parent],
+                ["--resume", "--quiet", "--steps", 3, "--out", folder],
                 ["sample", "--length", 1, "--checkpoint", last],
             ):
+                last.write_bytes(before)
                 code = run(*command)
-                assert code in (0, 1)
+                assert code in (0, 1), (path, poisons[i])
+                errors = capsys.readouterr().err
+                assert len(errors.splitlines()) == code
+                assert errors.startswith("error: " if code else "")
+                assert code == 0 or last.read_bytes() == before
                 refused += code
-                assert capsys.readouterr().err.startswith("error: " if code else "")
-    assert refused > 5 * len(paths)  # of 8 each
+    assert refused > len(paths_in(saved)) / 2
 
 
 # -- bad input ------------------------------------------------------------------------------------

@@ -349,9 +349,9 @@ ERRORS = [
     (
         lambda: next(nn.tbptt(GRU, X.tolist(), 2)),
         TypeError,
-        r"a chunk is a Tensor or an array .* here is list",
+        r"a chunk of the stream is a Tensor or an array .* here is \[\[",
     ),
-    (lambda: next(nn.tbptt(GRU, np.array(1.0), 2)), TypeError, r"here is ndarray of shape \(\)"),
+    (lambda: next(nn.tbptt(GRU, np.array(1.0), 2)), TypeError, r"here is <array of shape \(\), f"),
     (lambda: next(nn.tbptt(GRU, (X, X[:3]), 2)), ShapeError, r"same T ≥ 1, got T=\[4, 3\]"),
     (lambda: next(nn.tbptt(GRU, X[:0], 2)), ShapeError, r"got T=\[0\]"),
     (lambda: next(nn.tbptt(GRU, (), 2)), ShapeError, r"got T=\[\]"),

@@ -90,7 +90,7 @@ def test_decode_refuses_what_is_no_symbol():
         vocabulary.decode([0, 3])
     with pytest.raises(ValueError, match="index -1 is out of range"):
         vocabulary.decode([-1])
-    with pytest.raises(TypeError, match="not float64"):
+    with pytest.raises(TypeError, match="indices are the whole numbers of symbols, not float64"):
         vocabulary.decode([0.5])
 
 
@@ -190,11 +190,9 @@ def test_model_trains():
 
 
 def test_model_refuses_an_unknown_cell():
-    with pytest.raises(
-        ValueError, match=r"cell='lstn' is unknown\. Use one of 'rnn', 'gru', 'lstm'"
-    ):
+    with pytest.raises(ValueError, match="cell='lstn' must be 'rnn' or 'gru' or 'lstm'"):
         text.LanguageModel(7, cell="lstn")
-    with pytest.raises(ValueError, match="embedding_dim=0"):
+    with pytest.raises(ValueError, match="embedding_size=0"):
         text.LanguageModel(7, embedding_size=0)
 
 

@@ -83,18 +83,24 @@ def test_names_that_are_none(names, tmp_path):
         lambda: viz.draw_unrolled(layer(), names=names),
         lambda: viz.page(layer(), tmp_path / "page.html", names=names),
     ):
-        with pytest.raises(ValueError, match=r"^names=.* must be a dictionary.*\{'h': 'a'\}"):
+        with pytest.raises(TypeError, match=r"names=.* must be a dictionary of strings"):
             ask()
 
 
-@pytest.mark.parametrize("names", [[], (), [3]])
+@pytest.mark.parametrize("names", [[], ()])
 def test_a_heat_map_of_nothing(names):
     recorded = viz.record(layer(), VECTORS)
     with pytest.raises(ValueError, match=r"^names=.* at least one, such as \['h', 'forget'\]"):
         viz.heatmap(recorded, names)
 
 
-@pytest.mark.parametrize("units", [[], np.array([], int), ["a"], [1.5], [True], 3])
+@pytest.mark.parametrize("units", [[], np.array([], int)])
 def test_units_that_are_none(units):
     with pytest.raises(ValueError, match=r"^units=.* at least one, such as \[0, 5\]"):
+        viz.heatmap(np.ones((3, 4)), units=units)
+
+
+@pytest.mark.parametrize("units", [["a"], [1.5], [True], 3])
+def test_units_that_are_no_whole_numbers(units):
+    with pytest.raises((TypeError, ValueError), match=r"units=.* must be a list of whole numbers"):
         viz.heatmap(np.ones((3, 4)), units=units)

@@ -185,10 +185,10 @@ def test_from_counts_refuses_what_makes_no_vocabulary():
         Vocabulary.from_counts(["a"], eos="")
     with pytest.raises(ValueError, match="a token cannot be the empty string"):
         Vocabulary.from_counts(["a", ""])
-    with pytest.raises(TypeError, match="a token is a string, but 3 is int"):
+    with pytest.raises(TypeError, match="must be a series of strings"):
         Vocabulary.from_counts(["a", 3])
     with pytest.raises(TypeError, match="in one plain sequence: unhashable"):
-        Vocabulary.from_counts([["a"], ["b"]])
+        Vocabulary.from_counts(iter([["a"], ["b"]]))
 
 
 def test_encode_refuses_what_is_no_list_of_tokens():
@@ -211,7 +211,7 @@ def test_decode_refuses_what_is_no_symbol():
     assert words.symbols_of([]) == []
     with pytest.raises(ValueError, match="index 4 is out of range: the vocabulary has 4 symbols"):
         words.symbols_of([4])
-    with pytest.raises(TypeError, match="not float64"):
+    with pytest.raises(TypeError, match="indices are the whole numbers of symbols, not float64"):
         words.symbols_of([0.5])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import changes, errors, graph, ops
+from tinyseq.arguments import checked
 from tinyseq.graph import Node, identity, recorded
 from tinyseq.op import Joint, Op, Use, as_tensor
 from tinyseq.tensor import Hook, Tensor
@@ -44,7 +45,7 @@ def no_grad() -> AbstractContextManager[None]:
 def grad(
     y: Tensor | Sequence[Tensor],
     xs: Tensor,
-    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | None] | None = None,
+    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | npt.ArrayLike | None] | None = None,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> Tensor: ...
@@ -52,13 +53,20 @@ def grad(
 def grad(
     y: Tensor | Sequence[Tensor],
     xs: Sequence[Tensor],
-    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | None] | None = None,
+    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | npt.ArrayLike | None] | None = None,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> tuple[Tensor, ...]: ...
 
 
-def grad(y, xs, grad_outputs=None, create_graph=False, retain_graph=None):  # type: ignore[no-untyped-def]
+@checked
+def grad(
+    y: Tensor | Sequence[Tensor],
+    xs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | npt.ArrayLike | None] | None = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> Any:
     """The gradient of y with respect to each of ``xs``: gᵢ = Σ grad_outputs · ∂y/∂xᵢ, in xᵢ's shape
     and dtype.
 
@@ -77,10 +85,10 @@ def grad(y, xs, grad_outputs=None, create_graph=False, retain_graph=None):  # ty
     for x in wanted:
         if not x.requires_grad:
             raise errors.GraphError(
-                f"grad: {_called(x)} does not require a gradient, so nothing was recorded for it. "
-                "Make it with requires_grad=True before it is used."
+                f"grad: one of xs, {_called(x)}, does not require a gradient, so nothing was "
+                "recorded for it. Make it with requires_grad=True before it is used."
             )
-    found = _walk(ys, _seeds(ys, given), wanted, create_graph, retain_graph)
+    found = _walk(ys, _seeds(ys, given, "grad_outputs"), wanted, create_graph, retain_graph)
     out = []
     for x in wanted:
         key = identity(x)
@@ -88,6 +96,7 @@ def grad(y, xs, grad_outputs=None, create_graph=False, retain_graph=None):  # ty
     return out[0] if isinstance(xs, Tensor) else tuple(out)
 
 
+@checked
 def backward(
     y: Tensor,
     gradient: Tensor | npt.ArrayLike | None = None,
@@ -100,7 +109,7 @@ def backward(
     they are set to `None` (``module.zero_grad()``). ``gradient`` (of y's shape) is needed when y
     has more than one element. Raises as `grad` does.
     """
-    found = _walk([y], _seeds([y], [gradient]), None, create_graph, retain_graph)
+    found = _walk([y], _seeds([y], [gradient], "gradient"), None, create_graph, retain_graph)
     used: set[int] = set() if gradient is None else {id(as_tensor(gradient)._data)}
     for leaf, g in found.values():
         if leaf.grad is not None:
@@ -116,7 +125,7 @@ def backward(
 
 def of_leaves(y: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradient of a loss with respect to those of ``wanted`` that it hangs on, `None` else."""
-    found = _walk([y], _seeds([y], [None]), list(wanted), False, None)
+    found = _walk([y], _seeds([y], [None], ""), list(wanted), False, None)
     return [found[identity(x)][1] if identity(x) in found else None for x in wanted]
 
 
@@ -126,21 +135,23 @@ def _given(y: Any, grad_outputs: Any, n: int) -> list[Any]:
         return [grad_outputs]
     if grad_outputs is None:
         return [None] * n
-    if isinstance(grad_outputs, Tensor | np.ndarray) or len(grad_outputs) != n:
+    if not isinstance(grad_outputs, list | tuple) or len(grad_outputs) != n:
         raise errors.ShapeError(
-            f"grad: {n} outputs need a list of {n} grad_outputs, one each (None for 1), got "
+            f"grad: y of {n} tensors needs a list of {n} grad_outputs, one each (None for 1), got "
             f"{len(grad_outputs) if isinstance(grad_outputs, list | tuple) else 'one'}."
         )
     return list(grad_outputs)
 
 
-def _seeds(ys: Sequence[Tensor], given: Iterable[Tensor | npt.ArrayLike | None]) -> list[Tensor]:
+def _seeds(
+    ys: Sequence[Tensor], given: Iterable[Tensor | npt.ArrayLike | None], argument: str
+) -> list[Tensor]:
     """The cotangent each output starts with: 1 for a single element, else what was given."""
     seeds = []
     for y, g in zip(ys, given, strict=True):
         if y.node is None and not y.requires_grad:
             raise errors.GraphError(
-                f"{_called(y)} was not recorded: nothing it was made from requires a gradient, "
+                f"y, {_called(y)}, was not recorded: nothing it was made from requires a gradient, "
                 "or it was made under no_grad(). Give a leaf requires_grad=True first."
             )
         if g is None:
@@ -151,11 +162,11 @@ def _seeds(ys: Sequence[Tensor], given: Iterable[Tensor | npt.ArrayLike | None])
                     "grad_outputs=."
                 )
             g = Tensor.wrap(np.ones(y.shape, y.dtype))
-        g = as_tensor(g, y.dtype)
+        g = as_tensor(g, y.dtype, "gradient of y", argument)
         if g.shape != y.shape:
             raise errors.ShapeError(
-                f"the gradient given has shape {errors.describe(g.shape)}, but {_called(y)} it "
-                "belongs to does not. They must be equal."
+                f"{argument}: the gradient given has shape {errors.describe(g.shape)}, but y, "
+                f"{_called(y)}, does not. They must be equal."
             )
         seeds.append(g)
     return seeds
@@ -225,7 +236,7 @@ def _walk(
             assert op.vjp is not None
             cots = op.vjp(g, _result(t, node), *node.inputs, **node.attrs)
             for i, (x, gx) in enumerate(zip(node.inputs, cots, strict=True)):
-                if not x.requires_grad:
+                if not x._requires_grad:
                     continue
                 key = id(x if x.node is None else x.node)
                 if leads is not None and key not in leads:
@@ -313,7 +324,7 @@ def _result(t: Tensor, node: Node) -> Tensor:
     if node.output is None:
         return t
     y = Tensor.wrap(node.output._data)
-    y.node, y.requires_grad = node, True
+    y.node, y._requires_grad = node, True
     return y
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from tinyseq import errors, ops
+from tinyseq.arguments import checked, shown
 from tinyseq.backprop import grad
 from tinyseq.tensor import Tensor
 
 
+@checked
 def jacobian(fn: Callable[[Tensor], Tensor], x: Tensor, create_graph: bool = False) -> Tensor:
     """J[i, j] = ∂yᵢ / ∂xⱼ of y = fn(x), in the shape of y followed by that of x.
 
@@ -19,7 +22,7 @@ def jacobian(fn: Callable[[Tensor], Tensor], x: Tensor, create_graph: bool = Fal
     the Hessian. Raises `GraphError` when fn returns something that was not recorded.
     """
     x = _leaf(x)
-    y = fn(x)
+    y = _tensor("jacobian", fn(x))
     rows = []
     for i in range(y.size):
         unit = np.zeros(y.size, y.dtype)
@@ -31,6 +34,7 @@ def jacobian(fn: Callable[[Tensor], Tensor], x: Tensor, create_graph: bool = Fal
     return ops.reshape(ops.stack(rows), (*y.shape, *x.shape))
 
 
+@checked
 def hvp(
     fn: Callable[..., Tensor],
     xs: Tensor | Sequence[Tensor],
@@ -51,7 +55,7 @@ def hvp(
         raise errors.ShapeError(
             f"hvp: vs of shapes {[v.shape for v in vectors]} must be like xs of shapes {shapes}."
         )
-    gradients = grad(fn(*points), points, create_graph=True)
+    gradients = grad(_tensor("hvp", fn(*points)), points, create_graph=True)
     inner = Tensor(np.zeros((), points[0].dtype))
     for g, v in zip(gradients, vectors, strict=True):
         inner = inner + ops.sum(g * v.detach())
@@ -60,6 +64,12 @@ def hvp(
     else:
         out = grad(inner, points, create_graph=create_graph)
     return out[0] if single else out
+
+
+def _tensor(name: str, y: Any) -> Tensor:
+    if not isinstance(y, Tensor):
+        raise TypeError(f"{name}: fn must return a Tensor, not {shown(y)}.")
+    return y
 
 
 def _leaf(x: Tensor) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 
 from tinyseq import errors
+from tinyseq.arguments import Count, NotNegative, Within, checked, shown
 from tinyseq.backprop import grad
 from tinyseq.tensor import Tensor
 
@@ -15,14 +17,15 @@ class GradcheckError(AssertionError):
     """A gradient that disagrees with finite differences."""
 
 
+@checked
 def gradcheck(
     fn: Callable[..., Tensor | Sequence[Tensor]],
     inputs: Tensor | Sequence[Tensor],
     order: int = 1,
-    step: float = 1e-4,
-    rtol: float = 1e-5,
-    atol: float = 1e-7,
-    seed: int = 0,
+    step: Annotated[float, Within(lambda h: 0 < h <= 1, "above 0 and at most 1")] = 1e-4,
+    rtol: NotNegative = 1e-5,
+    atol: NotNegative = 1e-7,
+    seed: Count = 0,
 ) -> bool:
     """True when ``grad`` agrees with finite differences for ``fn(*inputs)``, else `GradcheckError`.
 
@@ -36,10 +39,12 @@ def gradcheck(
     rounding would drown the differences, and `GraphError` when no input requires a gradient.
     """
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    checked = [x for x in xs if x.requires_grad]
-    if not checked:
-        raise errors.GraphError("gradcheck: no input requires a gradient. Pass requires_grad=True.")
-    for x in checked:
+    moved = [x for x in xs if x.requires_grad]
+    if not moved:
+        raise errors.GraphError(
+            "gradcheck: none of inputs requires a gradient. Pass requires_grad=True."
+        )
+    for x in moved:
         if x.dtype != np.float64:
             raise errors.DtypeError(f"gradcheck: inputs must be float64, not {x.dtype}.")
     if order not in (1, 2):
@@ -59,15 +64,18 @@ def gradcheck(
 
     def value() -> Tensor:
         out = fn(*xs)
-        return weighted([out] if isinstance(out, Tensor) else list(out), of_outputs)
+        outputs = [out] if isinstance(out, Tensor) else out
+        if not (isinstance(outputs, list | tuple) and all(isinstance(y, Tensor) for y in outputs)):
+            raise TypeError(f"gradcheck: fn must return a Tensor or several, not {shown(out)}.")
+        return weighted(outputs, of_outputs)
 
     def first_gradient() -> Tensor:
-        return weighted(grad(value(), checked, create_graph=True), of_gradients)
+        return weighted(grad(value(), moved, create_graph=True), of_gradients)
 
     if order == 1:
-        _compare(value, checked, step, rtol, atol, "the gradient")
+        _compare(value, moved, step, rtol, atol, "the gradient")
     else:
-        _compare(first_gradient, checked, step, rtol, atol, "the gradient of the gradient")
+        _compare(first_gradient, moved, step, rtol, atol, "the gradient of the gradient")
     return True
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyseq.errors import CompileError, ShapeError, describe, listed
+from tinyseq.errors import CompileError, DtypeError, ShapeError, describe, listed
 
 if TYPE_CHECKING:
     from tinyseq.op import Op
@@ -175,7 +175,7 @@ def recorded(enabled: bool) -> Iterator[None]:
 def note_call(module: Any) -> None:
     """A module is called: a training step that is recorded rests on what the module holds."""
     if recording.step is not None:
-        recording.step.modules[id(module)] = module
+        recording.step.called(module)
 
 
 def layers_compile() -> bool | None:
@@ -193,38 +193,60 @@ def located(name: str, scope: tuple[str, ...] | None = None) -> str:
     return f"{name} in {'/'.join(scope)}" if scope else name
 
 
+def refuse(reason: CompileError) -> None:
+    """What happens here cannot be compiled. The trace of a cell ends with this error. A training
+    step runs on its real values: it goes on as it is written, and the tape learns why it ends.
+    """
+    if recording.step is None or recording.step.strict:
+        raise reason
+    recording.step.refused = reason
+    recording.tape = recording.step = None
+
+
 def readable(what: str, by_cells: bool = False) -> None:
-    """Raise `CompileError` while a step is traced: the values it runs on then mean nothing.
+    """Refuse this while a step is traced: its values are not those of later calls.
 
     ``by_cells``: but cells may, for whom it is a constant.
     """
     if recording.tape is not None and not (by_cells and recording.step is None):
         outside = "attributes of the cell" if recording.step is None else "arguments of the step"
-        raise CompileError(
-            f"{what} reads the value of a tensor in the middle of a step, and what the step does "
-            "then hangs on that value. Choose between values with ops.where, which computes both "
-            f"sides, and bring numbers in from outside as {outside}."
+        refuse(
+            CompileError(
+                f"{what} reads the value of a tensor in the middle of a step, and what the step "
+                "does then hangs on that value. Choose between values with ops.where, which "
+                f"computes both sides, and bring numbers in from outside as {outside}."
+            )
         )
 
 
 def unrepeated(
     what: str, remedy: str = "Let the function return what is to be kept, and keep it afterwards."
 ) -> None:
-    """Raise `CompileError` for what a training step does while it is recorded and not again."""
+    """Refuse what a training step does while it is recorded and not again."""
     if recording.step is not None:
-        raise CompileError(
-            f"{what} in the middle of a training step would be done while it is recorded, and "
-            f"never again. {remedy}"
+        refuse(
+            CompileError(
+                f"{what} in the middle of a training step would be done while it is recorded, and "
+                f"never again. {remedy}"
+            )
         )
 
 
-def reword(name: str, scope: tuple[str, ...], arrays: Iterable[np.ndarray], attrs: object,
-           hint: str, cause: Exception) -> Exception:  # fmt: skip
+def reword(
+    op: Op, scope: tuple[str, ...], arrays: Sequence[np.ndarray], attrs: object, cause: Exception
+) -> Exception:
     """NumPy's complaint about one op, with the op's place, its sizes and the remedy added."""
-    sizes = listed((describe(a.shape) for a in arrays), " and ")
+    names = [*op.names, *[""] * len(arrays)]
+    named = zip(names, arrays, strict=False)
+    if isinstance(cause, TypeError):
+        dtypes = listed((f"{name} {a.dtype}".lstrip() for name, a in named), " and ")
+        return DtypeError(f"{located(op.name, scope)}: {dtypes}: {cause}.")
+    sizes = listed((f"{name} {describe(a.shape)}".lstrip() for name, a in named), " and ")
     extra = f" with {attrs}" if attrs else ""
-    kind = IndexError if isinstance(cause, IndexError) and name == "getitem" else ShapeError
-    return kind(f"{located(name, scope)}: {sizes}{extra}: {cause}. {hint}".rstrip())
+    ufunc = "broadcast together" in str(cause) or "gufunc" in str(cause)
+    why = "these do not go together" if ufunc else cause  # NumPy's words say no more
+    kind = IndexError if isinstance(cause, IndexError) and op.name == "getitem" else ShapeError
+    return kind(f"{located(op.name, scope)}: {sizes}{extra}: {why}. {op.hint}".rstrip())
 
 
 def topological(*roots: Tensor) -> list[Tensor]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyseq import changes, errors, graph
+from tinyseq.arguments import shown
 from tinyseq.graph import Node, recording
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.tensor import FLOATS, Tensor, constant
 
 TensorLike = Tensor | npt.ArrayLike
 Vjp = Callable[..., tuple[Tensor | None, ...]]
@@ -64,18 +66,32 @@ class Op:
         self.into = into  # None: makes an array of its own each time
         self.hint = hint  # None: its errors say everything
         self.casts = casts  # False: the inputs are Tensors and stay what they are, indices say
+        self.names = tuple(n for n, kind in forward.__annotations__.items() if kind == "np.ndarray")
         self.__doc__ = forward.__doc__
+        parameters = forward.__code__.co_varnames[: forward.__code__.co_argcount]
+        self.named = self.names == parameters  # it has inputs alone, so they go by name, too
+        if self.named:
+            self.__signature__ = Signature(
+                [
+                    Parameter(n, Parameter.POSITIONAL_OR_KEYWORD, annotation=TensorLike)
+                    for n in parameters
+                ]
+            )
 
     def __call__(self, *args: TensorLike, **attrs: Any) -> Tensor:
-        inputs: tuple[Tensor, ...] = coerce(args) if self.casts else args  # type: ignore[assignment]
+        if (attrs or not args) and self.named:
+            args, attrs = self._bound(args, attrs), {}
+        inputs: tuple[Tensor, ...] = (
+            coerce(args, self.name, self.names) if self.casts else args  # type: ignore[assignment]
+        )
         arrays = [x._data for x in inputs]
         try:
             out = self.forward(*arrays, **attrs)
-        except (ValueError, IndexError) as cause:
-            if self.hint is None:
+        except (ValueError, IndexError, TypeError) as cause:
+            if self.hint is None or isinstance(cause, errors.DtypeError):
                 raise
             scope = recording.scope
-            raise graph.reword(self.name, scope, arrays, attrs, self.hint, cause) from cause
+            raise graph.reword(self, scope, arrays, attrs, cause) from cause
         if out.__class__ is not np.ndarray:
             out = np.asarray(out)  # NumPy gives scalars where no axis is left
         if out.dtype is F64:
@@ -88,13 +104,19 @@ class Op:
         y = Tensor.wrap(out)
         if recording.enabled and self.vjp is not None:
             for x in inputs:
-                if x.requires_grad:
-                    y.requires_grad = True
+                if x._requires_grad:
+                    y._requires_grad = True
                     self._record(y, inputs, attrs)
                     break
         if recording.tape is not None:
             recording.tape(self, inputs, attrs, y)
         return y
+
+    def _bound(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        try:
+            return self.__signature__.bind(*args, **named).args
+        except TypeError as cause:
+            raise TypeError(f"{self.name}: {cause}.") from None
 
     def writing(
         self, out: np.ndarray, arrays: Sequence[np.ndarray], attrs: dict[str, Any]
@@ -207,14 +229,28 @@ def primitive(
     return declare
 
 
-def as_tensor(x: TensorLike, dtype: np.dtype[Any] | None = None) -> Tensor:
-    """``x`` itself when it is a Tensor, else a constant from a copy of it."""
-    return x if isinstance(x, Tensor) else Tensor(x, dtype)
+def as_tensor(
+    x: TensorLike, dtype: np.dtype[Any] | None = None, name: str = "", argument: str = "x"
+) -> Tensor:
+    """``x`` itself when it is a Tensor, else a constant from a copy of it. An error names the op
+    and the argument.
+    """
+    if isinstance(x, Tensor):
+        return x
+    try:
+        return constant(x, dtype)
+    except (TypeError, ValueError) as cause:
+        if not name:
+            raise
+        kind = errors.DtypeError if isinstance(cause, errors.DtypeError) else TypeError
+        raise kind(f"{name}: {argument}={shown(x)}: {cause}") from cause
 
 
-def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
+def coerce(
+    args: tuple[TensorLike, ...], name: str = "", names: Sequence[str] = ()
+) -> tuple[Tensor, ...]:
     """Constants made Tensors; Python numbers and whole-number tensors take the float dtype they
-    meet.
+    meet. The ``name`` of the op, and those of its arguments (or one of all), are for errors.
     """
     dtype = args[0]._data.dtype if isinstance(args[0], Tensor) else None
     for x in args:
@@ -222,9 +258,16 @@ def coerce(args: tuple[TensorLike, ...]) -> tuple[Tensor, ...]:
             break
     else:
         return args  # type: ignore[return-value]  # the usual case, on the way of every op
-    if len(args) == 2 and dtype in FLOATS and type(args[1]) is float:  # the next one: x * 0.5
+    # the next one: x * 0.5 (None would be in FLOATS: NumPy takes it for float64)
+    if len(args) == 2 and dtype is not None and dtype in FLOATS and type(args[1]) is float:
         return args[0], Tensor.wrap(np.asarray(args[1], dtype))  # type: ignore[return-value]
-    tensors = [as_tensor(x) for x in args]
+    try:
+        tensors = [as_tensor(x) for x in args]
+    except (TypeError, ValueError):
+        for i, x in enumerate(args if names else ()):
+            which = names[i] if i < len(names) > 1 or len(args) == 1 else f"{names[-1]}[{i}]"
+            as_tensor(x, None, name, which)
+        raise
     # numpy.float64 is a float: a scalar never widens what it meets
     weak = [isinstance(x, bool | int | float | list | tuple) for x in args]
     dtypes = {x._data.dtype for x, w in zip(tensors, weak, strict=True) if not w}

@@ -245,7 +245,7 @@ def _pow_vjp(g: Tensor, y: Tensor, a: Tensor, p: Tensor) -> tuple[Tensor | None,
     # p·a^(p−1), which at a = p = 0 must be 0 and not 0·∞; a^p·ln a, which at a = 0 must be 0 and
     # not 0·(−∞)
     da = g * p * a ** where((p == 0) & (a == 0), 1.0, p - 1) if a.requires_grad else None
-    dp = g * y * log(where(a == 0, 1.0, a)) if p.requires_grad else None
+    dp = g * y * log(where((a == 0) & (p >= 0), 1.0, a)) if p.requires_grad else None
     return da, dp
 
 
@@ -911,4 +911,6 @@ def check(x: np.ndarray, rule: Callable[..., None], **details: Any) -> Any:
 @primitive(hint=None, casts=False)
 def draw(*given: np.ndarray, by: Callable[..., np.ndarray], **options: Any) -> Any:
     """by(*given, **options): an array of random numbers, other ones each time."""
+    if recording.step is not None:  # what was drawn since the last time was drawn by nobody else
+        recording.step.check_streams()
     return by(*given, **options)

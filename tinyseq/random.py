@@ -17,9 +17,21 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+
+from tinyseq.arguments import Count, Rule, checked, shown
+
+__all__ = ["generator", "get_state", "seed", "set_state", "spawn"]
+
+
+def _is_seed(n: Any) -> bool:
+    return isinstance(n, int | np.integer) and not isinstance(n, bool) and bool(n >= 0)
+
+
+#: As many bits as you like: secrets.randbits(128).
+Seed = Annotated[int, Rule(_is_seed, "a whole number, at least 0", "whole numbers, at least 0")]
 
 
 class _Stream(threading.local):
@@ -48,10 +60,17 @@ def _in_main() -> bool:
 
 def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
     """``rng`` itself, or the library's stream when it is ``None``."""
-    return _own() if rng is None else rng
+    if rng is None:
+        return _own()
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng={shown(rng)} must be a generator, such as np.random.default_rng(0), or None."
+        )
+    return rng
 
 
-def seed(n: int | np.random.Generator) -> None:
+@checked
+def seed(n: Seed | np.random.Generator) -> None:
     """Start the stream over from seed ``n`` (a whole number, at least 0), or go on as a generator
     that `spawn` gave would.
 
@@ -65,7 +84,8 @@ def seed(n: int | np.random.Generator) -> None:
         _root = seeds.entropy, seeds.spawn_key, itertools.count()
 
 
-def spawn(n: int) -> list[np.random.Generator]:
+@checked
+def spawn(n: Count) -> list[np.random.Generator]:
     """n generators, independent of each other and of the stream, for threads and processes.
 
     They follow from where the stream is, and move it on: the next call gives others.
@@ -80,6 +100,17 @@ def get_state() -> dict[str, Any]:
     return dict(_own().bit_generator.state)
 
 
+@checked
 def set_state(state: dict[str, Any]) -> None:
-    """Go on from a state that `get_state` gave."""
-    _own().bit_generator.state = state
+    """Go on from a state that `get_state` gave. Raises `ValueError`, with the stream as it was, for
+    anything else.
+    """
+    # Tried on another one: NumPy writes half before it refuses the rest.
+    bits: Any = np.random.PCG64(0)
+    try:
+        bits.state = state
+    except (KeyError, TypeError, ValueError, OverflowError) as cause:
+        raise ValueError(
+            f"set_state: this state is none that get_state gave: {cause!r}."
+        ) from cause
+    _own().bit_generator.state = bits.state

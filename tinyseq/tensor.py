@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import changes, graph
-from tinyseq.errors import DtypeError, GraphError, describe
+from tinyseq.arguments import checked, shown
+from tinyseq.errors import DtypeError, GraphError, ShapeError, describe
 from tinyseq.graph import Node, readable, unrepeated
 
 if TYPE_CHECKING:  # what is written over Tensor and its methods call: `tinyseq/__init__` sets them
@@ -44,18 +45,18 @@ class Tensor:
     it was made (`None` for a leaf).
     """
 
-    __slots__ = ("__weakref__", "_data", "grad", "hooks", "name", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "hooks", "name", "node")
 
     # What it was detached from, if that was recorded (weakly, for its memory is to be free), and
     # where that was made.
     cut_from: tuple[weakref.ref[Node], tuple[str, ...]] | None = None
 
     _data: np.ndarray
-    grad: Tensor | None
+    _grad: Tensor | None
+    _requires_grad: bool  # as it is read on the way of every op
     hooks: list[Hook] | None
     name: str | None
     node: Node | None
-    requires_grad: bool
 
     def __init__(
         self,
@@ -64,20 +65,22 @@ class Tensor:
         requires_grad: bool = False,
         name: str | None = None,
     ) -> None:
-        # of a Tensor, by an op: a training step that is recorded copies anew in each call
-        array = ops.copy(data, dtype)._data if isinstance(data, Tensor) else _as_array(data, dtype)
-        if requires_grad and array.dtype not in FLOATS:
-            raise DtypeError(
-                f"a tensor of dtype {array.dtype} cannot require a gradient: only float32 "
-                "and float64 can. "
-                "Pass dtype=np.float32, or drop requires_grad."
-            )
-        self._data = array
-        self.grad = None
-        self.hooks = None
+        dtype = None if dtype is None else known_dtype(dtype, "Tensor")
+        if isinstance(data, Tensor):  # by an op: a step that is recorded copies anew in each call
+            self._data = ops.copy(data, dtype)._data
+        else:
+            try:
+                self._data = _as_array(data, dtype)
+            except (TypeError, ValueError) as cause:
+                kind = DtypeError if isinstance(cause, DtypeError) else TypeError
+                raise kind(f"Tensor: data={shown(data)}: {cause}") from cause
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"Tensor: name={shown(name)} must be a string or None.")
         self.name = name
-        self.node = None
         self.requires_grad = requires_grad
+        self._grad = None
+        self.hooks = None
+        self.node = None
 
     @staticmethod
     def wrap(array: np.ndarray) -> Tensor:
@@ -86,11 +89,11 @@ class Tensor:
         """
         self = Tensor.__new__(Tensor)
         self._data = array
-        self.grad = None
+        self._grad = None
         self.hooks = None
         self.name = None
         self.node = None
-        self.requires_grad = False
+        self._requires_grad = False
         return self
 
     def husk(self) -> Tensor:
@@ -100,7 +103,7 @@ class Tensor:
         out = Tensor.wrap(_nan(self._data.shape, self._data.dtype))
         out.node = self.node
         out.name = self.name
-        out.requires_grad = self.requires_grad
+        out._requires_grad = self._requires_grad
         return out
 
     # -- what it holds --------------------------------------------------------------------------
@@ -177,6 +180,24 @@ class Tensor:
         origin = self.cut_from if node is None else (weakref.ref(node), node.scope)
         return Tensor.wrap(self._data) if origin is None else _Detached.of(self._data, origin)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """For pickle and the functions of `copy`. Raises `GraphError` for a tensor that was
+        recorded, or whose gradient was.
+        """
+        for what, t in (("a tensor", self), ("a tensor's .grad", self.grad)):
+            if t is not None and t.node is not None:
+                how = t.node.op.name if t.node.op else "freed"
+                raise GraphError(
+                    f"{what} of shape {describe(t.shape)} that was computed (op={how}) cannot be "
+                    "copied or pickled: it belongs to a recording. detach() it first."
+                )
+        return super().__reduce_ex__(max(int(protocol), 2))  # older ones know no slots
+
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        attributes, slots = state
+        for name, value in {**(attributes or {}), **slots}.items():
+            setattr(self, name, _with_numpys_dtype(value) if name == "_data" else value)
+
     def __repr__(self) -> str:
         body = np.array2string(self._data, separator=", ", prefix="Tensor(")
         dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
@@ -245,7 +266,48 @@ class Tensor:
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return numpy_functions.apply(func, args, kwargs)
 
+    @property
+    def _mask(self) -> Any:
+        """What numpy.ma asks for in ``masked + x``, which would go past our ops and gradients."""
+        raise TypeError(
+            "a masked array cannot be computed with a Tensor, whose gradient would be cut off. Say "
+            "what to put where it is masked: a.filled(0.0)."
+        )
+
     # -- the gradient ---------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        value = flag(value, "Tensor", "requires_grad")
+        if value and self._data.dtype not in FLOATS:
+            raise DtypeError(
+                f"a tensor of dtype {self._data.dtype} cannot require a gradient: only float32 "
+                "and float64 can. Pass dtype=np.float32, or drop requires_grad."
+            )
+        self._requires_grad = value
+
+    @property
+    def grad(self) -> Tensor | None:
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"Tensor: grad={shown(value)} must be a Tensor or None. Make it one first: "
+                    "tinyseq.tensor(…)."
+                )
+            if value.shape != self.shape:
+                raise ShapeError(
+                    f"Tensor: grad of shape {describe(value.shape)} is none of a tensor of shape "
+                    f"{describe(self.shape)}. They must be equal."
+                )
+        self._grad = value
 
     def backward(
         self,
@@ -258,6 +320,7 @@ class Tensor:
         """
         backprop.backward(self, gradient, retain_graph, create_graph)
 
+    @checked
     def register_hook(self, hook: Hook) -> Callable[[], None]:
         """Call ``hook(g)`` with the gradient of this tensor whenever a backward pass has it whole.
 
@@ -399,7 +462,9 @@ class Tensor:
     def relu(self) -> Tensor:
         return ops.relu(self)
 
-    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+    def clip(
+        self, min: Tensor | npt.ArrayLike | None = None, max: Tensor | npt.ArrayLike | None = None
+    ) -> Tensor:
         return ops.clip(self, min, max)
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -444,7 +509,7 @@ class Tensor:
     def argsort(self, axis: int | None = -1) -> Tensor:
         return ops.argsort(self, axis)
 
-    def gather(self, axis: int, index: Any) -> Tensor:
+    def gather(self, axis: int, index: Tensor | npt.ArrayLike) -> Tensor:
         return ops.gather(self, axis, index)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
@@ -466,7 +531,7 @@ class Tensor:
     def squeeze(self, axis: Axis = None) -> Tensor:
         return ops.squeeze(self, axis)
 
-    def unsqueeze(self, axis: int) -> Tensor:
+    def unsqueeze(self, axis: int | Sequence[int]) -> Tensor:
         """A new axis of length 1 at that place; PyTorch's name of expand_dims."""
         return ops.expand_dims(self, axis)
 
@@ -509,14 +574,39 @@ class _Detached(Tensor):
     def of(array: np.ndarray, origin: tuple[weakref.ref[Node], tuple[str, ...]]) -> _Detached:
         self = _Detached.__new__(_Detached)
         self._data, self.node, self.name = array, None, None
-        self.grad, self.hooks, self.requires_grad = None, None, False
+        self._grad, self.hooks, self._requires_grad = None, None, False
         self.cut_from = origin
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # a copy, or a file, does not remember it
         plain = Tensor.wrap(self._data)
         plain.name, plain.requires_grad, plain.grad = self.name, self.requires_grad, self.grad
+        plain.hooks = self.hooks
         return copy.copy, (plain,)
+
+
+def constant(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """A Tensor of a copy of ``data``, to which no gradient flows."""
+    return Tensor.wrap(_as_array(data, dtype))
+
+
+def flag(value: Any, name: str, argument: str) -> bool:
+    """True or False, NumPy's too; `TypeError` for anything else."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"{name}: {argument}={shown(value)} must be True or False.")
+
+
+def known_dtype(dtype: npt.DTypeLike, name: str) -> np.dtype[Any]:
+    """A dtype as NumPy's own object; `DtypeError` for anything else."""
+    try:
+        if dtype is not None:  # which NumPy takes for float64
+            return np.dtype(dtype)
+    except (TypeError, ValueError):
+        pass
+    raise DtypeError(f"{name}: dtype={shown(dtype)} must be a dtype, such as np.float32.")
 
 
 def _numeric(x: Any) -> bool:
@@ -526,7 +616,7 @@ def _numeric(x: Any) -> bool:
 def _as_array(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> np.ndarray:
     """A fresh array of a dtype that tinyseq computes with."""
     try:
-        array = np.array(data)
+        array = np.array(plain(data))
     except ValueError as cause:
         raise DtypeError(f"no rectangular array can be made of this: {cause}") from cause
     if (
@@ -541,12 +631,60 @@ def _as_array(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> np.nda
         dtype = np.int64
     if dtype is not None:
         wanted = np.dtype(dtype)
-        if array.dtype.kind == "c" or array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "fiub":
             raise _refused(array.dtype)
         refuse_fractions(array, wanted)
         array = array.astype(wanted, copy=False)
     refuse_dtype(array.dtype)
-    return array
+    return _with_numpys_dtype(array)
+
+
+def _with_numpys_dtype(array: np.ndarray) -> np.ndarray:
+    """The same array. One that was pickled has an equal dtype of its own, and ours are told apart
+    by identity, which is quicker.
+    """
+    dtype = np.dtype(array.dtype.type)
+    return array if array.dtype is dtype else array.view(dtype)
+
+
+def plain(data: Any) -> Any:
+    """``data`` itself, to make an array of. `TypeError` where that array would not mean the same:
+    for masked arrays and matrices, also within lists, and for what can be read only once.
+    """
+    if isinstance(data, np.ndarray):
+        if type(data) is not np.ndarray:
+            _refuse_subclass(data)
+    elif isinstance(data, list | tuple):
+        for part in data:
+            if type(part) not in _NUMBERS:
+                plain(part)
+    elif type(data) not in _NUMBERS and isinstance(data, Iterator):
+        raise TypeError(
+            f"no array can be made of a {type(data).__name__}, which can be read only once. "
+            "Make it a list first: list(…)."
+        )
+    return data
+
+
+def plain_array(data: Any) -> np.ndarray:
+    """``data`` as an array without a copy, where it is `plain`."""
+    return np.asarray(plain(data))
+
+
+_NUMBERS = (float, int, bool)
+
+
+def _refuse_subclass(array: np.ndarray) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"a masked array of shape {describe(array.shape)} would lose its mask, and what it "
+            "masks would be computed with. Say what to put there: x.filled(0.0)."
+        )
+    if isinstance(array, np.matrix):
+        raise TypeError(
+            f"a numpy.matrix of shape {describe(array.shape)} multiplies by other rules than an "
+            "array. Make it one first: np.asarray(x)."
+        )
 
 
 def refuse_dtype(dtype: np.dtype[Any]) -> None:

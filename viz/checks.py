@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from tinyseq.arguments import shown
 from tinyseq.errors import DtypeError, ShapeError, describe
 from tinyseq.tensor import Tensor
 
@@ -28,6 +29,13 @@ def as_input(x: Any) -> Tensor | np.ndarray:
             "x=vocabulary.encode(text)[:, None]."
         )
     return array
+
+
+def as_tensors(what: Any) -> Sequence[Tensor] | None:
+    """The tensors that are to be drawn; `None` for a module or a function, which is run first."""
+    if isinstance(what, Tensor):
+        return [what]
+    return None if callable(what) else list(what)
 
 
 def as_sequence(x: Any) -> Any:
@@ -59,23 +67,20 @@ def running(module: Any, x: Any, made_up: bool = False) -> Iterator[None]:
         ) from error
 
 
-def as_names(names: Mapping[str, str] | None) -> dict[str, str]:
-    """What to call things. Raises `ValueError` for anything but a dictionary of texts."""
-    given = {} if names is None else names
-    if not isinstance(given, Mapping) or not all(
-        isinstance(word, str) for pair in given.items() for word in pair
-    ):
+@contextmanager
+def calling(function: Callable[..., Any], argument: str) -> Iterator[None]:
+    """Around a call of a function that was given: where it fails, the error names the argument."""
+    try:
+        yield
+    except Exception as cause:
         raise ValueError(
-            f"names={names!r} must be a dictionary of what to call x, y, h and c: {{'h': 'a'}}."
-        )
-    return dict(given)
+            f"{argument}={shown(function)} raised {type(cause).__name__}, as told above."
+        ) from cause
 
 
-def check_list(given: Any, argument: str, of: type | tuple[type, ...], example: str) -> None:
-    """Raise `ValueError` for what is no list of these, or an empty one, which shows nothing."""
-    listed = isinstance(given, Collection | Sequence | np.ndarray) and not isinstance(given, str)
-    whole = listed and all(isinstance(one, of) and not isinstance(one, bool) for one in given)
-    if not whole or not len(given):
+def refuse_empty(given: Collection[Any] | None, argument: str, example: str) -> None:
+    """Raise `ValueError` for an empty list, which shows nothing."""
+    if given is not None and not len(given):
         raise ValueError(
             f"{argument}={given!r} must be a list of at least one, such as {example}; leave it "
             "out for all that are usually shown."

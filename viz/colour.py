@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from tinyseq import nn
+from tinyseq.arguments import Count, checked
 from tinyseq.saving import write_atomically
 from tinyseq.text import Vocabulary
 
@@ -104,6 +105,7 @@ class ColouredText:
             f"<body>\n{self._body()}\n</body>\n</html>\n"
         )
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page; the file appears whole or not at all.
 
@@ -112,7 +114,9 @@ class ColouredText:
         """
         path = Path(path)
         if path.suffix.lower() not in (".html", ".htm"):
-            raise ValueError(f"a coloured text is saved as a page: let {path.name!r} end in .html.")
+            raise ValueError(
+                f"path: a coloured text is saved as a page: let {path.name!r} end in .html."
+            )
         write_atomically(path, self.html().encode("utf-8"))
         return path
 
@@ -166,6 +170,7 @@ class ColouredText:
 
     # -- terminal --------------------------------------------------------------------------------
 
+    @checked
     def terminal(self, colour: bool | None = None, likely: bool = True) -> str:
         """For a terminal, 24 bits a colour: the text, and the likeliest next symbols below it.
 
@@ -229,6 +234,7 @@ class ColouredText:
         return _mixed(ABOVE if value >= 0 else BELOW, abs(value) / self.limit)
 
 
+@checked
 def colour_text(
     model: nn.Module,
     vocabulary: Vocabulary,
@@ -237,7 +243,7 @@ def colour_text(
     *,
     layer: str | int = -1,
     name: str | None = None,
-    likely: int = 5,
+    likely: Count = 5,
 ) -> ColouredText:
     """A text, each symbol coloured by what one unit is after reading it; the likeliest next ones.
 
@@ -260,8 +266,6 @@ def colour_text(
     """
     if isinstance(unit, tuple):
         layer, name, unit = unit.layer, unit.name, unit.unit
-    if likely < 0:
-        raise ValueError(f"likely is a number of symbols, 0 or more, not {likely}.")
     if not len(text):
         raise ValueError("the text is empty: there is nothing to colour.")
     recorded = record(model, vocabulary.encode(text), local=name not in (None, "h", "c"))

@@ -45,7 +45,7 @@ def choose(
         first, last = ENDS[level] if columns is None else _checked_ends(columns)
         # In the room of one step left out there is room for that step.
         every = first + last + 1 >= steps
-        shown = [t for t in range(steps) if every or t < first or t >= steps - last]
+        shown = list(range(steps) if every else [*range(first), *range(steps - last, steps)])
     else:
         shown = _checked_steps(columns, steps)
     ends = [-1, *shown, steps]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyseq import saving
+from tinyseq.arguments import checked
 
 from .plots import DASHES, LINES, new_plot
 
@@ -21,9 +22,10 @@ FILES = ("numbers.json", "log.jsonl", "log.json", "last.safetensors", "best.safe
 CALLED = {"losses": "training", "validations": "validation"}
 MARKED = 30  # a curve of fewer points shows them
 
-Log = str | os.PathLike[str] | Mapping[str, Any] | Sequence[float]
+Log = str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | np.ndarray
 
 
+@checked
 def training(*runs: Log, title: str = "Training", unit: str = "nats") -> Any:
     """The loss curves of one or several runs in one chart: a `Plot`.
 
@@ -51,7 +53,7 @@ def training(*runs: Log, title: str = "Training", unit: str = "nats") -> Any:
         RenderError: matplotlib is not installed.
     """
     if not runs:
-        raise ValueError("there is no run to draw: give its folder, its log, or its losses.")
+        raise ValueError("runs: there is no run to draw. Give its folder, its log, or its losses.")
     figure = new_plot(7.5, 4.4)
     axes = figure.add_subplot()
     figure.data = {}
@@ -96,7 +98,7 @@ def _labels(runs: Sequence[Log]) -> list[str]:
 
 
 def _curves(run: Log) -> dict[str, np.ndarray]:
-    source = "the run"
+    source = "one of the runs"
     tree: Any = run
     if isinstance(run, str | os.PathLike):
         path = _file(Path(run))
@@ -139,7 +141,7 @@ def _read(path: Path) -> Any:
         if path.suffix != ".jsonl":
             return json.loads(written)
         lines = [json.loads(line) for line in written.splitlines() if line.strip()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     curves: dict[str, list[tuple[float, float]]] = {}
     for i, line in enumerate(lines):

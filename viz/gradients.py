@@ -9,15 +9,17 @@ import numpy as np
 
 import tinyseq as ts
 from tinyseq import graph, nn
+from tinyseq.arguments import checked
 from tinyseq.tensor import FLOATS, Tensor
 
-from .checks import as_sequence, running
+from .checks import as_sequence, calling, running
 from .plots import DASHES, LINES, new_plot
 from .taps import as_module, in_the_order_of_x, tapped
 
 MARKED = 20  # of fewer steps every one has a point
 
 
+@checked
 def gradient_flow(
     modules: nn.Module | Mapping[str, nn.Module],
     x: Any,
@@ -114,12 +116,17 @@ def _norms(
                 result = module(x)
             y = result[0] if isinstance(result, tuple | list) else result
             last = y[:, -1] if getattr(module, "batch_first", False) else y[-1]
-            value = last.sum() if loss is None else loss(y)
+            if loss is None:
+                value = last.sum()
+            else:
+                with calling(loss, "loss"):
+                    value = loss(y)
             states = {p: s for p, tap in taps.items() if (s := tap.running(name))}
             if not states:
+                there = sorted({n for tap in taps.values() for n in tap.called or ()})
                 raise ValueError(
-                    f"{type(module).__name__} has no layer with a state {name!r}; there are "
-                    f"{', '.join(sorted({n for tap in taps.values() for n in tap.called or ()}))}."
+                    f"name={name!r}: {type(module).__name__} has no layer with such a state; there "
+                    f"are {', '.join(there)}."
                 )
             if not isinstance(value, Tensor) or value.size != 1:
                 raise ValueError(

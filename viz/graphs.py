@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from tinyseq import nn
+from tinyseq.arguments import Size, checked, one_of
 from tinyseq.errors import GraphError
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
@@ -30,17 +31,17 @@ from .labels import (
 from .render import Picture
 
 MANY = 60  # boxes, from which on the renderer is told not to look for the best place of each
-_RANKDIRS = ("LR", "RL", "TB", "BT")
 _ORDER_MATTERS = ("sub", "div", "pow", "matmul", "where", "concat", "less", "greater")
 
 
+@checked
 def draw(
     tensor: Tensor | Sequence[Tensor],
     params: nn.Module | Mapping[str, Tensor] | None = None,
     *,
-    rankdir: str = "LR",
-    depth: int | None = None,
-    max_nodes: int = 100,
+    rankdir: Annotated[str, one_of("LR", "RL", "TB", "BT")] = "LR",
+    depth: Size | None = None,
+    max_nodes: Size = 100,
 ) -> Picture:
     """The graph that a tensor (or several) was made from: each op and each leaf once, inputs first.
 
@@ -55,10 +56,6 @@ def draw(
     `GraphError` when nothing was recorded or the recording was freed, `ValueError` when the graph
     is too large even when folded.
     """
-    if rankdir not in _RANKDIRS:
-        raise ValueError(f"rankdir={rankdir!r} is unknown. Use one of {', '.join(_RANKDIRS)}.")
-    if depth is not None and depth < 1:
-        raise ValueError(f"depth={depth} must be at least 1, or None for as deep as fits.")
     roots = [tensor] if isinstance(tensor, Tensor) else list(tensor)
     check_recorded(walked(*roots))
     if all(t.node is None for t in roots):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .checks import check_list
+from tinyseq.arguments import checked
+
+from .checks import refuse_empty
 from .plots import new_plot
 from .symbols import visible
 from .values import Record
@@ -23,6 +25,7 @@ GATES = ("update", "forget", "output", "reset")
 SYMBOLS, ROWS = 200, 9  # on the axes: more cannot be read
 
 
+@checked
 def heatmap(
     values: Record | npt.ArrayLike,
     names: str | Sequence[str] | None = None,
@@ -58,10 +61,8 @@ def heatmap(
         KeyError, IndexError: a layer, name, sequence or unit that is not there.
         RenderError: matplotlib is not installed.
     """
-    if units is not None:
-        check_list(units, "units", (int, np.integer), "[0, 5]")
-    if names is not None and not isinstance(names, str):
-        check_list(names, "names", str, "['h', 'forget']")
+    refuse_empty(units, "units", "[0, 5]")
+    refuse_empty(names, "names", "['h', 'forget']")
     if isinstance(values, Record):
         layer = values.name(layer)
         states = values[layer]
@@ -96,7 +97,7 @@ def _panel(name: str, array: np.ndarray, sequence: int, units: Sequence[int] | N
     """(units, T) of one sequence."""
     if array.ndim not in (2, 3) or not array.size:
         raise ValueError(
-            f"{name} has shape {array.shape}; a heat map shows (T, H), or one sequence of "
+            f"values: {name} has shape {array.shape}; a heat map shows (T, H), or one sequence of "
             "(T, B, H)."
         )
     if array.ndim == 3:

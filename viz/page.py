@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tinyseq import nn
+from tinyseq.arguments import Size, checked
 from tinyseq.graph import identity
 from tinyseq.saving import write_atomically
 from tinyseq.tensor import Tensor
 
-from .checks import as_names
+from .checks import as_tensors
 from .columns import Columns
 from .dot import visible
 from .drawing import draw_layout
@@ -41,12 +41,13 @@ MOST_STEPS = 100  # that the slider goes over
 ALL_UP_TO = 8  # steps side by side; of more, five around the slider's and the ends
 
 
+@checked
 def page(
     what: nn.Module | Callable[..., Any] | Tensor | Sequence[Tensor],
     path: str | os.PathLike[str],
-    steps: int = 20,
+    steps: Size = 20,
     *,
-    x: Tensor | npt.ArrayLike | None = None,
+    x: Any = None,
     state: Any = None,
     params: Params | None = None,
     names: Mapping[str, str] | None = None,
@@ -80,12 +81,10 @@ def page(
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"a page is written as HTML: let the name {path.name!r} end in .html.")
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
+        raise ValueError(f"path: a page is HTML, let the name {path.name!r} end in .html.")
     if find_renderer() is None:
         raise RenderError(NO_RENDERER)
-    names = as_names(names)
+    names = names or {}
     ran = _read(what, int(steps), x, state, params, columns)
     rows = list(ran.line.rows)
     layout = _layout(ran, rows, ran.columns, "cell", names)
@@ -113,14 +112,14 @@ def _read(
             warnings.warn(
                 f"a page tells of {MOST_STEPS} steps: of {counted(steps, 'step')}, the last. "
                 f"Choose others with columns=range(0, {MOST_STEPS}).",
-                stacklevel=5,
+                stacklevel=6,
             )
         shown = tuple(range(first, last))
         gaps = (first, *[0] * (len(shown) - 1), steps - last)
         return Columns(shown, {t: t + 1 for t in shown}, gaps, steps)
 
-    tensors = [what] if isinstance(what, Tensor) else what
-    if isinstance(tensors, list | tuple):
+    tensors = as_tensors(what)
+    if tensors is not None:
         return recall(tensors, params, told, every=True)  # gradients come through all steps
     if x is not None or not hasattr(what, "input_size"):
         return run(what, steps, x, state, told)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyseq.arguments import checked
 from tinyseq.saving import write_atomically
 
 from .render import RenderError, kind_of
@@ -45,6 +46,7 @@ def _plot_class() -> type[Figure]:
 
         data: dict[str, np.ndarray]
 
+        @checked
         def save(self, path: str | os.PathLike[str]) -> Path:
             """Write a .png, .svg or .pdf; the file appears whole or not at all.
 

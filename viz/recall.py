@@ -60,8 +60,9 @@ def recall(
     """
     if not tensors or all(t.node is None for t in tensors):
         raise GraphError(
-            "nothing was recorded for this tensor: nothing it was made from requires a gradient, "
-            "or it was made under no_grad(). Give a leaf requires_grad=True before it is used."
+            "what: nothing was recorded for this tensor: nothing it was made from requires a "
+            "gradient, or it was made under no_grad(). Give a leaf requires_grad=True before it is "
+            "used."
         )
     new: dict[int, Tensor] = {}
     roots = expanded(tensors, lambda path: (), new)  # the ends of each call say how they are linked

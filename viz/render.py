@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from tinyseq.arguments import Within, checked
 from tinyseq.saving import write_atomically
 
 FORMATS = ("dot", "gv", "svg", "png", "pdf")
+DAY = 86_400.0
+Seconds = Annotated[float, Within(lambda s: 0 < s <= DAY, "above 0 and at most 86400, a day")]
 SECONDS = 60.0  # for one picture, unless the environment's TINYSEQ_RENDER_SECONDS says otherwise
 PNG_DPI = 144  # one and a half times a screen's: small print stays readable
 
@@ -48,17 +51,20 @@ class Picture:
     note: str = ""
     data: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def svg(self, seconds: float | None = None) -> str:
+    @checked
+    def svg(self, seconds: Seconds | None = None) -> str:
         """The picture as SVG text. Raises `RenderError` when there is no renderer, or it takes
         longer than ``seconds``: by default the environment's TINYSEQ_RENDER_SECONDS, or 60.
         """
         return render(self.dot, "svg", seconds).decode("utf-8")
 
-    def png(self, seconds: float | None = None) -> bytes:
+    @checked
+    def png(self, seconds: Seconds | None = None) -> bytes:
         """The picture as a PNG file's bytes; otherwise as `svg`."""
         return render(self.dot, "png", seconds)
 
-    def save(self, path: str | os.PathLike[str], seconds: float | None = None) -> Path:
+    @checked
+    def save(self, path: str | os.PathLike[str], seconds: Seconds | None = None) -> Path:
         """Write the picture; the suffix says how: .dot or .gv, .svg, .png, or .pdf (the system's
         Graphviz only).
 
@@ -91,7 +97,7 @@ def kind_of(path: Path, formats: Sequence[str]) -> str:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in formats:
         raise ValueError(
-            f"cannot tell from {path.name!r} what to write. "
+            f"path: cannot tell from {path.name!r} what to write. "
             f"Let the name end in one of {', '.join('.' + f for f in formats)}."
         )
     return kind
@@ -116,18 +122,18 @@ def render(dot: str, kind: str, seconds: float | None = None) -> bytes:
 
 
 def time_limit(seconds: float | None) -> float:
-    """What was asked for, else the environment's, else the default. Raises `ValueError` for what is
-    no number above 0.
+    """What was asked for, else the environment's, else the default. Raises `ValueError` where the
+    environment has no number above 0.
     """
-    name, value = "seconds", seconds
-    if seconds is None:
-        name = "TINYSEQ_RENDER_SECONDS"
-        value = os.environ.get(name) or SECONDS  # type: ignore[assignment]
+    if seconds is not None:
+        return float(seconds)
+    name = "TINYSEQ_RENDER_SECONDS"
+    value = os.environ.get(name) or SECONDS
     try:
-        limit = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        limit = float(value)
+    except ValueError:
         limit = 0.0
-    if isinstance(value, bool) or not 0 < limit < float("inf"):
+    if not 0 < limit <= DAY:
         raise ValueError(f"{name}={value!r} must be a number of seconds above 0, such as 60.")
     return limit
 

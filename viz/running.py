@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinyseq import graph, nn, random
+from tinyseq.arguments import shown
 from tinyseq.graph import identity
 from tinyseq.tensor import FLOATS, Tensor
 
@@ -79,6 +80,11 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[..., Column
     input is made up, a few stand for those that are not shown.
     """
     module = layer if isinstance(layer, nn.Module) else _named_like(layer)
+    if isinstance(module, Function) and state is None:
+        raise ValueError(
+            f"what={shown(layer)} does not say how its state starts. Pass state=..., the state "
+            "that the function takes besides x."
+        )
     inside = [m for _, m in module.named_modules()]
     starts = hasattr(module, "initial_state") or state is not None
     is_cell = isinstance(module, nn.Cell | Function) or starts

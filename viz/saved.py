@@ -27,7 +27,10 @@ def language_model(path: str | os.PathLike[str]) -> tuple[text.LanguageModel, te
             f"{path} holds no language model: a state_dict under 'model' and the list of its "
             "characters under 'vocabulary', as demos/shakespeare.py saves them."
         )
-    model = _fitting({name: np.asarray(value) for name, value in state.items()})
+    try:
+        model = _fitting({name: np.asarray(value) for name, value in state.items()})
+    except (TypeError, ValueError) as error:  # sizes that no model has, or no arrays at all
+        raise saving.CheckpointError(f"{path}: 'model': {error}") from error
     if model is None or len(symbols) != model.embedding.num_embeddings:
         raise saving.CheckpointError(
             f"{path}: 'model' is no state of a text.LanguageModel over {len(symbols)} characters. "

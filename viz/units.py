@@ -9,20 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import Any, NamedTuple, overload
+from typing import Annotated, Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyseq import nn
+from tinyseq.arguments import Size, Within, checked, one_of
 from tinyseq.text import Vocabulary
 
+from .checks import calling
 from .values import record
 
 TRACKS, CONTEXT = 32, 200  # a long text is read in parallel, each track read in before
 SHORTEST = 400  # symbols: with fewer, nothing could be told from chance
 
-Property = str | re.Pattern[str] | Callable[[Any], npt.ArrayLike] | npt.ArrayLike
+Property = re.Pattern[str] | Callable[[Any], npt.ArrayLike] | npt.ArrayLike
 
 
 class Unit(NamedTuple):
@@ -103,14 +105,15 @@ class Units(Sequence[Unit]):
         return f"<table><caption>{escape(self._head())}</caption>{head}{''.join(rows)}</table>"
 
 
+@checked
 def find_units(
     model: nn.Module,
     vocabulary: Vocabulary,
     text: str | Sequence[str],
-    property: Property,
+    property: Annotated[str, one_of(*PROPERTIES)] | Property,
     *,
-    top: int = 10,
-    alpha: float = 0.01,
+    top: Size = 10,
+    alpha: Annotated[float, Within(lambda p: 0 < p < 1, "between 0 and 1")] = 0.01,
 ) -> Units:
     """The units of a model's state that follow a property of the text most closely.
 
@@ -139,8 +142,6 @@ def find_units(
             unknown property, one that is not N finite numbers or that is the same throughout one
             half of the text, or arguments out of range.
     """
-    if top < 1 or not 0 < alpha < 1:
-        raise ValueError(f"top ({top}) is at least 1 and alpha ({alpha}) between 0 and 1.")
     N = len(text)
     if N < SHORTEST:
         raise ValueError(
@@ -238,22 +239,18 @@ def _auc(values: np.ndarray, wanted: np.ndarray) -> float:
 # -- properties ------------------------------------------------------------------------------------
 
 
-def _values(property: Property, text: Any) -> tuple[np.ndarray, str]:
+def _values(property: str | Property, text: Any) -> tuple[np.ndarray, str]:
     """The property at each symbol, booleans or numbers, and what to call it."""
     what = "the property"
     found: Any = property
     if isinstance(property, str):
-        if property not in PROPERTIES:
-            raise ValueError(
-                f"property={property!r} is unknown. Use one of {', '.join(PROPERTIES)}, a regular "
-                "expression (re.compile), a function of the text, or an array."
-            )
         what, property = property, PROPERTIES[property]
     elif isinstance(property, re.Pattern):
         what, property = f"/{property.pattern}/", _within(property)
     if callable(property):
         what = getattr(property, "__name__", what) if what == "the property" else what
-        found = property(text)
+        with calling(property, "property"):
+            found = property(text)
     array = np.asarray(found)
     if array.shape != (len(text),) or array.dtype.kind not in "biuf":
         raise ValueError(

@@ -4,17 +4,16 @@ once.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Annotated, Any
 
 from tinyseq import nn
+from tinyseq.arguments import Size, checked, one_of
 from tinyseq.tensor import Tensor
 
-from .checks import as_names
+from .checks import as_tensors
 from .columns import ENDS, Columns, choose, fewer, filled
 from .drawing import draw_layout
 from .flow import KINDS
@@ -28,17 +27,18 @@ MAX_BOXES = 300  # more than this nobody reads
 LEVELS = ("layer", "cell", "op")
 
 
+@checked
 def draw_unrolled(
     what: nn.Module | Callable[..., Any] | Tensor | Sequence[Tensor],
-    steps: int = 3,
+    steps: Size = 3,
     *,
-    level: str = "cell",
+    level: Annotated[str, one_of(*LEVELS)] = "cell",
     columns: tuple[int, int] | Sequence[int] | None = None,
-    x: Tensor | npt.ArrayLike | None = None,
+    x: Any = None,
     state: Any = None,
     params: Params | None = None,
     names: Mapping[str, str] | None = None,
-    flow: str | None = None,
+    flow: Annotated[str, one_of(*KINDS)] | None = None,
     scale: tuple[float, float] | None = None,
 ) -> Picture:
     """A recurrence unrolled: time runs left to right, layers bottom to top.
@@ -93,15 +93,7 @@ def draw_unrolled(
     `ShapeError` or `DtypeError` for an ``x`` that does not go into it; `GraphError` where no step
     was recorded, the recording was freed, or it is one that cannot be drawn truthfully so.
     """
-    if level not in LEVELS:
-        raise ValueError(f"level={level!r} is unknown. Use 'layer', 'cell' or 'op'.")
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"steps={steps!r} must be a whole number, at least 1.")
-
-    called = as_names(names)
-    if flow not in (None, *KINDS):
-        raise ValueError(f"flow={flow!r} is unknown. Use 'gradient' or 'value'.")
-    if scale is not None and not (len(scale) == 2 and 0 < scale[0] < scale[1] < np.inf):
+    if scale is not None and not 0 < scale[0] < scale[1] < math.inf:
         raise ValueError(
             f"scale={scale!r} must be the smallest and the largest norm to tell apart: (1e-6, 1)."
         )
@@ -110,8 +102,8 @@ def draw_unrolled(
         found = choose(steps, columns, level, shortest)
         return filled(found) if flow and level == "cell" else found
 
-    tensors = [what] if isinstance(what, Tensor) else what
-    if isinstance(tensors, list | tuple):
+    tensors = as_tensors(what)
+    if tensors is not None:
         ran = recall(tensors, params, chosen, flow, scale, flow is not None and level == "layer")
     elif flow:
         raise ValueError(
@@ -122,13 +114,13 @@ def draw_unrolled(
         ran = run(what, int(steps), x, state, chosen)
     fitting, note = _fit(ran, level)
     if flow and fitting == "layer" != level:  # then it is told of every step
-        assert isinstance(tensors, list | tuple)  # a layer alone has no flow
+        assert tensors is not None  # a layer alone has no flow
         ran = recall(
             tensors, params, lambda n, least: choose(n, None, fitting, least), flow, scale, True
         )
-    drawn = draw_layout(Layout(ran, fitting, called), note)
+    drawn = draw_layout(Layout(ran, fitting, names or {}), note)
     if note:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, stacklevel=3)
     return Picture(drawn.text(), note, drawn.data)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import nn
+from tinyseq.arguments import checked
 from tinyseq.errors import listed
 from tinyseq.op import as_tensor
 from tinyseq.tensor import Tensor
@@ -27,7 +28,7 @@ class States(dict[str, np.ndarray]):
     state: tuple[str, ...] = ()
 
     def __missing__(self, name: str) -> np.ndarray:
-        raise KeyError(f"{name!r} was not recorded; there are {listed(self)}")
+        raise KeyError(f"the name {str(name)!r} is not among the recorded names: {listed(self)}")
 
 
 class Record(Mapping[str, States]):
@@ -42,6 +43,7 @@ class Record(Mapping[str, States]):
         self._layers = layers
         self.output = output
 
+    @checked
     def name(self, layer: str | int) -> str:
         """The dotted name of a layer. Raises `KeyError` or `IndexError`, with those there are."""
         names = list(self._layers)
@@ -70,6 +72,7 @@ class Record(Mapping[str, States]):
         return "\n".join(lines)
 
 
+@checked
 def record(
     module: nn.Module,
     x: Any,

@@ -4,116 +4,78 @@ re-record.
 Code is looked through, not run: from a function the walk goes to its globals and closure, from
 there to the functions among them and to the attributes, of any object, that some code names. Of a
 Module it takes all attributes. What is installed, and not somebody's own, is taken to stay as it
-is. A compiled cell and a training step are watched in the same way.
+is. What keeps its numbers where no walk can go, a clock, a file, an iterator or an object written
+in C, is refused: the step then runs as it is written. A compiled cell and a training step are
+watched in the same way.
 """
 
 from __future__ import annotations
 
-import copy
-import dis
+import argparse
+import datetime
+import enum
 import functools
+import re
 import sys
 import weakref
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from contextvars import ContextVar
+from decimal import Decimal
+from threading import Lock, RLock
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinyseq.errors import CompileError
+from tinyseq.compiler.content import CHANGING, PLAIN, SEQUENCES, Read, changes, content, kind_of
+from tinyseq.compiler.names import ANY_NAME, named_by
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
     from tinyseq.nn.module import Module
 
-_PLAIN = (int, float, complex, str, bytes, type(None))
-_CHANGING = (np.ndarray, list, dict, set)
 _LIBRARIES = {"tinyseq", "numpy", *sys.stdlib_module_names} - {"__main__", "test"}
+#: Libraries whose functions give the same for the same arguments, or nothing
+_STEADY = {
+    *("tinyseq", "numpy", "abc", "bisect", "builtins", "cmath", "collections", "contextlib"),
+    *("copy", "dataclasses", "enum", "fractions", "functools", "heapq", "inspect", "itertools"),
+    *("json", "keyword", "logging", "math", "numbers", "operator", "pprint", "re", "string"),
+    *("statistics", "textwrap", "traceback", "types", "typing", "warnings", "weakref"),
+}
+#: Builtin functions that bring in what no walk can see
+_UNSEEN = frozenset(("open", "input", "eval", "exec", "globals", "locals", "__import__"))
+#: Objects of no state, or of one that never changes
+_FIXED = (
+    np.dtype, np.ufunc, range, slice, type(...), CodeType, CellType, re.Pattern, type(Lock()),
+    type(RLock()), datetime.date, datetime.time, datetime.timedelta, Decimal,
+)  # fmt: skip
+_CACHED = type(functools.cache(len))
+_BAGS = (SimpleNamespace, argparse.Namespace)  # whose attributes only their users name
 _OWN = ("training", "_scope_name", "_steps")  # attributes that the library gives modules
 _ELSEWHERE = ("__init__", "__repr__", "__str__", "__getstate__", "__setstate__")  # not in a step
+_CALLED = ("forward", "step", "initial_state")  # of a Module, by the library
+_WORD = tuple.__itemsize__  # bytes of a pointer
+_MANY = 100_000  # values that a walk goes to
 
 
-class Read(NamedTuple):
-    """Something that is read: its name, how, what was there, and, of what may change in place,
-    what counts and what that was.
+class Watched(NamedTuple):
+    """What is read, and, if some of it cannot be watched, what that is, as a sentence."""
 
-    ``counted``: it changes only where an attribute of a Module is set; see `graph.module_changes`.
-    """
-
-    name: str
-    look: Callable[[], Any]
-    value: Any
-    of: Callable[[Any], Any] | None = None
-    held: Any = None
-    counted: bool = False
+    reads: list[Read]
+    hidden: str | None
 
 
-def changed(reads: Iterable[Read]) -> str | None:
-    """The name of the first that is not as it was; `None` when all are."""
-    for name, look, value, of, held, _ in reads:
-        now = look()
-        if of is not None:
-            if of(now) != held:
-                return name
-        elif now is not value and content(now) != content(value):
-            return name
-    return None
-
-
-class _Same:
-    """Equal to itself alone, and held: its identity is not given to another one."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def content(value: Any) -> Any:
-    """What of a value would make another recording."""
-    kind: Any = type(value)
-    if kind.__eq__ is object.__eq__:  # most objects, the sooner said
-        return _Same(value)
-    if isinstance(value, Tensor):
-        return _Same(value), value.shape, value.dtype, value.requires_grad
-    if isinstance(value, np.ndarray):
-        if value.dtype.hasobject:
-            return _Same(value)
-        return value.shape, value.dtype, zlib.crc32(value.tobytes())
-    if isinstance(value, list | tuple):
-        return kind, tuple(map(content, value))
-    if isinstance(value, set):
-        return set, frozenset(value)
-    if isinstance(value, dict):
-        return dict, tuple((k, content(v)) for k, v in value.items())
-    if isinstance(value, (*_PLAIN, np.generic)):
-        return kind, repr(value)  # which tells −0.0 from 0.0, and knows NaN again
-    return _Same(value)
-
-
-def _kind(value: Any) -> Any:
-    """As `content`, of a Tensor that is held, in half of the time."""
-    if isinstance(value, Tensor):
-        return id(value), value._data.shape, value._data.dtype, value.requires_grad
-    return content(value)
-
-
-def _changes(value: Any) -> bool:
-    """Whether it can change in place, or holds what can."""
-    return isinstance(value, _CHANGING) or (isinstance(value, tuple) and any(map(_changes, value)))
-
-
-def watch(
-    functions: Sequence[Any], modules: Sequence[Module] = (), baked: bool = False
-) -> list[Read]:
+def watch(functions: Sequence[Any], modules: Sequence[Module] = (), baked: bool = False) -> Watched:
     """What functions read, and all that the modules do and have.
 
     ``baked``: for a compiled cell, which has numbers in its code that a training step looks up: the
@@ -121,69 +83,107 @@ def watch(
     """
     names: frozenset[str] = frozenset()
     while True:  # an attribute may be named by code that is found later
-        walk = _Walk(names, modules, baked)
+        walk = _Walk(names, modules, baked, [*functions, *modules])
         walk.go(functions)
         if walk.names == names:
-            return walk.reads
+            return Watched(walk.reads, walk.hidden)
         names = walk.names
 
 
 class _Walk:
-    """One walk over everything that can be reached by these names of attributes."""
+    """One walk over everything that can be reached by these names of attributes.
 
-    def __init__(self, names: frozenset[str], modules: Sequence[Module], baked: bool) -> None:
+    It goes to values by name, and remembers whether code names them: what is only there, as any
+    attribute of a Module is, may be whatever it likes.
+    """
+
+    def __init__(
+        self, names: frozenset[str], modules: Sequence[Module], baked: bool, roots: Sequence[Any]
+    ) -> None:
         self.attributes = names
+        self.any = not ANY_NAME.isdisjoint(names)  # some code reads attributes by other names
         self.names = names  # those, and what was found on the way
         self.baked = baked
         self.reads: list[Read] = []
+        self.hidden: str | None = None
         self._modules = {id(m): (path, m) for top in modules for path, m in top.named_modules()}
         self._inputs = {id(t) for top in modules for _, t in top.named_tensors()}
-        self._left: list[tuple[str, Any]] = []
-        self._known: dict[int, Any] = {}  # held, for an identity is one's own as long as one lives
+        self._left: list[tuple[str, Any, bool]] = []
+        self._known: dict[tuple[int, bool], Any] = {}  # held: identities are theirs while they live
+        own = (getattr(root, "__func__", getattr(root, "func", root)) for root in roots)
+        self._mine = {_package(root) for root in own} - _LIBRARIES  # installed or not
 
     def go(self, functions: Iterable[Any]) -> None:
-        self._left = [*(("", f) for f in functions), *self._modules.values()]
+        self._left = [*(("", f, True) for f in functions)]
+        self._left += [(name, module, True) for name, module in self._modules.values()]
         while self._left:
-            name, value = self._left.pop()
-            if id(value) not in self._known and not isinstance(value, _PLAIN):
-                self._known[id(value)] = value
-                self._into(name, value)
+            name, value, named = self._left.pop()
+            known = any((id(value), n) in self._known for n in (True, named))
+            if not known and type(value) not in PLAIN:
+                self._known[id(value), named] = value
+                self._into(name, value, named)
+            if len(self._known) > _MANY:
+                self._hide(name, "leads to too many values to look at in each call", True)
+                return
 
-    def _found(self, name: str, look: Callable[[], Any], value: Any, counted: bool = False) -> None:
-        of, changes = None, _changes(value)
-        if changes or (self.baked and isinstance(value, Tensor)):
-            of = content if changes else _kind
+    def _hide(self, name: str, why: str, named: bool) -> None:
+        if named and self.hidden is None:
+            self.hidden = (
+                f"{name} {why}: a change of what it gives could not be seen. Pass its values as "
+                "arguments, or keep them in attributes, lists or arrays."
+            )
+
+    def _found(
+        self,
+        name: str,
+        look: Callable[[], Any],
+        value: Any,
+        counted: bool = False,
+        named: bool = True,
+    ) -> None:
+        of, changing = None, changes(value)
+        if changing or (self.baked and isinstance(value, Tensor)):
+            of = content if changing else kind_of
         if not isinstance(value, ModuleType):
             held = None if of is None else of(value)
-            self.reads.append(Read(name, look, value, of, held, counted and not changes))
-        self._left.append((name, value))
+            self.reads.append(Read(name, look, value, of, held, counted and not changing))
+        self._left.append((name, value, named))
 
-    def _into(self, name: str, value: Any) -> None:
+    def _into(self, name: str, value: Any, named: bool) -> None:
         if isinstance(value, functools.partial):
-            self._given(name, (value.func, *value.args, *value.keywords.values()))
+            self._given(name, (value.func, *value.args, *value.keywords.values()), named)
         elif isinstance(value, MethodType):
-            self._left += [(name, value.__func__), (name, value.__self__)]
+            self._given(name, (value.__func__, value.__self__), named)
+        elif isinstance(value, FunctionType | BuiltinFunctionType | type) and _unsteady(value):
+            self._hide(name, f"is {value.__module__}.{value.__qualname__}", named)
         elif isinstance(value, FunctionType):
             if not self._installed(value):
                 self._function(value)
+        elif isinstance(value, BuiltinFunctionType):  # of an object, perhaps
+            self._given(name, (value.__self__,), named)
         elif isinstance(value, Tensor):
             self._tensor(name, value)
-        elif isinstance(value, dict):
-            self._left += [(name, part) for part in value.values()]
-        elif isinstance(value, list | tuple | set):
-            self._left += [(name, part) for part in value]
-        elif isinstance(value, ModuleType | type):
+        elif isinstance(value, ModuleType):
+            self._library(name, value)
+        elif isinstance(value, type):
             if not self._installed(value):
-                self._own(name, vars(value))
-                self._left += [(name, owner) for owner in getattr(value, "__mro__", ())]
+                self._own(name, vars(value), named)
+                above = (*value.__mro__, type(value))
+                self._left += [(name, owner, named) for owner in above if owner is not type]
         elif id(value) in self._modules:
             self._module(name, value)
-        elif not isinstance(value, np.ndarray | np.generic):
-            self._object(name, value)
+        elif not isinstance(value, np.generic):
+            if isinstance(value, dict | MappingProxyType):
+                self._left += [(name, part, named) for part in value.values()]
+            elif isinstance(value, (*SEQUENCES, set, frozenset)):
+                self._left += [(name, part, named) for part in value]
+            elif isinstance(value, np.ndarray) and value.dtype.hasobject:
+                self._left += [(name, part, named) for part in value.flat]
+            self._object(name, value, named)
 
-    def _given(self, name: str, values: Iterable[Any]) -> None:
+    def _given(self, name: str, values: Iterable[Any], named: bool = True) -> None:
         for value in values:
-            self._found(name, functools.partial(_itself, value), value)
+            self._found(name, functools.partial(_itself, value), value, named=named)
 
     def _tensor(self, name: str, t: Tensor) -> None:
         look = functools.partial(getattr, t, "_data")
@@ -195,33 +195,81 @@ class _Walk:
             self.reads.append(Read(name, look, None, content, content(t._data)))
 
     def _function(self, f: FunctionType) -> None:
-        variables, attributes, imports = _names(f.__code__)
+        variables, attributes, imports, chains = named_by(f.__code__)
         self.names |= attributes
         found = [(n, functools.partial(f.__globals__.get, n)) for n in sorted(variables)]
         found = [(n, look) for n, look in found if n in f.__globals__]
         cells = zip(f.__code__.co_freevars, f.__closure__ or (), strict=True)
         found += [(n, functools.partial(_contents, cell)) for n, cell in cells]
         for n, look in found:
-            self._found(f"{f.__qualname__}.{n}", look, look())
+            value = look()
+            if isinstance(value, ModuleType) and _package(value) in _LIBRARIES:
+                self._chains(f.__qualname__, value, [c for c in chains if c[0] == n])
+            else:
+                self._found(f"{f.__qualname__}.{n}", look, value)
+        for n in sorted(_UNSEEN & variables - f.__globals__.keys()):
+            self._hide(f"{f.__qualname__}.{n}", "is a builtin function", True)
         package = f.__globals__.get("__package__")
         modules = [m for n in imports for m in (n, f"{package}.{n}") if m in sys.modules]
-        self._left += [(m, sys.modules[m]) for m in modules]
-        self._given(f.__qualname__, (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()))
-        self._left.append((f.__qualname__, getattr(f, "__wrapped__", None)))
+        self._left += [(m, sys.modules[m], True) for m in modules]
+        looks = [functools.partial(getattr, f, n) for n in ("__code__", "__defaults__")]
+        self.reads += [Read(f.__qualname__, look, look()) for look in looks]
+        self._given(f.__qualname__, f.__defaults__ or ())
+        if f.__kwdefaults__:
+            look = functools.partial(getattr, f, "__kwdefaults__")
+            self._found(f.__qualname__, look, look())
+        self._own(f.__qualname__, vars(f), True)
+        self._left.append((f.__qualname__, getattr(f, "__wrapped__", None), True))
 
-    def _own(self, name: str, around: Mapping[str, Any]) -> None:
-        """The attributes among these that some code names."""
-        for n in sorted(self.attributes.intersection(around)):
-            self._found(_dotted(name, n), functools.partial(around.get, n), around[n])
-            self._left += [(_dotted(name, n), f) for f in _functions(around[n])]
+    def _chains(self, name: str, module: ModuleType, chains: Iterable[tuple[str, ...]]) -> None:
+        """What code takes of a library, as os.environ or np.random.rand."""
+        for chain in chains:
+            value: Any = module
+            for n in chain[1:]:
+                if not isinstance(value, ModuleType):
+                    break
+                look = functools.partial(getattr, value, n, None)
+                value = look()
+            else:
+                if isinstance(value, ModuleType):  # by another name
+                    self._library(name, value)
+                    continue
+            if not (isinstance(value, ModuleType) or _steady(value)):
+                self._found(f"{name}.{'.'.join(chain)}", look, value)
+
+    def _library(self, name: str, module: ModuleType) -> None:
+        """A module of any kind, of which code may take all that it names."""
+        if not self._installed(module):
+            around = vars(module)
+            self._own(name, around, True)
+            self._left += [(name, around.get(n), True) for n in ("__getattr__",)]
+        elif module is np and "random" in self.attributes:
+            self._left.append((f"{name}.random", np.random, True))
+        elif module is np.random or _package(module) not in _STEADY:
+            around = {n: v for n, v in vars(module).items() if not isinstance(v, ModuleType)}
+            self._own(name, {n: v for n, v in around.items() if not _steady(v)}, True)
+
+    def _own(self, name: str, around: Mapping[str, Any], named: bool, whole: bool = False) -> None:
+        """The attributes among these that some code names; or all of them."""
+        for n, value in sorted(around.items()):
+            mine = n in self.attributes
+            if mine or whole or (self.any and not n.startswith("__")):
+                look = functools.partial(around.get, n)
+                of = named and (mine or whole)
+                self._found(_dotted(name, n), look, value, named=of)
+                self._left += [(_dotted(name, n), f, of) for f in _functions(value)]
 
     def _module(self, name: str, module: Module) -> None:
         own, kind = vars(module), type(module)
-        for n, value in own.items():
+        for n, value in list(own.items()):
             named, public = n in self.attributes, not n.startswith("_")
-            if n not in _OWN and (named or public or self.baked):
+            if n not in _OWN and (named or public or self.baked or self.any):
                 look = functools.partial(own.get, n)
-                self._found(_dotted(name, n), look, value, counted=public and not named)
+                if isinstance(value, np.random.Generator):  # which draws for each call
+                    self.reads.append(Read(_dotted(name, n), look, value))
+                else:
+                    counted = public and not named
+                    self._found(_dotted(name, n), look, value, counted, named)
         name = name or kind.__name__
         training = functools.partial(own.get, "training", kind.training)
         count = functools.partial(_count, own)  # of a new one nothing is known
@@ -230,43 +278,104 @@ class _Walk:
             self.reads.append(Read(name, weakref.ref(module), None, type, kind))
             looks = [functools.partial(getattr, kind, n) for n in ("forward", "__call__")]
             self.reads += [Read(name, look, look()) for look in looks]
-        self._class(name, kind, whole=self.baked)
+        self._class(name, kind, True)
 
-    def _object(self, name: str, value: Any) -> None:
+    def _object(self, name: str, value: Any, named: bool) -> None:
         kind, own = type(value), getattr(value, "__dict__", None)
-        if not self._installed(kind):
-            self._class(name, kind)
+        if isinstance(value, weakref.ref | ContextVar):
+            look = value if isinstance(value, weakref.ref) else functools.partial(value.get, None)
+            self._found(name, look, look(), named=named)
+            return
+        if isinstance(value, _CACHED):  # an answer may be older than what it was made from
+            look = functools.partial(_answers, value)
+            self.reads.append(Read(name, look, look()))
+        elif _keeps_to_itself(value):
+            self._hide(name, f"is a {kind.__module__}.{kind.__qualname__}", named)
+        installed = self._installed(kind)
+        if not installed:
+            self._class(name, kind, named)
             if own is not None:  # a new one may hide one of the class
                 self.reads.append(Read(name, functools.partial(len, own), len(own)))
+        theirs = installed and kind.__module__.partition(".")[0] != "tinyseq"
+        whole = isinstance(value, enum.Enum) or (theirs and not isinstance(value, _BAGS))
         if own is not None:
-            self._own(name, own)
-            self._left.append((name, own.get("__wrapped__")))
+            self._own(name, own, named, whole)
+            self._left.append((name, own.get("__wrapped__"), named))
         for owner in kind.__mro__:
-            for n in self.attributes.intersection(vars(owner)):
-                if isinstance(vars(owner)[n], MemberDescriptorType):  # a slot
+            for n, slot in vars(owner).items():
+                mine = n in self.attributes
+                if isinstance(slot, MemberDescriptorType) and (mine or whole or self.any):
                     look = functools.partial(getattr, value, n, None)
-                    self._found(_dotted(name, n), look, look())
+                    self._found(_dotted(name, n), look, look(), named=named and (mine or whole))
 
-    def _class(self, name: str, kind: type, whole: bool = False) -> None:
-        """The class of an object, with what is called without being named; or with all of it."""
-        self._left.append((name, kind))
+    def _class(self, name: str, kind: type, named: bool) -> None:
+        """The class of an object, with what is called without being named."""
+        self._left.append((name, kind, named))
+        above = [owner for owner in kind.__mro__ if self._installed(owner)]
         for owner in kind.__mro__:
             for n, value in vars(owner).items():
-                special = n == "forward" or n.startswith("__")
-                if n not in _ELSEWHERE and (whole or special):
-                    self._left += [(name, f) for f in _functions(value)]
+                special = n in _CALLED or n.startswith("__") or any(n in vars(o) for o in above)
+                if special and n not in _ELSEWHERE and not (self.baked and n == "initial_state"):
+                    self._left += [(_dotted(name, n), f, named) for f in _functions(value)]
 
     def _installed(self, value: Any) -> bool:
         """Whether a function, class or module is the library's, NumPy's, Python's, or somebody's
         whom pip installed; of what is baked in every function counts that is nobody's of these.
         """
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
-        if str(name).partition(".")[0] in _LIBRARIES:
+        package = _package(value)
+        if package in _LIBRARIES:
             return True
-        if self.baked and isinstance(value, FunctionType):
+        if (self.baked and isinstance(value, FunctionType)) or package in self._mine:
             return False
-        file = getattr(sys.modules.get(str(name)), "__file__", None)
+        file = getattr(sys.modules.get(_home(value)), "__file__", None)
         return file is not None and "-packages" in file
+
+
+def _home(value: Any) -> str:
+    """The name of the module that a module is, or a function, class or object comes from."""
+    if isinstance(value, ModuleType):
+        return value.__name__
+    kind = value if isinstance(value, FunctionType | BuiltinFunctionType | type) else type(value)
+    return str(getattr(kind, "__module__", None) or "builtins")
+
+
+def _package(value: Any) -> str:
+    """The package of that; those that Python writes in C have the names of what they are for."""
+    package = _home(value).partition(".")[0]
+    public = package.lstrip("_")
+    return public if package != "__main__" and public in sys.stdlib_module_names else package
+
+
+def _steady(value: Any) -> bool:
+    """Whether what a library has by a name gives the same for the same arguments, as np.sin does,
+    and np.random.rand does not, which is a method of an object.
+    """
+    of = getattr(value, "__self__", None)
+    return _package(value) in _STEADY and (of is None or isinstance(of, ModuleType | type))
+
+
+def _unsteady(value: Any) -> bool:
+    """Whether it is of Python's library, and no such thing."""
+    package = _package(value)
+    return package in _LIBRARIES and package not in _STEADY
+
+
+def _keeps_to_itself(value: Any) -> bool:
+    """Whether an object has more than attributes and items: something that only C code can see."""
+    kind = type(value)
+    if isinstance(value, (*PLAIN, *CHANGING, *_FIXED, tuple, frozenset, np.random.BitGenerator)):
+        return False
+    if hasattr(kind, "__get__"):  # a descriptor, of a class
+        return False
+    slots = [v for o in kind.__mro__ for v in vars(o).values()]
+    words = sum(isinstance(v, MemberDescriptorType) for v in slots)
+    words += (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
+    return kind.__basicsize__ > object.__basicsize__ + words * _WORD
+
+
+def _answers(cached: Any) -> tuple[int, int]:
+    info = cached.cache_info()
+    return info.misses, info.currsize
 
 
 def _itself(value: Any) -> Any:
@@ -296,61 +405,3 @@ def _functions(value: Any) -> Iterator[Any]:
     value = getattr(value, "func", value) if isinstance(value, functools.cached_property) else value
     if isinstance(value, FunctionType):
         yield value
-
-
-@functools.cache
-def _names(code: CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """What code names: global variables, attributes (also as strings, for `getattr`), modules."""
-    variables, attributes, imports = set[str](), set[str](), set[str]()
-    for i in dis.get_instructions(code):
-        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            variables.add(i.argval)
-        elif i.opname == "IMPORT_NAME":
-            imports.add(i.argval)
-        elif i.argval in code.co_names:
-            attributes.add(i.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            for names, more in zip((variables, attributes, imports), _names(constant), strict=True):
-                names |= more
-        elif isinstance(constant, str) and constant.isidentifier():
-            attributes.add(constant)
-    return frozenset(variables), frozenset(attributes), frozenset(imports)
-
-
-# -- while a cell is traced -----------------------------------------------------------------------
-
-
-@contextmanager
-def kept(cell: Module, reads: Iterable[Read]) -> Iterator[None]:
-    """What a step does to its cell's attributes is undone, and is a `CompileError`."""
-    modules = list(cell.named_modules())
-    before = [dict(vars(m)) for _, m in modules]
-    plain = (list, dict, np.ndarray)
-    copies = [{k: copy.copy(v) for k, v in d.items() if isinstance(v, plain)} for d in before]
-    try:
-        yield
-        if (name := changed(reads)) is not None:
-            for (path, module), attributes in zip(modules, before, strict=True):
-                for new in vars(module).keys() - attributes.keys():
-                    name = _dotted(path, new)
-            raise CompileError(
-                f"a step changes {name}; in a compiled loop nothing is done but to compute y and "
-                "the state. Make it a part of the state, or do it outside of the cell."
-            )
-    finally:
-        for (_, module), attributes, contents in zip(modules, before, copies, strict=True):
-            own = vars(module)  # which other threads read, and they may change the mode
-            for name in own.keys() - attributes.keys() - {"training"}:
-                del own[name]
-            own.update({k: v for k, v in attributes.items() if k != "training"})
-            for name, value in contents.items():
-                held: Any = attributes[name]
-                if isinstance(held, np.ndarray):
-                    if held.flags.writeable and not held.dtype.hasobject:
-                        held[...] = value
-                elif isinstance(held, list):
-                    held[:] = value
-                else:
-                    held.clear()
-                    held.update(value)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyseq.backprop import of_leaves
+from tinyseq.compiler.content import changed
 from tinyseq.compiler.playback import Playback
 from tinyseq.compiler.pool import pool
-from tinyseq.compiler.reads import changed, watch
-from tinyseq.compiler.trace import OF_STEP, StepTape, compare, step_taped
+from tinyseq.compiler.reads import watch
+from tinyseq.compiler.trace import OF_STEP, StepTape, compare, generators, step_taped
 from tinyseq.errors import CompileError
 from tinyseq.graph import module_changes
 from tinyseq.kernels.threads import get_num_threads
@@ -48,6 +49,8 @@ class RecordedStep:
     ) -> None:
         self.function, self.source, self.params, self.plain = function, source, params, plain
         self.plays = 0
+        self.refused: CompileError | None = None  # why it cannot be played back
+        self.moved: str | None = None  # what it reads that was found changed, last
         self._threads = get_num_threads()
         self._first: StepTape | None = None
         self._playback: Playback | None = None
@@ -77,39 +80,64 @@ class RecordedStep:
         """Whether there is another number of threads now: one may return to the first."""
         return self._threads != get_num_threads()
 
-    def play(self, arrays: Sequence[np.ndarray]) -> Done:
-        """The step played back: its arrays are written over by the next call."""
+    def play(self, arrays: Sequence[np.ndarray]) -> Done | None:
+        """The step played back: its arrays are written over by the next call. `None` where these
+        values cannot be: an index that is none, padding where there was none, another number of
+        places that a mask picks. As it is written, the step says what is wrong, or does something
+        else. Nobody's code runs here but that of a signal handler and of a cell's noise: what they
+        raise comes out.
+        """
         assert self._playback is not None
         assert self._done is not None
         drawn = [generator(), *self._generators] if self._draws else []
         before = [g.bit_generator.state for g in drawn]
         try:
             self._playback(arrays)
-        except BaseException:  # what it drew it will draw again
+        except BaseException as error:  # what it drew it will draw again
             for g, state in zip(drawn, before, strict=True):
                 g.bit_generator.state = state
+            if isinstance(error, ValueError | IndexError) and _is_ours(error):
+                return None
             raise
         self.plays += 1
         return self._done
 
-    def record(self, arrays: Sequence[np.ndarray]) -> Done:
-        """The step as it is written, recorded; the second time, it is ready afterwards. Raises
-        `CompileError` when it cannot be played back.
+    def record(self, arrays: Sequence[np.ndarray], strict: bool = False) -> Done:
+        """The step as it is written, once, and recorded; the second time, it is ready afterwards.
+        ``strict``: raise `CompileError` when it cannot be played back. Else ``refused`` says why,
+        and what the step made is good all the same.
         """
         tensors = [Tensor(a) for a in arrays]
-        with step_taped(tensors) as tape:
+        with step_taped(tensors, strict) as tape:
             done = self.written(tensors, tape)
-        given = [t._data for t in tensors]
-        del tensors
-        self._note(tape)
+            tape.check_streams()
+        self.refused = tape.refused
+        if self.refused is None:
+            try:
+                return self._noted(tape, [t._data for t in tensors], done)
+            except CompileError as reason:
+                if strict:
+                    raise
+                self.refused = reason
+        return done
+
+    def _noted(self, tape: StepTape, given: list[np.ndarray], done: Done) -> Done:
+        """What one more recording gives: the second one, a playback."""
         if self._first is None:
+            self._note(tape)
             self._first = tape
             return done
+        self.moved = changed((*self._reads, *self._counted))
         compare(self._first, tape, OF_STEP)
+        if self.moved is not None:
+            raise CompileError(
+                f"the function changes {self.moved}, or another thread did while it ran: played "
+                "back, it would be left as it is. Let the function return what is to be kept."
+            )
         self._first = None
+        self._note(tape)
         expected = _samples(done)
         n, has = len(done.outputs), [g is not None for g in done.gradients]
-        del done  # what the step as it is written worked in is free for the playback
         pool.clear()
         playback = Playback(tape, given)
         gradients = iter(playback.results[n:])
@@ -125,7 +153,9 @@ class RecordedStep:
         alive = ((t(), v.data) for v in outside for t in v.tensors)
         self._outside = [(t, a, t.requires_grad) for t, a in alive if t is not None]
         self._modules = list(tape.modules.values())
-        reads = watch([self.source, self.plain], self._modules)
+        reads, hidden = watch([self.source, self.plain], self._modules)
+        if hidden is not None:
+            raise CompileError(hidden)
         layers = [e.attrs["call"] for e in tape.equations if "call" in e.attrs]
         for known in {id(layer.known): layer.known for layer in layers}.values():
             reads += known.reads
@@ -133,10 +163,8 @@ class RecordedStep:
         self._counted = [read for read in reads if read.counted]
         self._changes = module_changes[0]
         self._threads = get_num_threads()
-        own = (g for m in self._modules for g in vars(m).values())
         self._draws = any(v.kind == "drawn" for v in tape.values)
-        given = (g for g in own if isinstance(g, np.random.Generator))
-        self._generators = list({id(g): g for g in given}.values())
+        self._generators = list({id(g): g for m in self._modules for g in generators(m)}.values())
 
     def holds(self, source: Any, params: Sequence[Tensor]) -> bool:
         """Whether what was recorded rests on what is still so: the function, the parameters, and
@@ -151,14 +179,26 @@ class RecordedStep:
         for tensor, array, wanted in self._outside:
             if tensor._data is not array or tensor.hooks or tensor.requires_grad is not wanted:
                 return False
-        if self.other_threads or changed(self._reads) is not None:
+        if self.other_threads:
             return False
+        self.moved = changed(self._reads)
         now = module_changes[0]
-        if self._changes is not now:  # of some module: perhaps it was changed back
-            if changed(self._counted) is not None:
-                return False
-            self._changes = now
-        return True
+        if self.moved is None and self._changes is not now:  # of some module: perhaps back again
+            self.moved = changed(self._counted)
+            if self.moved is None:
+                self._changes = now
+        return self.moved is None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error came from the library and NumPy alone, by way of nobody else's code."""
+    at = error.__traceback__
+    while at is not None:
+        name, file = at.tb_frame.f_globals.get("__name__", ""), at.tb_frame.f_code.co_filename
+        if name.partition(".")[0] not in ("tinyseq", "numpy") and not file.startswith("<tinyseq "):
+            return False
+        at = at.tb_next
+    return True
 
 
 def _samples(done: Done) -> list[np.ndarray]:

@@ -19,10 +19,11 @@ import numpy as np
 
 from tinyseq import ops
 from tinyseq.backprop import grad
+from tinyseq.compiler.content import Read, changed, kept
 from tinyseq.compiler.emit import emit
 from tinyseq.compiler.pool import pool
 from tinyseq.compiler.program import Program, Value
-from tinyseq.compiler.reads import Read, changed, kept, watch
+from tinyseq.compiler.reads import watch
 from tinyseq.compiler.runtime import Compiled, Run
 from tinyseq.compiler.split import split
 from tinyseq.compiler.trace import trace
@@ -30,6 +31,7 @@ from tinyseq.errors import CompileError
 from tinyseq.graph import Node, identity, recorded, recording, topological, within
 from tinyseq.nested import leaves, mapped
 from tinyseq.op import Op, Use, primitive
+from tinyseq.ops.axes import for_rows_of
 from tinyseq.tensor import FLOATS, Tensor
 
 if TYPE_CHECKING:
@@ -84,8 +86,6 @@ def scan(
     to be looked at.
     """
     known = lookup(cell, x, state, running, noise)
-    if x.shape[1] == 0:
-        raise CompileError("there is no sequence in the batch.")
     program = known.program
     inputs = [x, *state, *known.tensors]
     values = dict(zip([program.x, *program.before, *program.parameters], inputs, strict=True))
@@ -340,8 +340,7 @@ def describe(cell: Module, x: Tensor, state: State) -> tuple[Program, str]:
 
 def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise: Any) -> Known:
     """The traced program for inputs of this kind, traced now if it is new."""
-    if not isinstance(state, tuple | list) or not all(isinstance(s, Tensor) for s in state):
-        raise CompileError("the state is not a tuple of tensors.")
+    _check_call(cell, x, state, noise)
     kind = (
         type(cell),
         x.shape[2:],
@@ -362,14 +361,47 @@ def lookup(cell: Module, x: Tensor, state: State, running: Tensor | None, noise:
     return known
 
 
+def _check_call(cell: Module, x: Tensor, state: State, noise: Any) -> None:
+    """Raise `CompileError` unless the compiled loop can take what this call brings. It is looked at
+    in each call, and a failure is this call's alone: nothing of it is kept.
+    """
+
+    def failed(text: str) -> CompileError:
+        return CompileError(f"{type(cell).__name__} cannot be compiled for this call: {text}")
+
+    if x.dtype not in FLOATS:
+        raise failed(f"x holds {x.dtype}; a compiled step takes float32 or float64.")
+    if not isinstance(state, tuple) or not all(isinstance(s, Tensor) for s in state):
+        raise failed("the state is not a tuple of tensors.")
+    T, B = x.shape[:2]
+    for s in state:
+        if s.dtype != x.dtype:
+            raise failed(f"the state holds {s.dtype}; a compiled step carries {x.dtype}, as x has.")
+        if s.ndim not in (1, 2) or s.shape[0] != B:
+            raise failed(f"the state has shape {s.shape}; a compiled step carries (B={B}, W).")
+    for part in leaves(noise):
+        if part.shape[:2] != (T, B):
+            raise failed(
+                f"noise(x, state) gives an array of shape {part.shape}; a compiled step takes "
+                f"(T={T}, B={B}, …)."
+            )
+
+
 def _new(
     mine: list[_Entry], cell: Module, x: Tensor, state: State, running: Tensor | None, noise: Any
 ) -> _Entry:
-    """A cell traced as it is now, kept among those that are known."""
+    """A cell traced as it is now, kept among those that are known.
+
+    A failure counts if it repeats: another thread may have changed the cell, or a signal handler
+    raised something. What the cell's code raised once, and then no more, comes out as it is.
+    """
     known: Known | CompileError
+    first: BaseException | None = None
     for last in (False, True):
-        reads = watch((), [cell], baked=True)
+        reads, hidden = watch((), [cell], baked=True)
         try:
+            if hidden is not None:
+                raise CompileError(hidden)
             if len(mine) >= _MOST:
                 raise CompileError(
                     f"{changed(mine[0][0])} was another one in each of {len(mine)} calls, and "
@@ -382,8 +414,12 @@ def _new(
         except CompileError as error:
             known = CompileError(f"{type(cell).__name__} cannot be compiled: {error}")
             known.__cause__ = error.__cause__
-            if not last:  # another thread may have changed the cell: a failure counts if it repeats
+            if not last:
+                first = error.__cause__
                 continue
+        again = known.__cause__ if isinstance(known, CompileError) else None
+        if first is not None and type(again) is not type(first):
+            raise first
         if len(mine) < _MOST and changed(reads) is None:
             mine.insert(0, (reads, known))
         break
@@ -393,15 +429,6 @@ def _new(
 def _traced(
     cell: Module, x: Tensor, state: State, running: Tensor | None, noise: Any
 ) -> tuple[Program, dict[str, Tensor]]:
-    if x.dtype not in FLOATS:
-        raise CompileError(f"x holds {x.dtype}; a compiled step takes float32 or float64.")
-    B = x.shape[1]
-    for s in state:
-        if s.dtype != x.dtype or s.ndim not in (1, 2) or s.shape[0] != B:
-            raise CompileError(
-                f"the state holds {s.dtype} of shape {s.shape}; a compiled step carries (B, W) in "
-                f"the dtype of x, {x.dtype}."
-            )
     tensors = dict(cell.named_tensors())
     for name, t in tensors.items():
         if t.dtype in FLOATS and t.dtype != x.dtype:
@@ -418,8 +445,8 @@ def _traced(
             raise CompileError("the step does not return a tuple like its state.")
         if on is None:
             return new[0], new
-        held = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
-        return ops.where(on, new[0], 0.0), held
+        held = tuple(ops.where(for_rows_of(on, n), n, s) for n, s in zip(new, state, strict=True))
+        return ops.where(for_rows_of(on, new[0]), new[0], 0.0), held
 
     rows = noise if running is None else (noise, running)
     program = trace(

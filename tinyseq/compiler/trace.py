@@ -23,12 +23,14 @@ import numpy as np
 
 from tinyseq import graph, random
 from tinyseq.backprop import grad
+from tinyseq.compiler.content import DRAWS
 from tinyseq.compiler.program import BATCH, Equation, Program, Value
-from tinyseq.errors import CompileError, describe
+from tinyseq.errors import CompileError, describe, of_values
 from tinyseq.graph import identity, readable, recording
 from tinyseq.nested import mapped
 from tinyseq.op import REGISTRY, Op
 from tinyseq.primitives import check, draw, filled, getitem, scatter_add
+from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -132,11 +134,36 @@ class StepTape(Tape):
     without a tape.
     """
 
-    def __init__(self, arguments: Sequence[Tensor]) -> None:
+    def __init__(self, arguments: Sequence[Tensor], strict: bool = False) -> None:
         super().__init__()
+        self.strict = strict  # raise what is refused; else the step goes on without the tape
+        self.refused: CompileError | None = None
         self.modules: dict[int, Module] = {}  # that were called, by identity
+        #: Where random streams are: the library's, and those that these modules hold
+        self._streams: list[tuple[np.random.Generator, Any]] = [(generator(), random.get_state())]
         for t in arguments:
             self.given("argument", t)
+
+    def called(self, module: Module) -> None:
+        """What a module holds the step rests on."""
+        if id(module) not in self.modules:
+            self.modules[id(module)] = module
+            self._streams += [(g, g.bit_generator.state) for g in generators(module)]
+
+    def check_streams(self) -> None:
+        """Refuse the step if it drew random numbers other than by `draw`: those of later calls
+        would be the same ones.
+        """
+        if self.refused is None and any(
+            g.bit_generator.state != state for g, state in self._streams
+        ):
+            graph.refuse(
+                CompileError(
+                    "the step draws random numbers, and would draw the same ones in every call. "
+                    "Pass them as an argument of the step; or let layers draw them (nn.Dropout, a "
+                    "cell's noise(x, state))."
+                )
+            )
 
     def __call__(
         self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor
@@ -146,6 +173,7 @@ class StepTape(Tape):
         output = self.note(op, inputs, attrs, (y,)).output
         if op is draw:
             output.kind, output.data = "drawn", y._data
+            self._streams = [(g, g.bit_generator.state) for g, _ in self._streams]
 
     def close(self) -> None:
         """Forget the identities: new arrays may have them."""
@@ -165,10 +193,15 @@ class StepTape(Tape):
         self._held.append(ref(tensor._data, forget))
 
 
+def generators(module: Module) -> list[np.random.Generator]:
+    """Those that are its attributes."""
+    return [g for g in list(vars(module).values()) if isinstance(g, np.random.Generator)]
+
+
 @contextmanager
-def step_taped(arguments: Sequence[Tensor]) -> Iterator[StepTape]:
+def step_taped(arguments: Sequence[Tensor], strict: bool = False) -> Iterator[StepTape]:
     """Inside, everything that is done with Tensors goes on the tape."""
-    tape = StepTape(arguments)
+    tape = StepTape(arguments, strict)
     try:
         with graph.taped(tape, whole=True):
             yield tape
@@ -358,10 +391,7 @@ def trace(
     try:
         few, many = (_run(step, n, x, state, noise, named, dtype) for n in _BATCHES)
         if random.get_state() != before:
-            raise CompileError(
-                "the step draws random numbers, and would draw the same ones at every step. Draw "
-                "them before the first step: give the cell noise(x, state), as nn.Zoneout has it."
-            )
+            raise CompileError(DRAWS)
     finally:
         random.set_state(before)
     compare(few, many, OF_CELL, _BATCHES)
@@ -404,6 +434,8 @@ def _run(
             except CompileError as error:
                 raise CompileError(f"{_raised(error)}{error}") from None
             except Exception as error:
+                if not of_values(error):
+                    raise
                 raise CompileError(
                     f"{_raised(error)}a step on its own, run for {batch} sequences, fails: "
                     f"{type(error).__name__}: {error}"

@@ -16,19 +16,21 @@ from __future__ import annotations
 import numpy as np
 
 from tinyseq import errors, graph, op, ops
-from tinyseq.functional.losses import reduced
+from tinyseq.arguments import Count, checked
+from tinyseq.functional.losses import Reduction, reduced
 from tinyseq.functional.targets import as_indices, as_lengths, refuse_logits
 from tinyseq.primitives import check
 from tinyseq.tensor import FLOATS, Tensor
 
 
+@checked
 def ctc_loss(
-    log_probs: Tensor,
+    log_probs: op.TensorLike,
     targets: op.TensorLike,
     input_lengths: op.TensorLike,
     target_lengths: op.TensorLike,
-    blank: int = 0,
-    reduction: str = "mean",
+    blank: Count = 0,
+    reduction: Reduction = "mean",
     zero_infinity: bool = False,
 ) -> Tensor:
     """−ln Σ over the paths π that spell the target of Πₜ pₜ(πₜ), in nats.
@@ -48,6 +50,7 @@ def ctc_loss(
     """
     if any(isinstance(t, Tensor) for t in (targets, target_lengths, input_lengths)):
         graph.readable("ctc_loss")  # whose paths hang on the values of these
+    log_probs = op.as_tensor(log_probs, None, "ctc_loss", "log_probs")
     if log_probs.ndim != 3:
         raise errors.ShapeError(
             f"ctc_loss: log_probs must be (T, B, V), got {errors.describe(log_probs.shape)}. "
@@ -99,9 +102,10 @@ def _padded(
     targets: op.TensorLike, target_lengths: op.TensorLike, B: int, V: int, blank: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The targets as (B, S), with blanks behind their ends, and their lengths."""
-    given = op.as_tensor(targets)._data
+    given = op.as_tensor(targets, None, "ctc_loss", "targets")._data
+    name = f"ctc_loss: target_lengths for targets {errors.describe(given.shape)}"
     if given.ndim == 1:
-        lengths = as_lengths("ctc_loss: target_lengths", target_lengths, B, len(given))._data
+        lengths = as_lengths(name, target_lengths, B, len(given))._data
         if lengths.sum() != len(given):
             raise errors.ShapeError(
                 f"ctc_loss: targets one after the other must be as many as target_lengths say, "
@@ -110,14 +114,14 @@ def _padded(
         used = given
     elif given.ndim == 2 and len(given) == B:
         S = given.shape[1]
-        lengths = as_lengths("ctc_loss: target_lengths", target_lengths, B, S)._data
+        lengths = as_lengths(name, target_lengths, B, S)._data
         used = given[np.arange(S) < lengths[:, None]]
     else:
         raise errors.ShapeError(
             f"ctc_loss: targets must be (B={B}, S), or one after the other, got "
             f"{errors.describe(given.shape)}."
         )
-    used = as_indices(used, V, "ctc_loss", "V")._data
+    used = as_indices(used, V, "ctc_loss: targets", "V")._data
     if (used == blank).any():
         raise ValueError(
             f"ctc_loss: the targets contain the blank, {blank}. It stands for no symbol: leave it "

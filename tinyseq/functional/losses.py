@@ -8,25 +8,30 @@ logits or logarithms throughout, so that it neither overflows nor takes the loga
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 
 from tinyseq import errors, op, ops
 from tinyseq import primitives as raw
-from tinyseq.functional import targets as checked
+from tinyseq.arguments import Within, checked, one_of
+from tinyseq.functional import targets as taken
 from tinyseq.functional.targets import IGNORED
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Axis, Tensor, plain_array
+
+Reduction = Annotated[str, one_of("mean", "sum", "none")]
+Share = Annotated[float, Within(lambda p: 0 <= p <= 1, "from 0 to 1")]
 
 
+@checked
 def cross_entropy(
-    logits: Tensor,
+    logits: op.TensorLike,
     targets: op.TensorLike,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     *,
-    weight: npt.ArrayLike | None = None,
+    weight: op.TensorLike | None = None,
     ignore_index: int = IGNORED,
-    label_smoothing: float = 0.0,
+    label_smoothing: Share = 0.0,
 ) -> Tensor:
     """−Σ_c p_c · ln softmax(logits)_c: the softmax loss of a classifier or a language model.
 
@@ -44,10 +49,8 @@ def cross_entropy(
     `DtypeError` for whole-number logits, `ValueError` for targets that are not probabilities, an
     option out of its range, or a mean over targets that are all ignored.
     """
-    logits, w = checked.as_scores("cross_entropy", "logits", logits, weight)
-    given = targets if isinstance(targets, Tensor) else np.asarray(targets)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"cross_entropy: label_smoothing={label_smoothing} must be from 0 to 1.")
+    logits, w = taken.as_scores("cross_entropy", "logits", logits, weight)
+    given = targets if isinstance(targets, Tensor) else plain_array(targets)
     *batch, V = logits.shape
     count = math.prod(batch)
     if given.dtype.kind == "f":
@@ -56,7 +59,7 @@ def cross_entropy(
                 f"cross_entropy: ignore_index={ignore_index} is a class, and the targets are "
                 "probabilities. Leave those rows out of logits and targets instead."
             )
-        p = ops.reshape(checked.as_probabilities(logits, given), count, V)
+        p = ops.reshape(taken.as_probabilities(logits, given), count, V)
         if label_smoothing:
             p = (1 - label_smoothing) * p + label_smoothing / V
         if w is not None:
@@ -65,7 +68,7 @@ def cross_entropy(
         loss = ops.logsumexp(rows, -1) * ops.sum(p, -1) - ops.sum(p * rows, -1)
         return _reduced_over("cross_entropy", loss, reduction, batch, count)
     mean = reduction == "mean" and count > 0
-    classes = checked.as_classes("cross_entropy", "logits", logits, given, ignore_index, mean)
+    classes = taken.as_classes("cross_entropy", "logits", logits, given, ignore_index, mean)
     if w is None and not label_smoothing and count > 0 and reduction in ("mean", "sum"):
         return raw.softmax_loss(logits, classes, ignored=ignore_index, reduction=reduction)
     loss = raw.softmax_loss(logits, classes, ignored=ignore_index, reduction="none")
@@ -81,12 +84,13 @@ def cross_entropy(
     return _reduced_over("cross_entropy", loss, reduction, batch, weights)
 
 
+@checked
 def nll_loss(
-    log_probs: Tensor,
+    log_probs: op.TensorLike,
     targets: op.TensorLike,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     *,
-    weight: npt.ArrayLike | None = None,
+    weight: op.TensorLike | None = None,
     ignore_index: int = IGNORED,
 ) -> Tensor:
     """−log_probs[target]: the negative log-likelihood, for what went through log_softmax.
@@ -95,11 +99,11 @@ def nll_loss(
     ``weight``, ``ignore_index`` and errors as for `cross_entropy`, which does both steps in one;
     `ValueError` for log_probs above 0 as well.
     """
-    log_probs, w = checked.as_scores("nll_loss", "log_probs", log_probs, weight)
-    raw.check(log_probs, rule=checked.refuse_logits, name="nll_loss")
+    log_probs, w = taken.as_scores("nll_loss", "log_probs", log_probs, weight)
+    raw.check(log_probs, rule=taken.refuse_logits, name="nll_loss")
     *batch, V = log_probs.shape
     mean = reduction == "mean" and math.prod(batch) > 0
-    classes = checked.as_classes("nll_loss", "log_probs", log_probs, targets, ignore_index, mean)
+    classes = taken.as_classes("nll_loss", "log_probs", log_probs, targets, ignore_index, mean)
     weights, known = _weights(classes, ignore_index, w)
     loss = -ops.reshape(log_probs, known.size, V)[np.arange(known.size), known]
     if w is not None:
@@ -108,13 +112,14 @@ def nll_loss(
     return _reduced_over("nll_loss", loss, reduction, batch, weights)
 
 
+@checked
 def binary_cross_entropy_with_logits(
-    logits: Tensor,
+    logits: op.TensorLike,
     targets: op.TensorLike,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     *,
-    weight: npt.ArrayLike | None = None,
-    pos_weight: npt.ArrayLike | None = None,
+    weight: op.TensorLike | None = None,
+    pos_weight: op.TensorLike | None = None,
 ) -> Tensor:
     """−w·(p·y·ln σ(x) + (1 − y)·ln(1 − σ(x))): the loss of yes-or-no questions, in nats.
 
@@ -126,34 +131,39 @@ def binary_cross_entropy_with_logits(
     `ValueError` for targets outside of 0 … 1 and for negative weights.
     """
     name = "binary_cross_entropy_with_logits"
-    y = checked.as_twin(name, "logits", logits, targets)
-    raw.check(y, rule=checked.refuse_improbable, name=name)
+    logits, y = taken.as_twins(name, "logits", logits, "targets", targets)
+    raw.check(y, rule=taken.refuse_improbable, name=name)
     # ln σ(x) = −softplus(−x) and ln(1 − σ(x)) = −softplus(x): exact in both tails
     yes = y * ops.softplus(-logits)
     if pos_weight is not None:
-        yes = yes * checked.as_weights(name, "pos_weight", pos_weight, logits)
+        yes = yes * taken.as_weights(name, "pos_weight", pos_weight, logits)
     loss = yes + (1 - y) * ops.softplus(logits)
     if weight is not None:
-        loss = loss * checked.as_weights(name, "weight", weight, logits)
+        loss = loss * taken.as_weights(name, "weight", weight, logits)
     return reduced(loss, reduction)
 
 
-def mse_loss(prediction: Tensor, target: op.TensorLike, reduction: str = "mean") -> Tensor:
+@checked
+def mse_loss(
+    prediction: op.TensorLike, target: op.TensorLike, reduction: Reduction = "mean"
+) -> Tensor:
     """(prediction − target)², of the same shape (...): the squared error.
 
     ``reduction``: ``"mean"`` over all elements, ``"sum"``, or ``"none"``: (...). Raises
     `ShapeError` when the shapes differ: broadcasting here is nearly always a mistake.
     """
-    error = prediction - checked.as_twin("mse_loss", "prediction", prediction, target)
+    x, y = taken.as_twins("mse_loss", "prediction", prediction, "target", target)
+    error = x - y
     return reduced(error * error, reduction)
 
 
+@checked
 def sequence_loss(
-    losses: Tensor,
+    losses: op.TensorLike,
     lengths: op.TensorLike | None = None,
     *,
     mask: op.TensorLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """L = Σₜ L⟨t⟩: the losses of the steps of a sequence, summed, padding left out.
 
@@ -167,7 +177,7 @@ def sequence_loss(
     Raises `ShapeError` when the shapes do not fit, `DtypeError` for a mask that is not boolean, and
     `ValueError` for lengths outside of 0 … T or both a mask and lengths.
     """
-    losses = op.as_tensor(losses)
+    losses = op.as_tensor(losses, None, "sequence_loss", "losses")
     if losses.ndim < 2:
         raise errors.ShapeError(
             f"sequence_loss: losses must be (T, B), got {errors.describe(losses.shape)}. "
@@ -178,10 +188,11 @@ def sequence_loss(
         raise ValueError("sequence_loss: lengths and mask say the same thing. Pass one of them.")
     counted = None
     if lengths is not None:
-        n = checked.as_lengths("sequence_loss: lengths", lengths, B, T)
+        name = f"sequence_loss: lengths for losses {errors.describe(losses.shape)}"
+        n = taken.as_lengths(name, lengths, B, T)
         counted = ops.less(np.arange(T)[:, None], n)
     if mask is not None:
-        counted = op.as_tensor(mask)
+        counted = op.as_tensor(mask, None, "sequence_loss", "mask")
         if counted.dtype != bool:
             raise errors.DtypeError(
                 f"sequence_loss: the mask must be boolean, not {counted.dtype}. Compare it: m > 0."
@@ -206,9 +217,7 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
         return ops.mean(loss)
     if reduction == "sum":
         return ops.sum(loss)
-    if reduction == "none":
-        return loss
-    raise ValueError(f"reduction={reduction!r} is unknown. Use 'mean', 'sum' or 'none'.")
+    return loss
 
 
 def _reduced_over(
@@ -227,7 +236,7 @@ def _reduced_over(
     if not isinstance(weights, Tensor):
         return total / float(weights)
     weight = ops.sum(weights)
-    raw.check(weight, rule=checked.refuse_nothing, name=name)
+    raw.check(weight, rule=taken.refuse_nothing, name=name)
     return total / weight
 
 
@@ -239,7 +248,7 @@ def _weights(classes: Tensor, ignored: int, w: Tensor | None) -> tuple[Tensor, T
     return (keep if w is None else ops.where(keep, w[known], 0.0)), known
 
 
-def centred(x: Tensor, axis: int = -1) -> Tensor:
+def centred(x: Tensor, axis: Axis = -1) -> Tensor:
     """x − max x along an axis, with the maximum as a constant.
 
     Softmax does not change when all its inputs move together, nor does any of its derivatives; but

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from tinyseq import errors, op, ops
 from tinyseq.primitives import check
-from tinyseq.tensor import FLOATS, Tensor
+from tinyseq.tensor import FLOATS, Tensor, plain_array
 
 IGNORED = -100
 
@@ -19,7 +18,7 @@ IGNORED = -100
 
 def as_indices(x: op.TensorLike, size: int, name: str, letter: str, least: int = 0) -> Tensor:
     """Whole numbers from ``least`` to size − 1; anything else is named and refused."""
-    index = x if isinstance(x, Tensor) else np.asarray(x)
+    index = x if isinstance(x, Tensor) else plain_array(x)
     if index.dtype.kind not in "iu":
         raise errors.DtypeError(
             f"{name}: indices must be whole numbers, not {index.dtype}. Convert them with "
@@ -52,16 +51,17 @@ def as_classes(
     where a mean is wanted.
     """
     *batch, V = scores.shape
-    classes = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    classes = op.as_tensor(targets, None, name, "targets")
     if classes.shape != tuple(batch):
         raise errors.ShapeError(
             f"{name}: {argument} {errors.describe(scores.shape)} need targets of shape "
             f"{errors.describe(batch)}, got {errors.describe(classes.shape)}: "
             "one class a row, without the last axis V."
         )
-    if classes.dtype.kind not in "iu":
-        as_indices(classes, V, name, "V")  # which says so
-    classes = Tensor(classes)  # a copy, too
+    if classes is targets:  # a copy: the caller may write into it before the backward pass
+        classes = Tensor(classes)
+    if classes.dtype != np.int64:
+        as_indices(classes, V, f"{name}: targets", "V")  # which says so
     check(classes, rule=_within_or_ignored, most=V - 1, name=name, ignored=ignored, mean=mean)
     return classes
 
@@ -69,7 +69,7 @@ def as_classes(
 def _within_or_ignored(classes: np.ndarray, most: int, name: str, ignored: int, mean: bool) -> None:
     if 0 <= ignored <= most or not _all_within(classes, 0, most):
         classes = classes[classes != ignored]
-        _within(classes, 0, most, name, "V")
+        _within(classes, 0, most, f"{name}: targets", "V")
     if mean:
         refuse_nothing(classes.size, name)
 
@@ -85,7 +85,7 @@ def refuse_nothing(weight: np.ndarray | int, name: str) -> None:
 
 def as_lengths(name: str, x: op.TensorLike, B: int, most: int, least: int = 0) -> Tensor:
     """B whole numbers from ``least`` to ``most``; anything else is named and refused."""
-    n = x if isinstance(x, Tensor) else np.asarray(x)
+    n = x if isinstance(x, Tensor) else plain_array(x)
     if n.shape != (B,) or n.dtype.kind not in "iu":
         raise errors.ShapeError(
             f"{name} must be B={B} whole numbers, one a sequence, got {n.dtype} of shape "
@@ -99,20 +99,20 @@ def as_lengths(name: str, x: op.TensorLike, B: int, most: int, least: int = 0) -
 # -- numbers --------------------------------------------------------------------------------------
 
 
-def refuse_whole(name: str, argument: str, x: Tensor) -> None:
+def refuse_whole(name: str, argument: str, x: Tensor, other: str = "targets") -> None:
     """Raise unless x holds floats."""
     if x.dtype not in FLOATS:
         raise errors.DtypeError(
             f"{name}: {argument} must be float32 or float64, not {x.dtype}. "
-            f"Are {argument} and targets in this order?"
+            f"Are {argument} and {other} in this order?"
         )
 
 
 def as_scores(
-    name: str, argument: str, x: op.TensorLike, weight: npt.ArrayLike | None
+    name: str, argument: str, x: op.TensorLike, weight: op.TensorLike | None
 ) -> tuple[Tensor, Tensor | None]:
     """Scores with a last axis of V classes, and the weights of the classes, (V)."""
-    x = op.as_tensor(x)
+    x = op.as_tensor(x, None, name, argument)
     if x.ndim == 0:
         raise errors.ShapeError(f"{name}: {argument} need a last axis of V classes, got a number.")
     if x.shape[-1] == 0:
@@ -126,13 +126,13 @@ def as_scores(
     w = _not_negative(name, "weight", weight, x)
     if w.shape != x.shape[-1:]:
         raise errors.ShapeError(
-            f"{name}: weight of shape {errors.describe(w.shape)} does not fit V={x.shape[-1]} "
-            "classes. Give one number a class."
+            f"{name}: weight of shape {errors.describe(w.shape)} does not fit {argument} "
+            f"of V={x.shape[-1]} classes. Give one number a class."
         )
     return x, w
 
 
-def as_weights(name: str, argument: str, weights: npt.ArrayLike, like: Tensor) -> Tensor:
+def as_weights(name: str, argument: str, weights: op.TensorLike, like: Tensor) -> Tensor:
     """Numbers that are not negative, which broadcast with what they weigh."""
     w = _not_negative(name, argument, weights, like)
     try:
@@ -147,10 +147,13 @@ def as_weights(name: str, argument: str, weights: npt.ArrayLike, like: Tensor) -
     return w
 
 
-def _not_negative(name: str, argument: str, weights: npt.ArrayLike, like: Tensor) -> Tensor:
-    if not isinstance(weights, Tensor) or weights.requires_grad:  # NumPy refuses the latter
-        weights = np.asarray(weights, like.dtype)
-    w = ops.astype(op.as_tensor(weights), like.dtype)
+def _not_negative(name: str, argument: str, weights: op.TensorLike, like: Tensor) -> Tensor:
+    given = op.as_tensor(weights, like.dtype, name, argument)
+    if given.requires_grad:
+        raise errors.GraphError(
+            f"{name}: {argument} requires a gradient, and none goes to it. Pass its detach()."
+        )
+    w = ops.astype(given, like.dtype)
     check(w, rule=_refuse_negative, name=name, argument=argument)
     return w
 
@@ -160,16 +163,19 @@ def _refuse_negative(w: np.ndarray, name: str, argument: str) -> None:
         raise ValueError(f"{name}: {argument} must not be negative or NaN.")
 
 
-def as_twin(name: str, argument: str, x: Tensor, targets: op.TensorLike) -> Tensor:
-    """Targets of the shape and dtype of x, which holds floats."""
-    refuse_whole(name, argument, x)
-    y = op.as_tensor(targets, x.dtype)
+def as_twins(
+    name: str, argument: str, x: op.TensorLike, other: str, y: op.TensorLike
+) -> tuple[Tensor, Tensor]:
+    """Floats x, and y of the same shape and dtype."""
+    x = op.as_tensor(x, None, name, argument)
+    refuse_whole(name, argument, x, other)
+    y = op.as_tensor(y, x.dtype, name, other)
     if y.shape != x.shape:
         raise errors.ShapeError(
-            f"{name}: {argument} {errors.describe(x.shape)} and targets "
+            f"{name}: {argument} {errors.describe(x.shape)} and {other} "
             f"{errors.describe(y.shape)} must have the same shape. Reshape one of them."
         )
-    return ops.astype(y, x.dtype)
+    return x, ops.astype(y, x.dtype)
 
 
 # -- probabilities and their logarithms -----------------------------------------------------------
@@ -177,11 +183,11 @@ def as_twin(name: str, argument: str, x: Tensor, targets: op.TensorLike) -> Tens
 
 def as_probabilities(logits: Tensor, targets: op.TensorLike) -> Tensor:
     """One probability for every class of the logits, 1 in sum."""
-    p = ops.astype(op.as_tensor(targets), logits.dtype)
+    p = ops.astype(op.as_tensor(targets, None, "cross_entropy", "targets"), logits.dtype)
     if p.shape != logits.shape:
         raise errors.ShapeError(
-            f"cross_entropy: probabilities of shape {errors.describe(p.shape)} do not fit "
-            f"logits {errors.describe(logits.shape)}. Give one for every class, or classes as "
+            f"cross_entropy: targets of shape {errors.describe(p.shape)}, probabilities, do not "
+            f"fit logits {errors.describe(logits.shape)}. Give one for every class, or classes as "
             "whole numbers."
         )
     check(p, rule=_sum_to_one)

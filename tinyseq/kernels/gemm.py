@@ -53,7 +53,6 @@ ROWS = 14 if _REGISTERS == 32 else 6  # of a tile: 2 sums each, two more for w a
 #: Panels that a tile takes at once: with few rows there are registers left, and sums to wait for.
 _AT_ONCE = {1: 4, 2: 4, 3: 2} if _REGISTERS == 32 else {1: 4, 2: 2}
 DEPTH = 512  # of a block: a panel of it stays in the second-level cache, or closer
-_HEIGHT = 8 * ROWS  # rows of ``a`` that go past all panels before the next ones
 _SPARE = 64  # numbers behind the tiles of `outers`: its copies are as wide as a register
 _TALL = 512  # rows of a sum of outer products that are laid out anew at a time
 _MANY = 1 << 15  # numbers from which laying them out, or adding them, is shared out
@@ -357,8 +356,8 @@ if not _PLAIN:
     _ONE, _TWO, _THREE = (_AT_ONCE.get(n, 1) for n in (1, 2, 3))
 
     @jit(EXACT)
-    def _multiply(a, w, out, steps, rows, a_step, a_row, a_col, out_step, out_row, K, N, add):  # type: ignore[no-untyped-def]
-        """out[t] (+)= a[t] w for t < steps, ``rows`` rows each: every panel of w passes once."""
+    def _multiply(a, w, out, steps, rows, a_step, a_row, a_col, out_step, out_row, K, N):  # type: ignore[no-untyped-def]
+        """out[t] = a[t] w for t < steps, ``rows`` rows each: every panel of w passes once."""
         panels, _, columns = w.shape
         size = out.itemsize
         count = (rows + ROWS - 1) // ROWS  # tiles of nearly the same number of rows
@@ -387,7 +386,7 @@ if not _PLAIN:
                             out_row,
                             depth,
                             N - p * columns,
-                            1 if add or k0 > 0 else 0,
+                            1 if k0 > 0 else 0,
                         )
                         m += n
                 p += here
@@ -399,7 +398,7 @@ if not _PLAIN:
         a_row, a_col = a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
         if M > 0:
             out_row = out.strides[0] // out.itemsize
-            _multiply(a, w, out, 1, M, 0, a_row, a_col, 0, out_row, K, out.shape[1], 0)
+            _multiply(a, w, out, 1, M, 0, a_row, a_col, 0, out_row, K, out.shape[1])
 
     @jit(EXACT)
     def matmuls(a, w, out):  # type: ignore[no-untyped-def]
@@ -412,7 +411,7 @@ if not _PLAIN:
             T, M = 1, T * M  # one matrix, in fact
         a_step, a_row, a_col = a.strides[0] // size, a.strides[1] // size, a.strides[2] // size
         out_step, out_row = out.strides[0] // size, out.strides[1] // size
-        _multiply(a, w, out, T, M, a_step, a_row, a_col, out_step, out_row, K, N, 0)
+        _multiply(a, w, out, T, M, a_step, a_row, a_col, out_step, out_row, K, N)
 
     @jit(EXACT)
     def in_panels(g, packed):  # type: ignore[no-untyped-def]
@@ -645,6 +644,13 @@ def add_shared(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     shared(lambda i, team: _add_part(team, i, *(x[parts[i]] for x in flat)), threads)
 
 
+def _in_rows(x: np.ndarray) -> bool:
+    """Whether the numbers of each row lie one behind the other, as `in_panels` and `outers` need
+    them: a row may be copied as a whole.
+    """
+    return x.shape[1] == 1 or x.strides[1] == x.itemsize
+
+
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """a b for a (M, K) and b (K, N), float32 or float64 alike, of any strides, on all threads;
     into ``out``, if it is given.
@@ -656,7 +662,8 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.n
         out[...] = 0
         return out
     threads = get_num_threads() if 2.0 * M * K * N > _WORTH_SHARING else 1
-    if K > M and K > N and a.strides[0] < a.strides[1]:  # a sum over many rows
+    tall = K > M and K > N and a.strides[0] < a.strides[1]
+    if tall and _in_rows(a.T) and _in_rows(b):  # a sum over many rows
         return _sum_over_rows(a.T, b, min(threads, K), out)
     out = np.empty((M, N), a.dtype) if out is None else out
     count, _, columns = panels_shape(K, N, a.dtype)

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyseq import errors
+
 _F32 = np.dtype(np.float32)
 _LARGE = 4096  # elements
 
@@ -39,6 +41,9 @@ def load_kernels() -> None:
         for name in ("activations", "gemm", "losses", "updates"):
             setattr(found, name, importlib.import_module(f"tinyseq.kernels.{name}"))
     except Exception as cause:
+        broken = isinstance(cause, ImportError | SystemError) or type(cause) is OSError
+        if not broken and not errors.of_values(cause):
+            raise  # of a signal handler, say: it is tried again
         _failed = True
         warnings.warn(
             f"tinyseq runs on NumPy alone, as numba cannot be imported ({cause}). "

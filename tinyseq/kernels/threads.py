@@ -25,6 +25,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from tinyseq.arguments import Size, checked
 from tinyseq.kernels.jit import EXACT, jit
 from tinyseq.locks import new_lock
 
@@ -225,7 +226,8 @@ def get_num_threads() -> int:
         return _wanted()
 
 
-def set_num_threads(n: int) -> None:
+@checked
+def set_num_threads(n: Size) -> None:
     """Use n threads in kernels from now on, the caller's own included. 1: none but the caller's.
 
     Any thread may call it at any time. A kernel that runs ends with the threads it began with.
@@ -233,8 +235,7 @@ def set_num_threads(n: int) -> None:
     Raises `ValueError` for less than 1.
     """
     global _threads, _team
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"set_num_threads: n={n!r} must be a whole number, at least 1.")
+    n = int(n)
     with _lock:
         if n != _threads and _team is not None:
             if not _team.busy:  # else it is dismissed when its task has ended

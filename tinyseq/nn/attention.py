@@ -11,8 +11,9 @@ import math
 import numpy as np
 
 from tinyseq import errors, functional, graph, op, ops
+from tinyseq.arguments import Size, checked
 from tinyseq.nn import init
-from tinyseq.nn.layers import Linear, _size
+from tinyseq.nn.layers import Linear
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.primitives import check
 from tinyseq.tensor import Tensor
@@ -37,12 +38,27 @@ class Attention(Module):
 
     before: bool = False
 
-    def __init__(self, query_size: int, memory_size: int) -> None:
-        self.query_size = _size(query_size, "query_size")
-        self.memory_size = _size(memory_size, "memory_size")
+    @checked
+    def __init__(self, query_size: Size, memory_size: Size) -> None:
+        self.query_size = int(query_size)
+        self.memory_size = int(memory_size)
 
-    def keys(self, memory: Tensor) -> Tensor:
+    query_size: Size
+    memory_size: Size
+
+    @checked
+    def keys(self, memory: op.TensorLike) -> Tensor:
         """The part of the score that depends on the memory alone: (S, B, M) → (S, B, K)."""
+        return self._read(memory)
+
+    def _read(self, memory: op.TensorLike) -> Tensor:
+        """The memory; `ShapeError` unless it is (S, B, M)."""
+        memory = op.as_tensor(memory)
+        if memory.ndim != 3 or memory.shape[2] != self.memory_size:
+            raise errors.ShapeError(
+                f"{type(self).__name__}: memory has shape {errors.describe(memory.shape)}, "
+                f"expected (S, B, M={self.memory_size})."
+            )
         return memory
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
@@ -61,7 +77,15 @@ class Attention(Module):
         if one:
             query = ops.reshape(query, 1, *query.shape)
         self._check(query, memory)
-        scores = self.scores(query, self.keys(memory) if keys is None else keys)
+        if keys is None:
+            keys = self.keys(memory)
+        elif keys.ndim != 3 or keys.shape[:2] != memory.shape[:2]:
+            raise errors.ShapeError(
+                f"{graph.located(type(self).__name__)}: keys of shape "
+                f"{errors.describe(keys.shape)} do not go with the memory "
+                f"{errors.describe(memory.shape, 'SBM')}. Pass what keys(memory) gives."
+            )
+        scores = self.scores(query, keys)
         if mask is not None:
             on, where = op.as_tensor(mask), graph.located(type(self).__name__)
             check(on, rule=_refuse_mask, shape=memory.shape[:2], where=where)
@@ -108,22 +132,24 @@ class AdditiveAttention(Attention):
 
     before = True
 
+    @checked
     def __init__(
         self,
-        query_size: int,
-        memory_size: int,
-        attention_size: int | None = None,
+        query_size: Size,
+        memory_size: Size,
+        attention_size: Size | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(query_size, memory_size)
-        A = query_size if attention_size is None else _size(attention_size, "attention_size")
+        A = query_size if attention_size is None else int(attention_size)
         self.w_q = Parameter(init.glorot_uniform((query_size, A), rng))
         self.w_m = Parameter(init.glorot_uniform((memory_size, A), rng))
         self.b = Parameter(init.zeros((A,)))
         self.v = Parameter(init.uniform((A,), math.sqrt(3 / A), rng))
 
-    def keys(self, memory: Tensor) -> Tensor:
-        return memory @ self.w_m + self.b
+    @checked
+    def keys(self, memory: op.TensorLike) -> Tensor:
+        return self._read(memory) @ self.w_m + self.b
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
         asked = query @ self.w_q
@@ -140,10 +166,11 @@ class DotAttention(Attention):
     Asked after the decoder's step, as in the paper.
     """
 
+    @checked
     def __init__(
         self,
-        query_size: int,
-        memory_size: int,
+        query_size: Size,
+        memory_size: Size,
         general: bool = False,
         scale: bool = False,
         rng: np.random.Generator | None = None,
@@ -157,7 +184,9 @@ class DotAttention(Attention):
         self.weight = Linear(memory_size, query_size, bias=False, rng=rng) if general else None
         self.factor = 1 / math.sqrt(query_size) if scale else 1.0
 
-    def keys(self, memory: Tensor) -> Tensor:
+    @checked
+    def keys(self, memory: op.TensorLike) -> Tensor:
+        memory = self._read(memory)
         return memory if self.weight is None else self.weight(memory)
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:

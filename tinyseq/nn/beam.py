@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyseq import errors
+from tinyseq.arguments import NotNegative, Size, checked
 from tinyseq.nested import mapped
-from tinyseq.nn.layers import _size
 from tinyseq.nn.module import Module
 from tinyseq.tensor import Tensor
 
@@ -28,6 +27,7 @@ class Hypothesis(NamedTuple):
     ended: bool
 
 
+@checked
 def beam_search(
     step: Callable[[np.ndarray, Any], tuple[Tensor, Any]],
     first: np.ndarray,
@@ -35,9 +35,9 @@ def beam_search(
     *,
     model: Module,
     eos: int | None,
-    width: int,
-    max_steps: int,
-    length_penalty: float = 0.0,
+    width: Size,
+    max_steps: Size,
+    length_penalty: NotNegative = 0.0,
     refused: np.ndarray | None = None,
 ) -> list[list[Hypothesis]]:
     """For each sequence the best ``width`` hypotheses that were kept, best first.
@@ -57,10 +57,7 @@ def beam_search(
     Raises `ValueError` for a width or a number of steps below 1, a penalty that is negative or not
     finite, and logits that are not finite.
     """
-    W, B = _size(width, "width"), len(first)
-    _size(max_steps, "max_steps")
-    if not (length_penalty >= 0 and math.isfinite(length_penalty)):
-        raise ValueError(f"length_penalty={length_penalty} must be a finite number, 0 or more.")
+    W, B = int(width), len(first)
     state = rows_of(state, np.repeat(np.arange(B), W))
     symbols = np.repeat(first[:, None], W, axis=1)
     written = np.zeros((B, W, 0), np.int64)

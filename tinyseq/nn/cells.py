@@ -12,12 +12,14 @@ one has to wait for the step before. Defaults: w_x Glorot, w_h orthogonal, one b
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
-import numpy.typing as npt
 
 from tinyseq import errors, graph, ops
+from tinyseq.arguments import Count, Finite, FloatDtype, Size, checked, one_of
 from tinyseq.nn import init
-from tinyseq.nn.layers import LayerNorm, _size
+from tinyseq.nn.layers import LayerNorm
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.tensor import Tensor
 
@@ -27,6 +29,19 @@ __all__ = [
 ]  # fmt: skip
 
 State = tuple[Tensor, ...]
+Nonlinearity = Annotated[str, one_of("tanh", "relu")]
+Variant = Annotated[str, one_of("reset_after", "reset_before", "simplified")]
+Memory = Annotated[str, one_of("new", "previous")]
+
+
+def seen_of(seen: Tensor, h: Tensor) -> Tensor:
+    """``seen``, in place of h; `ShapeError` unless it has its shape."""
+    if seen.shape != h.shape:
+        raise errors.ShapeError(
+            f"{graph.located('the cell')}: seen has shape {errors.describe(seen.shape)}, expected "
+            f"that of the state h, {errors.describe(h.shape)}."
+        )
+    return seen
 
 
 def _gates(x: Tensor, k: int) -> list[Tensor]:
@@ -43,10 +58,16 @@ class Cell(Module):
 
     state_names: tuple[str, ...] = ("h",)
     carries_output: bool = False  # whether h is also carried on element by element, as in a GRU
+    input_size: Size
+    hidden_size: Size
+    w_x: Tensor
+    w_h: Tensor
+    b: Tensor
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        self.input_size = _size(input_size, "input_size")
-        self.hidden_size = _size(hidden_size, "hidden_size")
+    @checked
+    def __init__(self, input_size: Size, hidden_size: Size) -> None:
+        self.input_size = int(input_size)
+        self.hidden_size = int(hidden_size)
 
     def _make_gates(self, k: int, rng: np.random.Generator | None) -> None:
         D, H = self.input_size, self.hidden_size
@@ -55,7 +76,8 @@ class Cell(Module):
         self.w_h = Parameter(init.orthogonal((H, k * H), rng))
         self.b = Parameter(init.zeros((k * H,)))
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
+    @checked
+    def initial_state(self, batch_size: Count, dtype: FloatDtype = np.float32) -> State:
         """Zeros (B, H), one for each of ``state_names``."""
         return tuple(
             Tensor(np.zeros((batch_size, self.hidden_size), dtype), name=f"{name}0")
@@ -94,16 +116,17 @@ class RNNCell(Cell):
     State (h,). Raises `ShapeError` when x is not (B, D) or the state not ((B, H),).
     """
 
+    nonlinearity: Nonlinearity
+
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        nonlinearity: str = "tanh",
+        input_size: Size,
+        hidden_size: Size,
+        nonlinearity: Nonlinearity = "tanh",
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity={nonlinearity!r} is unknown. Use 'tanh' or 'relu'.")
         self.nonlinearity = nonlinearity
         self._make_gates(1, rng)
 
@@ -132,18 +155,18 @@ class GRUCell(Cell):
     """
 
     carries_output = True
+    variant: Variant
+    b_h: Tensor
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        variant: str = "reset_after",
+        input_size: Size,
+        hidden_size: Size,
+        variant: Variant = "reset_after",
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        variants = ("reset_after", "reset_before", "simplified")
-        if variant not in variants:
-            raise ValueError(f"variant={variant!r} is unknown. Use one of {', '.join(variants)}.")
         self.variant = variant
         self._make_gates(2 if variant == "simplified" else 3, rng)
         if variant == "reset_after":
@@ -152,7 +175,7 @@ class GRUCell(Cell):
     def forward(self, x: Tensor, state: State, seen: Tensor | None = None) -> State:
         self.check(x, state)
         (h,) = state
-        seen = h if seen is None else seen
+        seen = h if seen is None else seen_of(seen, h)
         if self.variant == "reset_after":
             return self._reset_after(x, h, seen)
         if self.variant == "reset_before":
@@ -193,11 +216,12 @@ class LSTMCell(Cell):
 
     state_names = ("h", "c")
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        forget_bias: float = 1.0,
+        input_size: Size,
+        hidden_size: Size,
+        forget_bias: Finite = 1.0,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
@@ -224,17 +248,21 @@ class PeepholeLSTMCell(LSTMCell):
     plain `LSTMCell`, whose other parameters, state and errors it shares.
     """
 
+    output_sees: Memory
+    p_u: Tensor
+    p_f: Tensor
+    p_o: Tensor
+
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        output_sees: str = "new",
-        forget_bias: float = 1.0,
+        input_size: Size,
+        hidden_size: Size,
+        output_sees: Memory = "new",
+        forget_bias: Finite = 1.0,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, forget_bias, rng)
-        if output_sees not in ("new", "previous"):
-            raise ValueError(f"output_sees={output_sees!r} is unknown. Use 'new' or 'previous'.")
         self.output_sees = output_sees
         self.p_u = Parameter(init.zeros((hidden_size,)))
         self.p_f = Parameter(init.zeros((hidden_size,)))
@@ -261,11 +289,12 @@ class LayerNormLSTMCell(LSTMCell):
     `LSTMCell`. Ba, Kiros and Hinton, 2016.
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        forget_bias: float = 1.0,
+        input_size: Size,
+        hidden_size: Size,
+        forget_bias: Finite = 1.0,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, forget_bias, rng)
@@ -293,8 +322,9 @@ class LayerNormGRUCell(GRUCell):
     norm the gates and the candidate apart.
     """
 
+    @checked
     def __init__(
-        self, input_size: int, hidden_size: int, rng: np.random.Generator | None = None
+        self, input_size: Size, hidden_size: Size, rng: np.random.Generator | None = None
     ) -> None:
         super().__init__(input_size, hidden_size, "reset_after", rng)
         self.norm_x = LayerNorm(3 * hidden_size, bias=False)

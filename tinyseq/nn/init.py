@@ -12,32 +12,37 @@ import math
 import numpy as np
 
 from tinyseq import errors
+from tinyseq.arguments import Count, Finite, NotNegative, Size, checked
 from tinyseq.random import generator
 
+Weight = tuple[Count, ...]  # what is no weight, `_fans` refuses
 
-def zeros(shape: tuple[int, ...]) -> np.ndarray:
+
+@checked
+def zeros(shape: tuple[Count, ...]) -> np.ndarray:
     """All 0."""
     return np.zeros(shape, np.float32)
 
 
+@checked
 def uniform(
-    shape: tuple[int, ...], bound: float, rng: np.random.Generator | None = None
+    shape: tuple[Count, ...], bound: NotNegative, rng: np.random.Generator | None = None
 ) -> np.ndarray:
     """U(−bound, bound). Raises `ValueError` for a bound that is negative or not finite."""
-    bound = _spread("uniform", "bound", bound)
     return generator(rng).uniform(-bound, bound, shape).astype(np.float32)
 
 
+@checked
 def normal(
-    shape: tuple[int, ...], std: float = 1.0, rng: np.random.Generator | None = None
+    shape: tuple[Count, ...], std: NotNegative = 1.0, rng: np.random.Generator | None = None
 ) -> np.ndarray:
     """N(0, std²). Raises `ValueError` for an std that is negative or not finite."""
-    std = _spread("normal", "std", std)
     return (generator(rng).standard_normal(shape) * std).astype(np.float32)
 
 
+@checked
 def glorot_uniform(
-    shape: tuple[int, int], rng: np.random.Generator | None = None, fan_out: int | None = None
+    shape: Weight, rng: np.random.Generator | None = None, fan_out: Size | None = None
 ) -> np.ndarray:
     """U(−a, a) with a = √(6 / (fan_in + fan_out)): the variance of `glorot_normal`. Glorot and
     Bengio, 2010.
@@ -45,8 +50,9 @@ def glorot_uniform(
     return uniform(shape, math.sqrt(6 / _fans("glorot_uniform", shape, fan_out)), rng)
 
 
+@checked
 def glorot_normal(
-    shape: tuple[int, int], rng: np.random.Generator | None = None, fan_out: int | None = None
+    shape: Weight, rng: np.random.Generator | None = None, fan_out: Size | None = None
 ) -> np.ndarray:
     """N(0, 2 / (fan_in + fan_out)): before a tanh, neither what goes forward nor the gradient that
     comes back grows or shrinks. Glorot and Bengio, 2010.
@@ -54,19 +60,22 @@ def glorot_normal(
     return normal(shape, math.sqrt(2 / _fans("glorot_normal", shape, fan_out)), rng)
 
 
-def he_uniform(shape: tuple[int, int], rng: np.random.Generator | None = None) -> np.ndarray:
+@checked
+def he_uniform(shape: Weight, rng: np.random.Generator | None = None) -> np.ndarray:
     """U(−a, a) with a = √(6 / fan_in): the variance of `he_normal`. He et al., 2015."""
     return uniform(shape, math.sqrt(6 / _fans("he_uniform", shape, 0)), rng)
 
 
-def he_normal(shape: tuple[int, int], rng: np.random.Generator | None = None) -> np.ndarray:
+@checked
+def he_normal(shape: Weight, rng: np.random.Generator | None = None) -> np.ndarray:
     """N(0, 2 / fan_in): before a relu, which drops half, what goes forward keeps its size. He et
     al., 2015.
     """
     return normal(shape, math.sqrt(2 / _fans("he_normal", shape, 0)), rng)
 
 
-def orthogonal(shape: tuple[int, int], rng: np.random.Generator | None = None) -> np.ndarray:
+@checked
+def orthogonal(shape: Weight, rng: np.random.Generator | None = None) -> np.ndarray:
     """Square blocks (H, H) side by side in (H, k·H), each orthogonal: it keeps the length of what
     it multiplies, so that neither state nor gradient shrinks or grows at first. Saxe et al., 2014.
 
@@ -81,7 +90,8 @@ def orthogonal(shape: tuple[int, int], rng: np.random.Generator | None = None) -
     return np.concatenate(blocks, axis=1)[:, :width].astype(np.float32)
 
 
-def forget_bias(hidden_size: int, value: float = 1.0) -> np.ndarray:
+@checked
+def forget_bias(hidden_size: Size, value: Finite = 1.0) -> np.ndarray:
     """The bias of an LSTM's gates, (4·H) for u, f, o, c̃: 0, but ``value`` for the forget gate f.
 
     At 1 the gate starts at σ(1) ≈ 0.73, rather open: the memory, and the gradient through it,
@@ -101,9 +111,3 @@ def _fans(name: str, shape: tuple[int, ...], fan_out: int | None) -> int:
             " For other parameters use zeros, uniform or normal."
         )
     return shape[0] + (shape[1] if fan_out is None else fan_out)
-
-
-def _spread(name: str, argument: str, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: {argument}={value} must be at least 0 and finite.")
-    return value

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from tinyseq import errors
+from tinyseq import errors, states
+from tinyseq.arguments import checked
 from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from tinyseq.nn.layers import Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked
 from tinyseq.nn.wrappers import Wrapper
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,6 +35,7 @@ _GATES: dict[type, list[tuple[int, int]]] = {
 }
 
 
+@checked
 def to_torch(layer: Module) -> Arrays:
     """The state dict of the PyTorch module that computes the same as ``layer``, as NumPy arrays.
 
@@ -52,6 +54,7 @@ def to_torch(layer: Module) -> Arrays:
     }
 
 
+@checked
 def load_torch(
     layer: Module, state_dict: Mapping[str, Any] | str | os.PathLike[str], prefix: str = ""
 ) -> None:
@@ -74,9 +77,11 @@ def load_torch(
             "the layer with the sizes, depth, directions and biases of PyTorch's; prefix= picks "
             "the entries of one submodule."
         )
+    written: list[tuple[Tensor, np.ndarray]] = []
     for before, module, suffix in _parts(layer):
         theirs = {name: given[f"{before}{name}{suffix}"] for name in _to_torch(module)}
-        module.load_state_dict(_from_torch(module, theirs))
+        written += module._restored(_from_torch(module, theirs))
+    states.write(written)
 
 
 # -- one layer or cell -----------------------------------------------------------------------------
@@ -136,7 +141,7 @@ def _parts(module: Module, prefix: str = "") -> Iterator[tuple[str, Module, str]
     elif isinstance(module, Cell | Wrapper | Reversed):
         yield prefix, _cell(module), ""
     else:
-        if any(isinstance(value, Tensor) for value in vars(module).values()):
+        if any(isinstance(part, Tensor) for _, part in module._own()):
             raise _no_counterpart(module)
         for name, child in module._children():
             yield from _parts(child, f"{prefix}{name}.")
@@ -210,13 +215,8 @@ def _read(state_dict: Mapping[str, Any] | str | os.PathLike[str], prefix: str) -
                 f"{path} is not a safetensors file ({error}). In PyTorch, save it with "
                 "safetensors.torch.save_file(module.state_dict(), path)."
             ) from error
-    elif isinstance(state_dict, Mapping):
-        entries = dict(state_dict)
     else:
-        raise TypeError(
-            f"the state is a {type(state_dict).__name__}, but should be what a PyTorch module's "
-            "state_dict() gives, or the path of a .safetensors file."
-        )
+        entries = dict(state_dict)
     return {
         name.removeprefix(prefix): _as_array(name, value)
         for name, value in entries.items()
@@ -228,14 +228,17 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, Tensor):
         value = value._data
     elif isinstance(value, dict):  # an entry of a safetensors file
-        value = _decoded(**value)
+        try:
+            value = _decoded(**value)
+        except (OverflowError, ValueError) as error:  # 0 elements, but too many by other axes
+            raise ValueError(f"{name} has a shape that no array can have: {error}") from error
     elif hasattr(value, "detach") and value.is_floating_point():  # torch's, bfloat16 among them
         value = value.detach().cpu().double()
-    array = np.asarray(value)
+    array = plain_array(value)
     if array.dtype.kind != "f":
         raise errors.DtypeError(
-            f"{name} does not hold floats, as parameters do. Is it an entry of another module? "
-            "prefix= picks those of one."
+            f"state_dict: {name} does not hold floats, as parameters do. Is it an entry of "
+            "another module? prefix= picks those of one."
         )
     return array.astype(np.float64)
 

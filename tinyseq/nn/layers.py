@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyseq import errors, graph, op, ops
 from tinyseq import primitives as raw
+from tinyseq.arguments import Fraction, Positive, Size, checked
 from tinyseq.functional import as_indices
 from tinyseq.nn import init
 from tinyseq.nn.module import Module, Parameter
@@ -22,19 +23,25 @@ class Linear(Module):
     not D.
     """
 
+    in_features: Size
+    out_features: Size
+    weight: Tensor
+    bias: Tensor | None
+
+    @checked
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: Size,
+        out_features: Size,
         bias: bool = True,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self.in_features = _size(in_features, "in_features")
-        self.out_features = _size(out_features, "out_features")
+        self.in_features = int(in_features)
+        self.out_features = int(out_features)
         self.weight = Parameter(init.glorot_uniform((in_features, out_features), rng))
         self.bias = Parameter(init.zeros((out_features,))) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: op.TensorLike) -> Tensor:
         x = op.as_tensor(x)
         _check_features(x, self.in_features, "Linear", "in_features")
         y = x @ self.weight
@@ -49,16 +56,23 @@ class Embedding(Module):
     of 0 … V − 1 and `DtypeError` for indices that are not whole numbers.
     """
 
+    num_embeddings: Size
+    embedding_dim: Size
+    weight: Tensor
+
+    @checked
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, rng: np.random.Generator | None = None
+        self, num_embeddings: Size, embedding_dim: Size, rng: np.random.Generator | None = None
     ) -> None:
-        self.num_embeddings = _size(num_embeddings, "num_embeddings")
-        self.embedding_dim = _size(embedding_dim, "embedding_dim")
+        self.num_embeddings = int(num_embeddings)
+        self.embedding_dim = int(embedding_dim)
         self.weight = Parameter(init.normal((num_embeddings, embedding_dim), rng=rng))
 
     def forward(self, indices: op.TensorLike, zeros: bool = False) -> Tensor:
+        if zeros is not False and not isinstance(zeros, bool | np.bool_):
+            raise TypeError(f"Embedding: zeros={zeros!r} must be True or False.")
         least = -1 if zeros else 0
-        index = as_indices(indices, self.num_embeddings, "Embedding", "V", least)
+        index = as_indices(indices, self.num_embeddings, "Embedding: indices", "V", least)
         if zeros:
             return raw.lookup(self.weight, index)
         return raw.getitem(self.weight, index, index=raw.ARRAY)
@@ -68,19 +82,23 @@ class LayerNorm(Module):
     """y = (x − mean) / √(var + ε) · γ + β over the last axis: x (..., D) → y (..., D).
 
     Each row is brought to mean 0 and variance 1 by itself, whatever the rest of the batch is.
-    ``weight`` γ (D) starts as ones, ``bias`` β (D) as zeros; ``eps`` is ε. Raises `ShapeError` when
-    the last axis of x is not D. Ba, Kiros and Hinton, 2016.
+    ``weight`` γ (D) starts as ones, ``bias`` β (D) as zeros; ``eps``, above 0, is ε. Raises
+    `ShapeError` when the last axis of x is not D. Ba, Kiros and Hinton, 2016.
     """
 
-    def __init__(self, features: int, eps: float = 1e-5, bias: bool = True) -> None:
-        self.features = _size(features, "features")
-        if not eps > 0:
-            raise ValueError(f"eps={eps} must be more than 0: it keeps √(var + ε) from being 0.")
+    features: Size
+    eps: Positive
+    weight: Tensor
+    bias: Tensor | None
+
+    @checked
+    def __init__(self, features: Size, eps: Positive = 1e-5, bias: bool = True) -> None:
+        self.features = int(features)
         self.eps = float(eps)
         self.weight = Parameter(np.ones(features, np.float32))
         self.bias = Parameter(init.zeros((features,))) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: op.TensorLike) -> Tensor:
         x = op.as_tensor(x)
         _check_features(x, self.features, "LayerNorm", "features")
         centred = x - ops.mean(x, -1, keepdims=True)
@@ -99,11 +117,16 @@ class Dropout(Module):
     ``rng`` (by default the library's own generator) and enters the recording as a constant.
     """
 
-    def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
-        self.p = probability(p, "p")
+    p: Fraction
+    rng: np.random.Generator | None
+
+    @checked
+    def __init__(self, p: Fraction = 0.5, rng: np.random.Generator | None = None) -> None:
+        self.p = float(p)
         self.rng = rng
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: op.TensorLike) -> Tensor:
+        x = op.as_tensor(x)
         if not self.training or self.p == 0:
             return x
         return x * raw.draw(x, by=self._mask)
@@ -123,17 +146,3 @@ def _check_features(x: Tensor, n: int, layer: str, argument: str) -> None:
             f"{f'D={x.shape[-1]} features' if x.ndim else 'no features'} in its last axis, but the "
             f"layer was made for {argument}={n}. Make one of them fit the other."
         )
-
-
-def probability(p: float, name: str) -> float:
-    """``p`` when it is a probability below 1, else an error that names the argument."""
-    if not 0 <= p < 1:
-        raise ValueError(f"{name}={p} must be at least 0 and less than 1.")
-    return float(p)
-
-
-def _size(n: int, name: str) -> int:
-    """``n`` when it is a size, else an error that names the argument."""
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"{name}={n!r} must be a whole number, at least 1.")
-    return int(n)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from tinyseq.arguments import one_of
+
 MODES = ("auto", "unroll", "compiled")
+Mode = Annotated[str, one_of(*MODES)]
 
 
 def mode_of(mode: str | None) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, graph
+from tinyseq import arguments, errors, graph, nested, states
+from tinyseq.arguments import FloatDtype, checked
 from tinyseq.tensor import FLOATS, Tensor
+
+T = TypeVar("T")
 
 
 class Parameter(Tensor):
@@ -20,6 +23,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
+    @checked
     def __init__(self, data: npt.ArrayLike | Tensor, dtype: npt.DTypeLike | None = None) -> None:
         super().__init__(data, dtype, requires_grad=True)
 
@@ -32,29 +36,48 @@ def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
         if graph.recording.tape is not None:
             graph.note_call(self)
         with graph.scope(self._scope_name or type(self).__name__, self):
-            return call(self, *args, **kwargs)
+            try:
+                return call(self, *args, **kwargs)
+            except errors.ShapeError:
+                raise
+            except (TypeError, AttributeError, LookupError, ValueError):
+                step = type(self).forward if call.__qualname__ == "Module.__call__" else call
+                arguments.explain(step, (self, *args), kwargs)
+                raise
 
     return scoped_call
 
 
-def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """An attribute by its name; of a list, tuple or dictionary the Modules and Parameters in it."""
-    if isinstance(value, list | tuple | dict):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            if isinstance(item, Module | Parameter):
-                yield f"{name}.{key}", item
-    else:
-        yield name, value
+class Listed(list[T]):
+    """A list, so that a loop leaves it whole; and as from a generator, ``next`` takes the first out
+    of it: ``next(module.parameters())``, as in PyTorch.
+    """
+
+    def __next__(self) -> T:
+        if not self:
+            raise StopIteration
+        return self.pop(0)
+
+
+def _parts(attributes: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Attributes by their names; of containers, however nested, the Modules and Parameters."""
+    for name, value in attributes:
+        if isinstance(value, nested.CONTAINERS) and not isinstance(value, Module):
+            yield from nested.named(name, value, (Module, Parameter))
+        else:
+            yield name, value
 
 
 class Module:
     """Base of every layer and cell, and of a user's own.
 
     Write ``forward`` (as in PyTorch) or ``__call__``; assign `Parameter`, `Module`, and lists,
-    tuples and dictionaries of them as attributes, in the order in which they should be listed. A
-    plain `Tensor` attribute is a constant that belongs to the state (saved and loaded) but is not
-    trained.
+    tuples and dictionaries of them, nested as you like, as attributes of the object, in the order
+    in which they should be listed. A plain `Tensor` attribute (not in a list) is a constant that
+    belongs to the state (saved and loaded) but is not trained.
+
+    Raises `TypeError` for what would never be trained: layers and parameters in a set, which has no
+    order, as attributes of a class, or in ``__slots__``.
     """
 
     training: bool = True
@@ -62,11 +85,21 @@ class Module:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__call__" in cls.__dict__:
-            cls.__call__ = _scoped(cls.__dict__["__call__"])  # type: ignore[method-assign]
+        own = dict(cls.__dict__)
+        shared = [n for n, part in _parts(own.items()) if isinstance(part, Module | Parameter)]
+        if shared or own.get("__slots__"):
+            what = f"{shared[0]} belongs to the class" if shared else "it has __slots__"
+            raise TypeError(
+                f"{cls.__name__}: {what}, but layers and parameters are found among the attributes "
+                "of an object. Assign them in __init__, as self.name = …"
+            )
+        if "__call__" in own:
+            cls.__call__ = _scoped(own["__call__"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        for path, part in _parts(name, value):
+        value = arguments.assigned(self, name, value)
+        parts = reversed([*_parts([(name, value)])])  # what is there twice keeps its first path
+        for path, part in {id(part): (path, part) for path, part in parts}.values():
             if isinstance(part, Module):
                 part.__dict__["_scope_name"] = path
             elif isinstance(part, Tensor) and part.name is None:
@@ -87,75 +120,97 @@ class Module:
 
     # -- what it is made of ---------------------------------------------------------------------
 
-    def _children(self) -> Iterator[tuple[str, Module]]:
-        for name, value in list(vars(self).items()):  # another thread may add one meanwhile
-            for path, part in _parts(name, value):
-                if isinstance(part, Module):
-                    yield path, part
+    def _own(self) -> Iterator[tuple[str, Any]]:
+        """Its attributes; in place of containers, what is in them."""
+        return _parts(list(vars(self).items()))  # another thread may add one meanwhile
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    def _children(self) -> list[tuple[str, Module]]:
+        return [(path, part) for path, part in self._own() if isinstance(part, Module)]
+
+    @checked
+    def named_modules(self, prefix: str = "") -> Listed[tuple[str, Module]]:
         """This module and all below it, each once, with dotted names (its own is the prefix)."""
-        return self._below(prefix, set())
-
-    def _below(self, name: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
-        if id(self) not in seen:
-            seen.add(id(self))
-            yield name, self
-            for part, child in self._children():
-                yield from child._below(f"{name}.{part}" if name else part, seen)
-
-    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and constants, each once, with dotted names such as ``layers.0.cell.w_x``."""
+        found: Listed[tuple[str, Module]] = Listed()
         seen: set[int] = set()
+        left: list[tuple[str, Module]] = [(prefix, self)]
+        while left:
+            path, module = left.pop()
+            if id(module) not in seen:
+                seen.add(id(module))
+                found.append((path, module))
+                children = reversed(module._children())
+                left += [(_dotted(path, name), child) for name, child in children]
+        return found
+
+    def named_tensors(self) -> Listed[tuple[str, Tensor]]:
+        """Parameters and constants, each once, with dotted names such as ``layers.0.cell.w_x``."""
+        found: dict[int, tuple[str, Tensor]] = {}
         for path, module in self.named_modules():
-            for attribute, value in list(vars(module).items()):
-                for name, part in _parts(attribute, value):
-                    if isinstance(part, Tensor) and id(part) not in seen:
-                        seen.add(id(part))
-                        yield (f"{path}.{name}" if path else name), part
+            for name, part in module._own():
+                if isinstance(part, Tensor):
+                    found.setdefault(id(part), (_dotted(path, name), part))
+        return Listed(found.values())
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(self) -> Listed[tuple[str, Parameter]]:
         """The tensors that are trained, each once (shared ones too), with dotted names."""
-        return ((n, t) for n, t in self.named_tensors() if isinstance(t, Parameter))
+        return Listed((n, t) for n, t in self.named_tensors() if isinstance(t, Parameter))
 
-    def parameters(self) -> Iterator[Parameter]:
-        """The tensors that are trained, each once."""
-        return (p for _, p in self.named_parameters())
+    def parameters(self) -> Listed[Parameter]:
+        """The tensors that are trained, each once: a list, to be read as often as you like.
+
+        ``next`` takes the first out of it, so ``next(module.parameters())`` works as in PyTorch.
+        """
+        return Listed(p for _, p in self.named_parameters())
 
     # -- state ----------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and constants under their dotted names."""
-        return {name: t.numpy() for name, t in self.named_tensors()}
+    def _state(self) -> dict[str, Tensor]:
+        """Parameters and constants by their names. `ValueError` when two have the same one."""
+        tensors = self.named_tensors()
+        state = dict(tensors)
+        if len(state) < len(tensors):
+            names = Counter(name for name, _ in tensors)
+            twice = ", ".join(name for name, n in names.items() if n > 1)
+            raise ValueError(
+                f"{type(self).__name__} has two tensors of the same name: {twice}. Rename an "
+                "attribute, or a dictionary's key: 1 and '1' are written alike, and so are a.b "
+                "and what is called b within a."
+            )
+        return state
 
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and constants under their dotted names.
+
+        Raises `ValueError` when two of them have the same one.
+        """
+        return {name: t.numpy() for name, t in self._state().items()}
+
+    @checked
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike | Tensor]) -> None:
         """Take over contents that `state_dict` gave; each keeps the dtype it has here.
 
-        Raises `ValueError` that lists missing, unknown and misshapen entries, before anything is
-        written.
+        Raises `ValueError` that lists missing, unknown and misshapen entries, and those that the
+        dtype here cannot hold, before anything is written.
         """
-        mine = dict(self.named_tensors())
-        given = {n: (t._data if isinstance(t, Tensor) else np.asarray(t)) for n, t in state.items()}
-        wrong = errors.misfits(mine, given)
-        wrong += [
-            f"{n} holds {g.dtype}, not numbers"
-            for n, g in given.items()
-            if g.dtype.kind not in "fiub"
-        ]
-        if wrong:
-            raise ValueError(
-                f"this state does not fit {type(self).__name__}: {'; '.join(wrong)}. "
-                "Build the module with the sizes and options it was saved with."
-            )
-        for name, t in mine.items():
-            t._data[...] = given[name]
-            t.changed()
+        states.write(self._restored(state))
 
-    def astype(self, dtype: npt.DTypeLike) -> Self:
+    def _restored(
+        self, state: Mapping[str, npt.ArrayLike | Tensor]
+    ) -> list[tuple[Tensor, np.ndarray]]:
+        """What `load_state_dict` writes, and into what."""
+        mine = self._state()
+        arrays = states.read(
+            {name: t._data for name, t in mine.items()},
+            state,
+            type(self).__name__,
+            "Build the module with the sizes and options it was saved with.",
+        )
+        return [(t, arrays[name]) for name, t in mine.items()]
+
+    @checked
+    def astype(self, dtype: FloatDtype) -> Self:
         """Parameters and constants in float32 or float64, in place; returns the module."""
         wanted = np.dtype(dtype)
-        if wanted not in FLOATS:
-            raise errors.DtypeError(f"a module computes in float32 or float64, not in {wanted}.")
         for _, t in self.named_tensors():
             if t.dtype in FLOATS:
                 t.replace(t._data.astype(wanted))
@@ -170,6 +225,7 @@ class Module:
         """float32 throughout; as in PyTorch."""
         return self.astype(np.float32)
 
+    @checked
     def train(self, mode: bool = True) -> Self:
         """Training mode on (dropout drops) or off, here and below; returns the module.
 
@@ -249,7 +305,7 @@ class _Table:
     """What a module is made of. A tensor or a layer that several places share counts once."""
 
     def __init__(self, module: Module) -> None:
-        self.parameters = list(module.parameters())
+        self.parameters = module.parameters()
         self._paths: dict[int, str] = {}  # of the tensors and modules seen so far, by id
         self.rows = list(self._below(module, "", "", 0))
 
@@ -259,11 +315,10 @@ class _Table:
             yield _Row(layer, note=f"shared: {self._paths[id(module)]}", depth=depth)
             return
         self._paths[id(module)] = path or "the whole"
-        for attribute, value in vars(module).items():
-            for part_name, part in _parts(attribute, value):
-                if isinstance(part, Tensor):
-                    yield self._tensor(layer, part_name, part, path, depth)
-                    layer = ""
+        for part_name, part in module._own():
+            if isinstance(part, Tensor):
+                yield self._tensor(layer, part_name, part, path, depth)
+                layer = ""
         if layer:
             yield _Row(layer, depth=depth)
         for part_name, child in module._children():

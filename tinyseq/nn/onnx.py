@@ -17,6 +17,7 @@ import numpy as np
 
 import tinyseq
 from tinyseq import errors
+from tinyseq.arguments import checked
 from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, State
 from tinyseq.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module
@@ -29,6 +30,7 @@ _OPSET, _IR = 17, 8  # of 2022: the first with LayerNormalization, and old enoug
 _OPEN = 100.0  # σ(100) = 1: the relevance gate that a simplified GRU does not have
 
 
+@checked
 def export(
     layers: Module | Sequence[Module],
     path: str | os.PathLike[str],

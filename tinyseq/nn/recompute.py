@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from tinyseq import errors, graph, ops, random
+from tinyseq.arguments import checked, no_class
 from tinyseq.backprop import grad
 from tinyseq.graph import identity, recorded, recording
 from tinyseq.nested import leaves, mapped
@@ -16,7 +17,8 @@ from tinyseq.op import primitive
 from tinyseq.tensor import Tensor
 
 
-def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
+@checked
+def checkpoint(fn: Annotated[Callable[..., Any], no_class], *inputs: Any) -> Any:
     """fn(*inputs), recorded as one op: what happens inside is forgotten and computed again for the
     backward pass.
 
@@ -45,6 +47,8 @@ def checkpoint(fn: Callable[..., Any], *inputs: Any) -> Any:
         with _set("choices", choices):
             result = fn(*_like(inputs, iter(copies)))
         outs = _tensors(result)
+        if not outs:
+            raise TypeError("checkpoint: the function gives no tensors for these inputs.")
         parameters = _parameters(outs, copies)
     packed = _checkpointed(
         *tensors,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors, graph, op, ops
+from tinyseq.arguments import Count, Finite, FloatDtype, Fraction, Size, checked
 from tinyseq.functional.targets import as_lengths
 from tinyseq.kernels import load
 from tinyseq.nn.cells import (
@@ -20,12 +21,15 @@ from tinyseq.nn.cells import (
     LayerNormGRUCell,
     LayerNormLSTMCell,
     LSTMCell,
+    Memory,
+    Nonlinearity,
     PeepholeLSTMCell,
     RNNCell,
     State,
+    Variant,
 )
-from tinyseq.nn.layers import Dropout, _size
-from tinyseq.nn.modes import mode_of
+from tinyseq.nn.layers import Dropout
+from tinyseq.nn.modes import Mode
 from tinyseq.nn.module import Module
 from tinyseq.nn.unroll import noise_of, start_of, unroll
 from tinyseq.tensor import Tensor
@@ -55,7 +59,8 @@ class _Around(Module):
     def hidden_size(self) -> int:
         return int(self._inside().hidden_size)
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
+    @checked
+    def initial_state(self, batch_size: Count, dtype: FloatDtype = np.float32) -> Any:
         """The state a sequence starts from when none is given, as what is inside defines it."""
         return start_of(self._inside(), batch_size, dtype)
 
@@ -79,38 +84,44 @@ class Recurrent(_Around):
     not (T, B, D), an empty sequence, or lengths that do not fit.
     """
 
-    def __init__(self, cell: Module, reverse: bool = False, mode: str | None = "auto") -> None:
+    reverse: bool
+    mode: Mode
+
+    @checked
+    def __init__(self, cell: Module, reverse: bool = False, mode: Mode | None = "auto") -> None:
         self.cell = cell
-        self.reverse = reverse
-        self.mode = mode_of(mode)
+        self.reverse = bool(reverse)
+        self.mode = mode or "auto"
         self._steps = 0  # of sequences, run so far
 
     def forward(
-        self, x: Tensor, state: State | None = None, lengths: npt.ArrayLike | None = None
+        self, x: op.TensorLike, state: State | None = None, lengths: op.TensorLike | None = None
     ) -> tuple[Tensor, State]:
         x = op.as_tensor(x)
         _check_sequence(x, "Recurrent")
         if state is None:
             state = self.initial_state(x.shape[1], x.dtype)
+        elif isinstance(state, tuple | list):  # of arrays, too
+            parts: tuple[Any, ...] = tuple(state)
+            state = tuple(op.as_tensor(s) if isinstance(s, np.ndarray) else s for s in parts)
         running = _running(lengths, x)
         noise = noise_of(self.cell, x, state) if hasattr(self.cell, "noise") else None
-        reason: errors.CompileError | None = None
-        if self._compiles(x):
-            from tinyseq.compiler.scan import scan
+        call = (self.cell, x, state, self.reverse, running, noise)
+        if not self._compiles(x):
+            return unroll(*call)
+        from tinyseq.compiler.scan import scan
 
-            try:
-                return scan(unroll, self.cell, x, state, self.reverse, running, noise)
-            except errors.CompileError as error:
-                reason = error
-        if reason is not None and self.mode == "compiled":
-            self.cell(x[0], state)  # if the step itself fails, its own error tells more
-            raise reason
-        out = unroll(self.cell, x, state, self.reverse, running, noise)
-        if reason is not None:
+        try:
+            return scan(unroll, *call)
+        except errors.CompileError as reason:
+            out = unroll(*call)  # where it fails, its own error tells more
+            if self.mode == "compiled":
+                raise
             errors.warn_unrolled(reason)
-        return out
+            return out
 
-    def program(self, dtype: npt.DTypeLike | None = None) -> Program:
+    @checked
+    def program(self, dtype: FloatDtype | None = None) -> Program:
         """The equations of one step and of its gradient, as the recording of the cell has them.
 
         Printed, one a line, with shapes. For whole sequences without noise or lengths, in the dtype
@@ -119,7 +130,8 @@ class Recurrent(_Around):
         """
         return self._looked_up(dtype)[0]
 
-    def source(self, dtype: npt.DTypeLike | None = None) -> str:
+    @checked
+    def source(self, dtype: FloatDtype | None = None) -> str:
         """The Python that numba compiles for training this layer, and its program as docstring.
 
         Under ``NUMBA_DISABLE_JIT=1`` it is this text that runs, step by step in any debugger.
@@ -150,6 +162,8 @@ class Recurrent(_Around):
         decided = graph.layers_compile()
         if self.mode == "unroll" or decided is False:
             return False  # in a cell's own step there is no loop to have
+        if x.shape[1] == 0:  # no sequence, no work
+            return False
         if recording.anomaly:  # which names the step and the op
             return False
         few = self._steps < COMPILED_FROM and not decided
@@ -174,7 +188,8 @@ class _Several(Module):
     def input_size(self) -> int:
         return int(self._inner()[0].input_size)
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> tuple[Any, ...]:
+    @checked
+    def initial_state(self, batch_size: Count, dtype: FloatDtype = np.float32) -> tuple[Any, ...]:
         """A tuple, one state for each layer inside."""
         return tuple(layer.initial_state(batch_size, dtype) for layer in self._inner())
 
@@ -191,11 +206,13 @@ class _Several(Module):
             )
         return state
 
-    def program(self, dtype: npt.DTypeLike | None = None) -> str:
+    @checked
+    def program(self, dtype: FloatDtype | None = None) -> str:
         """`Recurrent.program` of each layer inside, as text."""
         return "\n\n".join(str(layer.program(dtype)) for layer in self._inner())
 
-    def source(self, dtype: npt.DTypeLike | None = None) -> str:
+    @checked
+    def source(self, dtype: FloatDtype | None = None) -> str:
         """`Recurrent.source` of each layer inside; layers of the same kind and size share one."""
         return "\n\n".join(dict.fromkeys(layer.source(dtype) for layer in self._inner()))
 
@@ -209,7 +226,10 @@ class Bidirectional(_Several):
     """
 
     _each = "direction"
+    forward_layer: Module
+    backward_layer: Module
 
+    @checked
     def __init__(self, forward_layer: Module, backward_layer: Module) -> None:
         self.forward_layer = _as_layer(forward_layer)
         self.backward_layer = _as_layer(backward_layer, reverse=True)
@@ -223,7 +243,10 @@ class Bidirectional(_Several):
         return (self.forward_layer, self.backward_layer)
 
     def forward(
-        self, x: Tensor, state: tuple[Any, Any] | None = None, lengths: npt.ArrayLike | None = None
+        self,
+        x: op.TensorLike,
+        state: tuple[Any, Any] | None = None,
+        lengths: op.TensorLike | None = None,
     ) -> tuple[Tensor, tuple[Any, Any]]:
         ahead, back = self._states(state)
         y_ahead, ahead = self.forward_layer(x, ahead, lengths)
@@ -241,11 +264,15 @@ class Stacked(_Several):
     """
 
     _each = "layer"
+    layers: list[Module]
+    dropout: Dropout
+    batch_first: bool
 
+    @checked
     def __init__(
         self,
         *layers: Module,
-        dropout: float = 0.0,
+        dropout: Fraction = 0.0,
         batch_first: bool = False,
         rng: np.random.Generator | None = None,
     ) -> None:
@@ -253,7 +280,7 @@ class Stacked(_Several):
             raise ValueError("Stacked needs at least one layer.")
         self.layers = [_as_layer(layer) for layer in layers]
         self.dropout = Dropout(dropout, rng)
-        self.batch_first = batch_first
+        self.batch_first = bool(batch_first)
 
     @property
     def hidden_size(self) -> int:
@@ -264,7 +291,10 @@ class Stacked(_Several):
         return self.layers
 
     def forward(
-        self, x: Tensor, state: Sequence[Any] | None = None, lengths: npt.ArrayLike | None = None
+        self,
+        x: op.TensorLike,
+        state: Sequence[Any] | None = None,
+        lengths: op.TensorLike | None = None,
     ) -> tuple[Tensor, tuple[Any, ...]]:
         x = op.as_tensor(x)
         _check_sequence(x, "Stacked", self.batch_first)
@@ -293,12 +323,12 @@ def _check_sequence(x: Tensor, name: str, batch_first: bool = False) -> None:
         )
 
 
-def _running(lengths: op.TensorLike | None, x: Tensor) -> Tensor | None:
+def _running(lengths: op.TensorLike | None, x: Tensor, name: str = "lengths") -> Tensor | None:
     """(T, B, 1): does sequence b have a step t? `None` when all have all."""
     if lengths is None:
         return None
     T, B = x.shape[:2]
-    n = as_lengths("lengths", lengths, B, T, least=1)
+    n = as_lengths(name, lengths, B, T, least=1)
     return ops.less(np.arange(T)[:, None, None], ops.reshape(n, B, 1))
 
 
@@ -318,6 +348,7 @@ class Reversed(_Around):
     length.
     """
 
+    @checked
     def __init__(self, layer: Module) -> None:
         self.layer = layer
 
@@ -325,7 +356,7 @@ class Reversed(_Around):
         return self.layer
 
     def forward(
-        self, x: Tensor, state: Any = None, lengths: npt.ArrayLike | None = None
+        self, x: op.TensorLike, state: Any = None, lengths: op.TensorLike | None = None
     ) -> tuple[Tensor, Any]:
         x = op.as_tensor(x)
         _check_sequence(x, "Reversed")
@@ -334,7 +365,7 @@ class Reversed(_Around):
         return y[index], state
 
 
-def _turned(lengths: npt.ArrayLike | None, x: Tensor) -> Any:
+def _turned(lengths: op.TensorLike | None, x: Tensor) -> Any:
     """The index that turns each sequence around and leaves the padding behind its end
     where it is.
     """
@@ -352,11 +383,11 @@ def _layers(
     hidden_size: int,
     num_layers: int,
     bidirectional: bool,
-    mode: str | None,
+    mode: Mode | None,
 ) -> list[Module]:
     layers: list[Module] = []
     directions = 2 if bidirectional else 1
-    for _ in range(_size(num_layers, "num_layers")):
+    for _ in range(num_layers):
         cells = [make_cell(input_size, hidden_size) for _ in range(directions)]
         row = [Recurrent(cell, mode=mode) for cell in cells]
         layers.append(Bidirectional(*row) if bidirectional else row[0])
@@ -364,16 +395,17 @@ def _layers(
     return layers
 
 
+@checked
 def RNN(
-    input_size: int,
-    hidden_size: int,
-    num_layers: int = 1,
+    input_size: Size,
+    hidden_size: Size,
+    num_layers: Size = 1,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     bidirectional: bool = False,
-    dropout: float = 0.0,
+    dropout: Fraction = 0.0,
     batch_first: bool = False,
-    mode: str | None = "auto",
+    mode: Mode | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` layers of `RNNCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H)."""
@@ -384,17 +416,18 @@ def RNN(
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
 
 
+@checked
 def GRU(
-    input_size: int,
-    hidden_size: int,
-    num_layers: int = 1,
+    input_size: Size,
+    hidden_size: Size,
+    num_layers: Size = 1,
     *,
-    variant: str = "reset_after",
+    variant: Variant = "reset_after",
     layer_norm: bool = False,
     bidirectional: bool = False,
-    dropout: float = 0.0,
+    dropout: Fraction = 0.0,
     batch_first: bool = False,
-    mode: str | None = "auto",
+    mode: Mode | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` layers of `GRUCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
@@ -412,18 +445,19 @@ def GRU(
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
 
 
+@checked
 def LSTM(
-    input_size: int,
-    hidden_size: int,
-    num_layers: int = 1,
+    input_size: Size,
+    hidden_size: Size,
+    num_layers: Size = 1,
     *,
-    forget_bias: float = 1.0,
-    peephole: str | None = None,
+    forget_bias: Finite = 1.0,
+    peephole: Memory | None = None,
     layer_norm: bool = False,
     bidirectional: bool = False,
-    dropout: float = 0.0,
+    dropout: Fraction = 0.0,
     batch_first: bool = False,
-    mode: str | None = "auto",
+    mode: Mode | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
     """``num_layers`` layers of `LSTMCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).

@@ -8,11 +8,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from tinyseq import errors, op, ops
+from tinyseq.arguments import (
+    Count,
+    Finite,
+    Fraction,
+    NotNegative,
+    Positive,
+    Share,
+    Size,
+    checked,
+)
 from tinyseq.nn.cells import Cell, State
-from tinyseq.nn.layers import Linear, _size, probability
+from tinyseq.nn.layers import Linear
 from tinyseq.nn.recurrent import Recurrent, _Around, _running
 from tinyseq.nn.training import evaluation
 from tinyseq.random import generator
@@ -38,24 +47,27 @@ class EchoCell(Cell):
     et al., 2007 (leak).
     """
 
+    spectral_radius: Positive
+    leak: Share
+    sparsity: Fraction
+
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        spectral_radius: float = 0.9,
-        leak: float = 1.0,
-        sparsity: float = 0.9,
-        input_scaling: float = 1.0,
-        bias_scaling: float = 0.0,
+        spectral_radius: Positive = 0.9,
+        leak: Share = 1.0,
+        sparsity: Fraction = 0.9,
+        input_scaling: Finite = 1.0,
+        bias_scaling: Finite = 0.0,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        self.spectral_radius = _positive(spectral_radius, "spectral_radius")
-        self.leak = _positive(leak, "leak")
-        if leak > 1:
-            raise ValueError(f"leak={leak} must be at most 1: the share of the state that is new.")
-        self.sparsity = probability(sparsity, "sparsity")
+        self.spectral_radius = float(spectral_radius)
+        self.leak = float(leak)
+        self.sparsity = float(sparsity)
         rng = generator(rng)
         D, H = self.input_size, self.hidden_size
         drawn = rng.uniform(-1, 1, (H, H)) * (rng.random((H, H)) >= sparsity)
@@ -69,9 +81,9 @@ class EchoCell(Cell):
         w_x = rng.uniform(-1, 1, (D, H)) * input_scaling
         b = rng.uniform(-1, 1, H) * bias_scaling
         # Tensors where other cells have Parameters: that is what makes them constants.
-        self.w_h = Tensor(w_h, np.float32)  # type: ignore[assignment]
-        self.w_x = Tensor(w_x, np.float32)  # type: ignore[assignment]
-        self.b = Tensor(b, np.float32)  # type: ignore[assignment]
+        self.w_h = Tensor(w_h, np.float32)
+        self.w_x = Tensor(w_x, np.float32)
+        self.b = Tensor(b, np.float32)
 
     def forward(self, x: Tensor, state: State) -> State:
         self.check(x, state)
@@ -102,17 +114,18 @@ class EchoState(_Around):
         spectral_radius, leak, sparsity, input_scaling, bias_scaling: as for `EchoCell`.
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        output_size: int,
+        input_size: Size,
+        hidden_size: Size,
+        output_size: Size,
         *,
-        spectral_radius: float = 0.9,
-        leak: float = 1.0,
-        sparsity: float = 0.9,
-        input_scaling: float = 1.0,
-        bias_scaling: float = 0.0,
+        spectral_radius: Positive = 0.9,
+        leak: Share = 1.0,
+        sparsity: Fraction = 0.9,
+        input_scaling: Finite = 1.0,
+        bias_scaling: Finite = 0.0,
         rng: np.random.Generator | None = None,
     ) -> None:
         self.reservoir = Recurrent(
@@ -141,7 +154,7 @@ class EchoState(_Around):
         self,
         x: op.TensorLike,
         state: State | None = None,
-        lengths: npt.ArrayLike | None = None,
+        lengths: op.TensorLike | None = None,
     ) -> tuple[Tensor, State]:
         features, state = self._features(x, state, lengths)
         y = self.readout(features)
@@ -149,21 +162,22 @@ class EchoState(_Around):
         return y if running is None else ops.where(running, y, 0.0), state
 
     def _features(
-        self, x: op.TensorLike, state: State | None, lengths: npt.ArrayLike | None
+        self, x: op.TensorLike, state: State | None, lengths: op.TensorLike | None
     ) -> tuple[Tensor, State]:
         x = op.as_tensor(x)
         echoes, state = self.reservoir(x, state, lengths)
         return ops.concat([x, echoes], axis=-1), state
 
+    @checked
     def fit(
         self,
         x: op.TensorLike,
         targets: op.TensorLike,
         *,
-        washout: int = 100,
-        ridge: float = 1e-6,
+        washout: Count = 100,
+        ridge: NotNegative = 1e-6,
         state: State | None = None,
-        lengths: npt.ArrayLike | None = None,
+        lengths: op.TensorLike | None = None,
     ) -> State:
         """Set the read-out to the least squares solution by ridge regression; the state to go on
         from.
@@ -179,10 +193,6 @@ class EchoState(_Around):
         a washout that leaves nothing, a negative ridge, and numbers that are not finite.
         """
         x, targets = op.as_tensor(x), op.as_tensor(targets)
-        if not (ridge >= 0 and math.isfinite(ridge)):
-            raise ValueError(f"ridge={ridge} must be a finite number, 0 or more.")
-        if washout < 0:
-            raise ValueError(f"washout={washout} is a number of steps, 0 or more.")
         with evaluation(self):
             features, state = self._features(x, state, lengths)
         expected = (*x.shape[:2], self.readout.out_features)
@@ -215,14 +225,14 @@ class EchoState(_Around):
         self.readout.bias.data = (mean_Y - mean_F @ w).astype(self.readout.bias.dtype)
         return state
 
+    @checked
     def generate(
-        self, x: op.TensorLike, steps: int, state: State | None = None
+        self, x: op.TensorLike, steps: Size, state: State | None = None
     ) -> tuple[Tensor, State]:
         """Run freely: each output is the next input. x (B, D) first → (steps, B, O), last state.
 
         Needs O = D (`ValueError` otherwise). In evaluation mode, without a trace in training.
         """
-        _size(steps, "steps")
         if self.input_size != self.readout.out_features:
             raise ValueError(
                 f"EchoState.generate feeds outputs back as inputs, but O="
@@ -246,9 +256,3 @@ def _has_cycle(edges: np.ndarray) -> bool:
     for _ in range(len(edges).bit_length()):
         walks = (walks.astype(np.float32) @ walks.astype(np.float32)) > 0
     return bool(walks.any())
-
-
-def _positive(value: float, name: str) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name}={value} must be a finite number above 0.")
-    return float(value)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tinyseq import errors, functional, graph, op, ops
+from tinyseq.arguments import Count, Fraction, NotNegative, Rate, Size, checked, one_of
 from tinyseq.functional import as_indices
 from tinyseq.nested import leaves, mapped
 from tinyseq.nn import beam
 from tinyseq.nn.attention import AdditiveAttention, DotAttention
 from tinyseq.nn.beam import Hypothesis
-from tinyseq.nn.layers import Dropout, Embedding, Linear, _size
+from tinyseq.nn.layers import Dropout, Embedding, Linear
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import _as_layer, _running
 from tinyseq.nn.training import evaluation, reads_from_the_end
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
-ATTENTIONS = (None, "additive", "dot", "general")
+Kind = Annotated[str, one_of("additive", "dot", "general")] | Module | None
 
 
 class Source(NamedTuple):
@@ -70,23 +70,30 @@ class EncoderDecoder(Module):
     not fit together.
     """
 
+    source_size: Size | None
+    target_size: Size
+    bos: Count
+    eos: Count
+    dropout: Dropout
+
+    @checked
     def __init__(
         self,
         encoder: Module,
         decoder: Module,
-        source_size: int | None,
-        target_size: int,
+        source_size: Size | None,
+        target_size: Size,
         *,
-        bos: int,
-        eos: int,
-        attention: str | Module | None = None,
-        dropout: float = 0.0,
+        bos: Count,
+        eos: Count,
+        attention: Kind = None,
+        dropout: Fraction = 0.0,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self.source_size = None if source_size is None else _size(source_size, "source_size")
-        self.target_size = V = _size(target_size, "target_size")
+        self.source_size = None if source_size is None else int(source_size)
+        self.target_size = V = int(target_size)
         for name, symbol in (("bos", bos), ("eos", eos)):
-            if not 0 <= symbol < V:
+            if symbol >= V:
                 raise ValueError(
                     f"EncoderDecoder: {name}={symbol} is no symbol of the target, 0 … {V - 1}."
                 )
@@ -126,12 +133,13 @@ class EncoderDecoder(Module):
 
     # -- training -------------------------------------------------------------------------------
 
+    @checked
     def forward(
         self,
         source: op.TensorLike,
         target: op.TensorLike,
-        source_lengths: npt.ArrayLike | None = None,
-        teacher_forcing: float = 1.0,
+        source_lengths: op.TensorLike | None = None,
+        teacher_forcing: Rate = 1.0,
         rng: np.random.Generator | None = None,
     ) -> Tensor:
         """Logits (T, B, V) of each target symbol, given those before it.
@@ -150,13 +158,14 @@ class EncoderDecoder(Module):
         logits, _ = self._teach(source, target, source_lengths, teacher_forcing, rng)
         return logits
 
+    @checked
     def loss(
         self,
         source: op.TensorLike,
         target: op.TensorLike,
-        source_lengths: npt.ArrayLike | None = None,
-        target_lengths: npt.ArrayLike | None = None,
-        teacher_forcing: float = 1.0,
+        source_lengths: op.TensorLike | None = None,
+        target_lengths: op.TensorLike | None = None,
+        teacher_forcing: Rate = 1.0,
         rng: np.random.Generator | None = None,
     ) -> Tensor:
         """Mean cross-entropy a target symbol, in nats: −Σ ln P(y⟨t⟩ | …) / Σ ``target_lengths``.
@@ -165,18 +174,19 @@ class EncoderDecoder(Module):
         """
         logits: Tensor = self(source, target, source_lengths, teacher_forcing, rng)
         target = _symbols(target, self.target_size, "target", "V")
-        running = _running(target_lengths, target)
+        running = _running(target_lengths, target, "target_lengths")
         losses = functional.cross_entropy(logits, target, reduction="none")
         if running is None:
             return losses.mean()
         counted = running[:, :, 0].astype(losses.dtype)
         return (losses * counted).sum() / counted.sum()
 
+    @checked
     def alignment(
         self,
         source: op.TensorLike,
         target: op.TensorLike,
-        source_lengths: npt.ArrayLike | None = None,
+        source_lengths: op.TensorLike | None = None,
     ) -> np.ndarray:
         """The attention's weights (T, B, S) while this target is written, for looking at.
 
@@ -193,13 +203,11 @@ class EncoderDecoder(Module):
         self,
         source: op.TensorLike,
         target: op.TensorLike,
-        source_lengths: npt.ArrayLike | None,
+        source_lengths: op.TensorLike | None,
         teacher_forcing: float,
         rng: np.random.Generator | None,
     ) -> tuple[Tensor, Any]:  # no weights without an attention
         target = _symbols(target, self.target_size, "target", "V")
-        if not 0 <= teacher_forcing <= 1:
-            raise ValueError(f"teacher_forcing={teacher_forcing} is a rate, from 0 to 1.")
         if teacher_forcing < 1:  # whatever is drawn: it may be that all is told, this time
             graph.readable("Feeding back its own outputs")
         state, read = self.encode(source, source_lengths)
@@ -231,17 +239,19 @@ class EncoderDecoder(Module):
 
     # -- the two halves -------------------------------------------------------------------------
 
+    @checked
     def encode(
-        self, source: op.TensorLike, source_lengths: npt.ArrayLike | None = None
+        self, source: op.TensorLike, source_lengths: op.TensorLike | None = None
     ) -> tuple[Any, Source]:
         """The state that the decoder starts from, and what it may look at."""
         if self.source_embedding is None:
             x = op.as_tensor(source)
         else:
             x = self.source_embedding(_symbols(source, self.source_size, "source", "S"))
+        # of any other x, the encoder says so
+        running = _running(source_lengths, x, "source_lengths") if x.ndim == 3 else None
         memory, state = self.encoder(self.dropout(x), None, source_lengths)
         make_keys = getattr(self.attention, "keys", None)  # an attention of your own may have none
-        running = _running(source_lengths, memory)
         mask = None if running is None else running[:, :, 0]
         if self.bridge is not None:
             state = self.bridge(state)
@@ -272,11 +282,12 @@ class EncoderDecoder(Module):
 
     # -- writing --------------------------------------------------------------------------------
 
+    @checked
     def greedy(
         self,
         source: op.TensorLike,
-        source_lengths: npt.ArrayLike | None = None,
-        max_steps: int = 50,
+        source_lengths: op.TensorLike | None = None,
+        max_steps: Size = 50,
     ) -> list[list[int]]:
         """The likeliest symbol at each step, until ``eos`` or ``max_steps``: one list a sequence,
         without ``bos`` and ``eos``.
@@ -284,7 +295,6 @@ class EncoderDecoder(Module):
         In evaluation mode, without leaving a trace in training. Raises `ValueError` when the
         model's output is not finite.
         """
-        _size(max_steps, "max_steps")
         with evaluation(self):
             state, read = self.encode(source, source_lengths)
             B = read.memory.shape[1]
@@ -300,13 +310,14 @@ class EncoderDecoder(Module):
                     written[b].append(int(symbols[b]))
         return written
 
+    @checked
     def beam_search(
         self,
         source: op.TensorLike,
-        source_lengths: npt.ArrayLike | None = None,
-        width: int = 4,
-        max_steps: int = 50,
-        length_penalty: float = 0.0,
+        source_lengths: op.TensorLike | None = None,
+        width: Size = 4,
+        max_steps: Size = 50,
+        length_penalty: NotNegative = 0.0,
     ) -> list[list[Hypothesis]]:
         """For each sequence the best ``width`` hypotheses that were kept, best first.
 
@@ -319,7 +330,7 @@ class EncoderDecoder(Module):
         In evaluation mode, without leaving a trace in training. Raises `ValueError` when the
         model's output is not finite or an argument out of range.
         """
-        W = _size(width, "width")
+        W = int(width)
         with evaluation(self):
             state, read = self.encode(source, source_lengths)
             B = read.memory.shape[1]
@@ -351,6 +362,7 @@ class Bridge(Module):
     Bahdanau et al., 2015, whose bridge is this one from a bidirectional encoder.
     """
 
+    @checked
     def __init__(self, widths_in: Any, widths_out: Any, rng: np.random.Generator | None) -> None:
         self.widths = widths_out
         self.linear = Linear(sum(leaves(widths_in)), sum(leaves(widths_out)), rng=rng)
@@ -393,15 +405,9 @@ def _time_first(module: Module, name: str) -> Any:
     return layer
 
 
-def _attention(
-    kind: str | Module | None, H: int, M: int, rng: np.random.Generator | None
-) -> Module | None:
+def _attention(kind: Kind, H: int, M: int, rng: np.random.Generator | None) -> Module | None:
     if kind is None or isinstance(kind, Module):
         return kind
-    if kind not in ATTENTIONS:
-        raise ValueError(
-            f"attention={kind!r} is unknown. Use 'additive', 'dot', 'general', a Module, or None."
-        )
     if kind == "additive":
         return AdditiveAttention(H, M, rng=rng)
     return DotAttention(H, M, general=kind == "general", rng=rng)

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from tinyseq import errors, random
+from tinyseq.arguments import Size, checked, no_class, shown
 from tinyseq.backprop import no_grad
 from tinyseq.locks import new_lock
 from tinyseq.nested import leaves, mapped
-from tinyseq.nn.layers import _size
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
 from tinyseq.tensor import Tensor
@@ -84,14 +84,15 @@ class tbptt:  # called like a function, as `range` and `zip` are
     a layer that is none. Williams and Peng, 1990; the notes' remedy against exploding gradients.
     """
 
+    @checked
     def __init__(
         self,
-        layer: Callable[[Any, Any], tuple[Tensor, Any]],
+        layer: Annotated[Callable[[Any, Any], tuple[Tensor, Any]], no_class],
         stream: Any,
-        k: int | None = None,
+        k: Size | None = None,
         state: Any = None,
     ) -> None:
-        self.k = None if k is None else _size(k, "k")
+        self.k = None if k is None else int(k)
         self.layer = layer
         self.state = detach(state)
         self._axis = 1 if getattr(layer, "batch_first", False) else 0
@@ -116,7 +117,12 @@ class tbptt:  # called like a function, as `range` and `zip` are
     def __next__(self) -> Any:
         chunk = next(self._pieces)
         x, *others = chunk if isinstance(chunk, tuple) else (chunk,)
-        result = self.layer(x, self.state)
+        try:
+            result = self.layer(x, self.state)
+        except errors.ShapeError as cause:
+            raise errors.ShapeError(
+                f"tbptt: the layer refuses a chunk of the stream. {cause}"
+            ) from cause
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(
                 "tbptt: the layer must return (y, state), two values, got "
@@ -131,17 +137,17 @@ class tbptt:  # called like a function, as `range` and `zip` are
         parts = chunk if isinstance(chunk, tuple) else (chunk,)
         axis = self._axis
         for part in parts:
-            if not isinstance(part, Tensor | np.ndarray) or part.ndim <= axis:
-                shape = f" of shape {errors.describe(part.shape)}" if hasattr(part, "shape") else ""
+            array = isinstance(part, Tensor | np.ndarray) and part.dtype.kind in "biuf"
+            if not array or part.ndim <= axis:
                 raise TypeError(
-                    "tbptt: a chunk is a Tensor or an array with an axis of T steps, or a tuple of "
-                    f"them, but here is {type(part).__name__}{shape}."
+                    "tbptt: a chunk of the stream is a Tensor or an array of numbers with an axis "
+                    f"of T steps, or a tuple of them, but here is {shown(part)}."
                 )
         sizes = [part.shape[axis] for part in parts]
         if not sizes or len(set(sizes)) > 1 or sizes[0] == 0:
             raise errors.ShapeError(
-                f"tbptt: sequences that are read together need the same T ≥ 1, got T={sizes} "
-                f"(axis {axis}). Cut them to equal length."
+                f"tbptt: sequences of a stream that are read together need the same T ≥ 1, got "
+                f"T={sizes} (axis {axis}). Cut them to equal length."
             )
         if self.k is None or self.k >= sizes[0]:
             yield chunk
@@ -152,6 +158,7 @@ class tbptt:  # called like a function, as `range` and `zip` are
             yield pieces if isinstance(chunk, tuple) else pieces[0]
 
 
+@checked
 @contextmanager
 def evaluation(model: Module) -> Iterator[None]:
     """Evaluation that training does not notice: what it does inside leaves no trace.

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyseq import errors, graph, optim, random
+from tinyseq import errors, graph, optim
+from tinyseq.arguments import Positive, assigned, checked
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
 from tinyseq.locks import new_lock
 from tinyseq.nested import leaves
-from tinyseq.nn.modes import mode_of
+from tinyseq.nn.modes import Mode
 from tinyseq.optim.update import Update
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 if TYPE_CHECKING:
     from tinyseq.compiler.recorded import Done, RecordedStep
 
+_AS_WRITTEN = "The training step runs as it is written."
 _MOST = 8  # kinds of arguments whose recordings are kept; and recordings of one kind, unused
 
 
@@ -68,44 +70,50 @@ class TrainingStep:
     `None` after a step.
     """
 
+    loss: Callable[..., Any]
+    optimizer: optim.Optimizer
+    max_norm: Positive | None
+    mode: Mode
+
+    @checked
     def __init__(
         self,
         loss: Callable[..., Any],
         optimizer: optim.Optimizer,
-        max_norm: float | None = None,
-        mode: str | None = "auto",
+        max_norm: Positive | None = None,
+        mode: Mode | None = "auto",
     ) -> None:
-        if not callable(loss):
-            raise TypeError(
-                f"TrainingStep: loss is a {type(loss).__name__}, not a function of the arguments. "
-                "Pass lambda x, y: mse_loss(model(x), y), say."
-            )
-        if not isinstance(optimizer, optim.Optimizer):
-            raise TypeError(
-                f"TrainingStep: optimizer is a {type(optimizer).__name__}. Pass one of optim's."
-            )
         self.loss, self.optimizer, self.max_norm = loss, optimizer, max_norm
-        self.mode = mode_of(mode)
+        self.mode = mode or "auto"
         self.norm: float | None = None
         self._kinds: dict[Any, _Kind] = {}
         self._told = 0  # kinds so far
         # A recording works in memory of its own, once at a time
         self._lock = new_lock(self, "_lock", threading.RLock)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        assigned(self, name, value)
+        super().__setattr__(name, value)
+
     def __call__(self, *arguments: Any) -> Any:
         if graph.recording.tape is not None:
-            raise CompileError("a training step within another one cannot be recorded.")
+            graph.refuse(CompileError("a training step within another one cannot be recorded."))
         arrays: list[np.ndarray] = []
         key = tuple([_key(a, arrays) for a in arguments])
         with self._lock:
-            kind = self._kinds.get(key) or self._new(key, arguments)
+            kind = self._kinds.get(key)
+            new = kind is None
+            kind = kind or _Kind(self, arguments)
             done, update = kind.run(arrays)
             self.norm = update(self.max_norm)
+            if new:  # arguments that failed are not kept
+                self._keep(key, kind)
             return kind.result(done.outputs)
 
-    def _new(self, key: Any, arguments: tuple[Any, ...]) -> _Kind:
+    def _keep(self, key: Any, kind: _Kind) -> None:
         if len(self._kinds) >= _MOST:
             del self._kinds[next(iter(self._kinds))]
+        self._kinds[key] = kind
         self._told += 1
         if self._told == 4 * _MOST:
             errors.warn_unrolled(
@@ -113,8 +121,6 @@ class TrainingStep:
                 "Each is recorded by itself: keep shapes the same (the last batch of a pass, say), "
                 "and pass numbers that change as arrays.",
             )
-        kind = self._kinds[key] = _Kind(self, arguments)
-        return kind
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: without the recordings, which hold the memory they work in."""
@@ -140,17 +146,18 @@ class _Kind:
         self.recordings = 0
         self.unused = 0  # of those the last ones, that were hardly ever played back
         self.reason: CompileError | None = None  # why it is not played back
+        self.moving: str | None = None  # what made the last recordings useless
+        self.pause, self.pauses = 0, _MOST  # calls that run as written before it is tried again
 
     def run(self, arrays: list[np.ndarray]) -> tuple[Done, Update]:
         recorded, step = self.recorded, self.step
         if recorded is not None and recorded.ready and self._may_play():
-            try:
-                optimizer = step.optimizer
-                same = self.update.optimizer is optimizer
-                if same and recorded.holds(step.loss, optimizer.params):
-                    return recorded.play(arrays), self.update
-            except Exception:  # as it is written, it says what is wrong, or does something else
-                pass
+            optimizer = step.optimizer
+            same = self.update.optimizer is optimizer
+            if same and recorded.holds(step.loss, optimizer.params):
+                done = recorded.play(arrays)
+                if done is not None:
+                    return done, self.update
         return self._written(arrays)
 
     def _may_play(self) -> bool:
@@ -158,33 +165,46 @@ class _Kind:
         return self.step.mode != "unroll" and now.enabled and not now.anomaly
 
     def _written(self, arrays: list[np.ndarray]) -> tuple[Done, Update]:
+        """The step as it is written, once, whatever comes of recording it."""
         from tinyseq.compiler.recorded import RecordedStep
 
-        optimizer, loss = self.step.optimizer, self.step.loss
-        new = RecordedStep(self._function, loss, list(optimizer.params), self.arguments)
-        if self.reason is None and self._may_play():
+        step = self.step
+        optimizer, strict = step.optimizer, step.mode == "compiled"
+        new = RecordedStep(self._function, step.loss, list(optimizer.params), self.arguments)
+        self.pause -= self.pause > 0
+        if self.reason is not None and strict:
+            raise self.reason.with_traceback(None)
+        if self.reason is None and not self.pause and self._may_play():
             load.load_kernels()
-            known = self.recorded
-            if known is None or known.ready or not known.holds(loss, new.params):
+            known, unused = self.recorded, self.unused
+            if known is None or known.ready or not known.holds(step.loss, new.params):
                 if known is None or not known.other_threads:
                     played = known is not None and known.plays > _MOST
-                    self.unused = 1 if played else self.unused + 1
-                self.recorded = known = new
-                self.recordings += 1
-            before = random.get_state()
-            try:
-                if self.unused > _MOST:
-                    raise CompileError("What the step reads from around it keeps changing.")
-                done = known.record(arrays)
-                self.update = Update(optimizer, done.gradients, again=known.ready)
-                return done, self.update
-            except CompileError as error:
-                self.recorded = None
-                random.set_state(before)  # it is done once more
-                if self.step.mode == "compiled":
+                    unused = 1 if played else unused + 1
+                self.moving = self.moving if known is None else known.moved
+                known = new
+            if unused <= _MOST:
+                try:
+                    done = known.record(arrays, strict)
+                except CompileError:
+                    self.recorded = None
                     raise
-                self.reason = error
-                errors.warn_unrolled(error, "The training step runs as it is written.")
+                # From here on, for a call that failed leaves all as it was
+                self.recordings += known is new
+                self.unused, self.recorded = unused, None if known.refused else known
+                self.update = Update(optimizer, done.gradients, again=known.ready)
+                self.moving = known.moved or self.moving
+                if known.refused is not None and known.moved is None:
+                    self.reason = known.refused
+                    errors.warn_unrolled(self.reason, _AS_WRITTEN)
+                return done, self.update
+            what = f"{self.moving or 'something'}, which the step reads or changes,"
+            changing = CompileError(f"{what} keeps changing. Pass it as an argument, or return it.")
+            self.unused, self.recorded = 0, None
+            if strict:
+                raise changing
+            self.pause = self.pauses = 2 * self.pauses
+            errors.warn_unrolled(changing, _AS_WRITTEN)
         done = new.written([Tensor(a) for a in arrays])
         return done, Update(optimizer, done.gradients)
 
@@ -213,7 +233,7 @@ class _Place:
 def _key(argument: Any, arrays: list[np.ndarray]) -> Any:
     """What tells kinds of an argument apart; its arrays are appended."""
     if isinstance(argument, np.ndarray):
-        arrays.append(argument)
+        arrays.append(plain_array(argument))
         return argument.shape, argument.dtype
     if isinstance(argument, Tensor):
         if argument.requires_grad and argument.node is None:

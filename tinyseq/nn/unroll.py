@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import graph, ops
-from tinyseq.nested import mapped
+from tinyseq import errors, graph, ops
+from tinyseq.arguments import Count, checked, no_class, shown
+from tinyseq.nested import leaves, mapped
 from tinyseq.nn.cells import State
 from tinyseq.nn.module import Module
+from tinyseq.ops.axes import for_rows_of
 from tinyseq.primitives import draw
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 
+@checked
 def unroll(
-    cell: Callable[..., State],
+    cell: Annotated[Callable[..., State], no_class],
     x: Tensor,
-    state: State,
+    state: Any,  # a `State`: the cell looks at it
     reverse: bool = False,
     running: Tensor | None = None,
     noise: Any = None,
-    first: int = 0,
+    first: Count = 0,
 ) -> tuple[Tensor, State]:
     """The recurrence, step by step: the specification of everything that is faster.
 
@@ -34,6 +37,12 @@ def unroll(
     for a part of a sequence.
     """
     T = x.shape[0]
+    for rows in leaves((running, noise)):
+        if getattr(rows, "shape", ())[:1] != (T,):
+            raise errors.ShapeError(
+                f"unroll: running and noise need one row for each of the T={T} steps of x, got "
+                f"{shown(rows)}."
+            )
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = ops.where(running, x, 0.0)
     outputs: list[Any] = [None] * T
@@ -46,8 +55,10 @@ def unroll(
                 state, outputs[t] = new, new[0]
             else:
                 on = running[t]
-                state = tuple(ops.where(on, n, s) for n, s in zip(new, state, strict=True))
-                outputs[t] = ops.where(on, new[0], 0.0)
+                state = tuple(
+                    ops.where(for_rows_of(on, n), n, s) for n, s in zip(new, state, strict=True)
+                )
+                outputs[t] = ops.where(for_rows_of(on, new[0]), new[0], 0.0)
     return ops.stack(outputs), state
 
 
@@ -105,7 +116,7 @@ class _Drawing:
 
 
 def _as_array(drawn: Any) -> np.ndarray:
-    return drawn._data if isinstance(drawn, Tensor) else np.asarray(drawn)
+    return drawn._data if isinstance(drawn, Tensor) else plain_array(drawn)
 
 
 def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors, graph, ops
-from tinyseq.nn.cells import State
-from tinyseq.nn.layers import probability
+from tinyseq.arguments import Count, FloatDtype, Fraction, checked, shown
+from tinyseq.nn.cells import State, seen_of
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked, _Around
 from tinyseq.nn.unroll import noise_of, start_of
@@ -40,6 +40,7 @@ class Wrapper(_Around):
     layer in place of a cell.
     """
 
+    @checked
     def __init__(self, cell: Module) -> None:
         kind = type(self).__name__
         if isinstance(cell, Recurrent | Bidirectional | Stacked | Reversed):
@@ -52,10 +53,10 @@ class Wrapper(_Around):
 
     def noise(self, x: Tensor, state: State) -> Any:
         """(what the cell inside draws, what this wrapper draws) for x (T, B, D), or `None`."""
-        if not isinstance(state, tuple | list):
+        if not isinstance(state, tuple | list) or not state:
             raise errors.ShapeError(
                 f"{graph.located(type(self).__name__)}: the state must be a tuple of tensors, got "
-                f"{type(state).__name__}. Pass what the layer returned, or initial_state(B)."
+                f"{shown(state)}. Pass what the layer returned, or initial_state(B)."
             )
         inside = self.cell.noise(x, state) if hasattr(self.cell, "noise") else None
         own = self.draw(x, state) if self.training else None
@@ -66,10 +67,16 @@ class Wrapper(_Around):
         return None
 
     def forward(
-        self, x: Tensor, state: State, noise: Any = None, seen: Tensor | None = None
+        self,
+        x: Tensor,
+        state: State,
+        noise: tuple[Any, Any] | None = None,
+        seen: Tensor | None = None,
     ) -> State:
         if noise is None:  # nothing to draw, or called by itself
             noise = noise_of(self, x, state, one=True)
+        if seen is not None:
+            seen_of(seen, state[0])
         inside, own = (None, None) if noise is None else noise
         return self.step(x, state, inside, own, seen)
 
@@ -98,6 +105,7 @@ class LearnedState(Wrapper):
     ``state``. Raises `ShapeError` when there is not one array for each name.
     """
 
+    @checked
     def __init__(self, cell: Module, state: Sequence[npt.ArrayLike] | None = None) -> None:
         super().__init__(cell)
         rows = [s._data[0] for s in start_of(cell, 1)] if state is None else list(state)
@@ -112,7 +120,8 @@ class LearnedState(Wrapper):
             setattr(self, name, Parameter(np.array(row, np.float32)))
         self.state_names = tuple(names)
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
+    @checked
+    def initial_state(self, batch_size: Count, dtype: FloatDtype = np.float32) -> State:
         """The trained state, repeated for each sequence of the batch: (B, H) for each part."""
         starts: Iterator[Parameter] = (getattr(self, name) for name in self._starts)
         return tuple(ops.broadcast_to(ops.astype(s, dtype), (batch_size, *s.shape)) for s in starts)
@@ -128,16 +137,21 @@ class VariationalDropout(Wrapper):
     ``cell(x, state, seen=…)``). Gal and Ghahramani, 2016.
     """
 
+    p_x: Fraction
+    p_h: Fraction
+    rng: np.random.Generator | None
+
+    @checked
     def __init__(
         self,
         cell: Module,
-        p_x: float = 0.5,
-        p_h: float = 0.5,
+        p_x: Fraction = 0.5,
+        p_h: Fraction = 0.5,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(cell)
-        self.p_x = probability(p_x, "p_x")
-        self.p_h = probability(p_h, "p_h")
+        self.p_x = float(p_x)
+        self.p_h = float(p_h)
         self.rng = rng
 
     def draw(self, x: Tensor, state: State) -> tuple[np.ndarray | None, ...]:
@@ -170,18 +184,18 @@ class Zoneout(Wrapper):
     entry for each part of the state. Krueger et al., 2017.
     """
 
+    p: Fraction | tuple[Fraction, ...]
+    rng: np.random.Generator | None
+
+    @checked
     def __init__(
         self,
         cell: Module,
-        p: float | Sequence[float] = 0.1,
+        p: Fraction | Sequence[Fraction] = 0.1,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(cell)
-        self.p = (
-            tuple(probability(part, "p") for part in p)
-            if isinstance(p, Sequence)
-            else probability(p, "p")
-        )
+        self.p = float(p) if isinstance(p, float | int | np.number) else tuple(map(float, p))
         self.rng = rng
         self.carries_output = True  # a unit that keeps its state keeps all of it
 

@@ -13,12 +13,14 @@ does not exist raises `ShapeError`.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors
 from tinyseq import primitives as raw
+from tinyseq.arguments import one_of, shown
 from tinyseq.op import TensorLike, as_tensor, coerce
 from tinyseq.ops import reductions, shaping
 from tinyseq.ops.axes import normalize_axes
@@ -29,7 +31,7 @@ from tinyseq.ops.shaping import *
 from tinyseq.ops.shaping import sum_to
 from tinyseq.primitives import *
 from tinyseq.primitives import detach, equal, greater, greater_equal, less, less_equal, not_equal
-from tinyseq.tensor import FLOATS, Tensor, refuse_dtype, refuse_fractions
+from tinyseq.tensor import FLOATS, Tensor, known_dtype, refuse_dtype, refuse_fractions
 
 __all__ = [
     "argsort", "astype", "clip", "detach", "einsum", "equal", "gather", "gelu", "getitem",
@@ -47,8 +49,8 @@ def astype(x: TensorLike, dtype: npt.DTypeLike) -> Tensor:
 
     Raises `DtypeError` for a dtype that no Tensor has, or one that would cut off fractions.
     """
-    x = as_tensor(x)
-    wanted = np.dtype(dtype)
+    x = as_tensor(x, None, "astype")
+    wanted = known_dtype(dtype, "astype")
     if wanted == x.dtype:
         return x
     if wanted in FLOATS:
@@ -71,51 +73,61 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
     The gradient goes to x where min ≤ x ≤ max, the bounds included, elsewhere to the bound that was
     taken. As in NumPy, max wins where min > max. Raises `ShapeError`.
     """
-    x = as_tensor(x)
+    x = as_tensor(x, None, "clip")
     # x ≠ x: NaN stays NaN, and so does a NaN in a bound
-    if min is not None:
-        x = raw.where(logical_or(x >= min, x != x), x, min)
-    if max is not None:
-        x = raw.where(logical_or(x <= max, x != x), x, max)
+    argument, bound = "min", min
+    try:
+        if min is not None:
+            x = raw.where(logical_or(x >= min, x != x), x, min)
+        argument, bound = "max", max
+        if max is not None:
+            x = raw.where(logical_or(x <= max, x != x), x, max)
+    except (TypeError, ValueError) as cause:
+        wrong = as_tensor(bound, None, "clip", argument)  # type: ignore[arg-type]
+        raise errors.ShapeError(
+            f"clip: {argument} of shape {errors.describe(wrong.shape)} does not broadcast with x "
+            f"{errors.describe(x.shape)}. Reshape one of them."
+        ) from cause
     return x
 
 
-def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
+def gelu(x: TensorLike, approximate: Annotated[str, one_of("none", "tanh")] = "none") -> Tensor:
     """y = x · Φ(x), Φ the normal distribution's: x/2 · (1 + erf(x/√2)), element by element.
 
     ``approximate="tanh"``: x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))). Raises `ValueError` for any
     other. From Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
     """
-    x = as_tensor(x)
-    if approximate == "none":
+    x = as_tensor(x, None, "gelu")
+    form = approximate if isinstance(approximate, str) else None
+    if form == "none":
         return x * 0.5 * (raw.erf(x * math.sqrt(0.5)) + 1)
-    if approximate == "tanh":
+    if form == "tanh":
         return x * 0.5 * (raw.tanh((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)) + 1)
-    raise ValueError(f"gelu: approximate={approximate!r} is unknown. Use 'none' or 'tanh'.")
+    raise ValueError(f"gelu: approximate={shown(approximate)} is unknown. Use 'none' or 'tanh'.")
 
 
 def logical_and(a: TensorLike, b: TensorLike) -> Tensor:
     """Both, element by element, broadcast; ``a & b``. Booleans only, else `DtypeError`."""
-    return raw.mul(_boolean(a, "logical_and"), _boolean(b, "logical_and"))
+    return raw.mul(_boolean(a, "logical_and", "a"), _boolean(b, "logical_and", "b"))
 
 
 def logical_or(a: TensorLike, b: TensorLike) -> Tensor:
     """Either or both, element by element, broadcast; ``a | b``. Booleans only, else
     `DtypeError`.
     """
-    return raw.add(_boolean(a, "logical_or"), _boolean(b, "logical_or"))
+    return raw.add(_boolean(a, "logical_or", "a"), _boolean(b, "logical_or", "b"))
 
 
 def logical_not(x: TensorLike) -> Tensor:
     """The opposite, element by element; ``~x``. Booleans only, else `DtypeError`."""
-    return raw.equal(_boolean(x, "logical_not"), False)
+    return raw.equal(_boolean(x, "logical_not", "x"), False)
 
 
-def _boolean(x: TensorLike, name: str) -> Tensor:
-    x = as_tensor(x)
+def _boolean(x: TensorLike, name: str, argument: str) -> Tensor:
+    x = as_tensor(x, None, name, argument)
     if x.dtype != bool:
         raise errors.DtypeError(
-            f"{name}: needs booleans, got {x.dtype}. Compare first, e.g. with != 0."
+            f"{name}: {argument} must hold booleans, not {x.dtype}. Compare first, e.g. with != 0."
         )
     return x
 
@@ -136,10 +148,10 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     Raises `ShapeError` where the Ks differ, the batches do not broadcast, or an operand has no
     axes.
     """
-    a, b = coerce((a, b))
+    a, b = coerce((a, b), "matmul", ("a", "b"))
     if a.ndim == 0 or b.ndim == 0:
         raise errors.ShapeError(
-            f"matmul: {errors.describe(a.shape)} @ {errors.describe(b.shape)}: "
+            f"matmul: a {errors.describe(a.shape)} @ b {errors.describe(b.shape)}: "
             "a tensor without axes cannot be multiplied as a matrix. Use * instead."
         )
     if a.ndim == 1:

@@ -39,10 +39,12 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
             "einsum: give the subscripts as a string, as in einsum('ij,jk->ik', a, b); lists of "
             "numbers are not offered."
         )
-    xs = coerce(operands) if operands else ()
+    xs = coerce(operands, "einsum", ("operands",)) if operands else ()
     for x in xs:
         if x.dtype == bool:
-            raise errors.DtypeError("einsum: booleans have no sum. Use astype on them first.")
+            raise errors.DtypeError(
+                "einsum: operands of booleans have no sum. Use astype on them first."
+            )
     terms, output = _parse(subscripts, [x.ndim for x in xs])
     sizes = _sizes(subscripts, xs, terms)
     simple = [_simple(x, labels, sizes) for x, labels in zip(xs, terms, strict=True)]
@@ -60,7 +62,7 @@ def _parse(subscripts: str, ndims: list[int]) -> tuple[list[Labels], Labels]:
     """
 
     def wrong(why: str) -> ValueError:
-        return ValueError(f"einsum {subscripts!r}: {why}.")
+        return ValueError(f"einsum: subscripts={subscripts!r}: {why}.")
 
     inputs, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
@@ -75,8 +77,8 @@ def _parse(subscripts: str, ndims: list[int]) -> tuple[list[Labels], Labels]:
         rest = ndim - len(before) - len(after)
         if rest < 0 or (rest and not dots):
             raise errors.ShapeError(
-                f"einsum {subscripts!r}: {term!r} does not fit an operand with {ndim} axes. "
-                "Name every axis, or write '...' for those left."
+                f"einsum: subscripts={subscripts!r}: {term!r} does not fit one of operands "
+                f"with {ndim} axes. Name every axis, or write '...' for those left."
             )
         labels.append([*before, *map(str, reversed(range(rest))), *after])
     flat = [label for operand in labels for label in operand]
@@ -106,8 +108,8 @@ def _sizes(subscripts: str, xs: Sequence[Tensor], terms: list[Labels]) -> dict[s
                 name = "an axis under '...'" if label.isdigit() else repr(label)
                 shapes = errors.listed(errors.describe(x.shape) for x in xs)
                 raise errors.ShapeError(
-                    f"einsum {subscripts!r}: {name} is {size} and {n} long in {shapes}. "
-                    "Axes of one letter must be equal or 1."
+                    f"einsum: subscripts={subscripts!r}: {name} is {size} and {n} long in operands "
+                    f"{shapes}. Axes of one letter must be equal or 1."
                 )
             sizes[label] = n if size == 1 else size
     return sizes

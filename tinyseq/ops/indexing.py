@@ -12,7 +12,7 @@ from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.op import TensorLike, as_tensor
 from tinyseq.ops.axes import one_axis, one_axis_or_flat
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 
 
 def getitem(x: TensorLike, index: Any) -> Tensor:
@@ -22,7 +22,7 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
     Raises `IndexError` outside of x, and where a mask is not as long as its axes; `DtypeError` for
     an array of anything but whole numbers and booleans.
     """
-    x = as_tensor(x)
+    x = as_tensor(x, None, "getitem")
     several = isinstance(index, tuple)
     parts = tuple(map(_part, index)) if several else (_part(index),)
     arrays = [part for part in parts if isinstance(part, Tensor)]
@@ -70,7 +70,7 @@ def _part(part: Any) -> Any:
     if isinstance(part, str) or not isinstance(part, np.ndarray | Sequence):
         return part
     try:
-        array = np.asarray(part)
+        array = plain_array(part)
     except ValueError as cause:
         raise errors.DtypeError(f"no rectangular index can be made of {part}: {cause}") from cause
     if array.size == 0 and not isinstance(part, np.ndarray):
@@ -97,11 +97,11 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
     `ShapeError`, `DtypeError` for indices that are not whole numbers, `IndexError` outside of x.
     """
     x, at = one_axis_or_flat(x, axis, "take_along_axis")
-    index = _indices(indices, x, at, "take_along_axis")
+    index = _indices(indices, x, at, "take_along_axis", "indices")
     for a, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)):
         if a != at and n != m and 1 not in (n, m):
             raise errors.ShapeError(
-                f"take_along_axis: {errors.describe(x.shape)} and indices "
+                f"take_along_axis: x {errors.describe(x.shape)} and indices "
                 f"{errors.describe(index.shape)} differ along axis {a}. Only axis {at} may differ."
             )
     return _along(x, index, at, x.shape)
@@ -114,30 +114,30 @@ def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
     not broadcast. Raises `ShapeError`, `DtypeError` for an index that is not of whole numbers,
     `IndexError` outside of x.
     """
-    x = as_tensor(x)
+    x = as_tensor(x, None, "gather")
     at = one_axis(axis, x.ndim, "gather")
-    where_from = _indices(index, x, at, "gather")
+    where_from = _indices(index, x, at, "gather", "index")
     for a, (n, m) in enumerate(zip(x.shape, where_from.shape, strict=True)):
         if a != at and m > n:
             raise errors.ShapeError(
-                f"gather: index {errors.describe(where_from.shape)} is longer than "
+                f"gather: index {errors.describe(where_from.shape)} is longer than x "
                 f"{errors.describe(x.shape)} along axis {a}. Only axis {at} may be."
             )
     return _along(x, where_from, at, where_from.shape)
 
 
-def _indices(indices: TensorLike, x: Tensor, axis: int, name: str) -> Tensor:
+def _indices(given: TensorLike, x: Tensor, axis: int, name: str, argument: str) -> Tensor:
     """The indices, after a look at dtype, axes and range."""
-    index = indices if isinstance(indices, Tensor) else np.asarray(indices)
-    if index.dtype.kind not in "iu":
-        raise errors.DtypeError(f"{name}: indices must be whole numbers, not {index.dtype}.")
+    index = as_tensor(given, None, name, argument)
+    if index.dtype != np.int64:
+        raise errors.DtypeError(f"{name}: {argument} must hold whole numbers, not {index.dtype}.")
     index = Tensor(index)  # a copy: the caller may write into it before the backward pass
     if index.ndim != x.ndim:
         raise errors.ShapeError(
-            f"{name}: indices {errors.describe(index.shape)} need as many axes as "
-            f"{errors.describe(x.shape)}. Use expand_dims on them."
+            f"{name}: {argument} {errors.describe(index.shape)} must have as many axes as x "
+            f"{errors.describe(x.shape)}. Use expand_dims on it, or another axis."
         )
-    raw.check(index, rule=_within, shape=x.shape, axis=axis, name=name)
+    raw.check(index, rule=_within, shape=x.shape, axis=axis, name=f"{name}: {argument}")
     return index
 
 
@@ -146,7 +146,7 @@ def _within(index: np.ndarray, shape: tuple[int, ...], axis: int, name: str) -> 
     wrong = index[(index < -n) | (index >= n)]
     if wrong.size:
         raise IndexError(
-            f"{name}: index {wrong[0]} is outside of axis {axis} of shape "
+            f"{name}: index {wrong[0]} is outside of axis {axis} of x of shape "
             f"{errors.describe(shape)}. Use {-n} to {n - 1}."
         )
 

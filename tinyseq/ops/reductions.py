@@ -9,9 +9,9 @@ import numpy as np
 from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.op import Op, TensorLike, as_tensor
-from tinyseq.ops.axes import normalize_axes, one_axis_or_flat
+from tinyseq.ops.axes import normalize_axes, one_axis_or_flat, whole
 from tinyseq.primitives import sqrt, where
-from tinyseq.tensor import Axis, Tensor
+from tinyseq.tensor import Axis, Tensor, flag
 
 __all__ = [
     "all", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "prod", "std",
@@ -20,8 +20,10 @@ __all__ = [
 
 
 def _reduction(op: Op, x: TensorLike, axis: Axis, keepdims: bool) -> Tensor:
-    x = as_tensor(x)
-    return op(x, axis=normalize_axes(axis, x.ndim, op.name), keepdims=bool(keepdims))
+    name = op.name
+    x = as_tensor(x, None, name)
+    keepdims = flag(keepdims, name, "keepdims")
+    return op(x, axis=normalize_axes(axis, x.ndim, name), keepdims=keepdims)
 
 
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -60,15 +62,15 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
 
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = Σ x / n over the axes; shapes as in `sum`. Raises `ShapeError` over no elements."""
-    x = as_tensor(x)
+    x = as_tensor(x, None, "mean")
     axes = normalize_axes(axis, x.ndim, "mean")
     n = math.prod(x.shape[a] for a in axes)
     if n == 0:
         raise errors.ShapeError(
-            f"mean: no elements along axis {axis} of shape {errors.describe(x.shape)}. "
+            f"mean: no elements along axis {axis} of x of shape {errors.describe(x.shape)}. "
             "Give it at least one."
         )
-    return raw.sum(x, axis=axes, keepdims=bool(keepdims)) / n
+    return raw.sum(x, axis=axes, keepdims=flag(keepdims, "mean", "keepdims")) / n
 
 
 def var(x: TensorLike, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
@@ -89,16 +91,19 @@ def std(x: TensorLike, axis: Axis = None, keepdims: bool = False, *, ddof: int =
 
 
 def _variance(x: TensorLike, axis: Axis, keepdims: bool, ddof: int, name: str) -> Tensor:
-    x = as_tensor(x)
+    x = as_tensor(x, None, name)
     axes = normalize_axes(axis, x.ndim, name)
+    keepdims = flag(keepdims, name, "keepdims")
+    ddof = whole(ddof, f"{name}: ddof")
     n = math.prod(x.shape[a] for a in axes)
     if n == 0 or n <= ddof:
         raise errors.ShapeError(
-            f"{name}: {n} elements along axis {axis} of shape {errors.describe(x.shape)} leave "
-            f"nothing to divide by with ddof={ddof}. Give it more elements, or a smaller ddof."
+            f"{name}: {n} elements along axis {axis} of x of shape {errors.describe(x.shape)} "
+            f"leave nothing to divide by with ddof={ddof}. Give it more elements, or a smaller "
+            "ddof."
         )
     off = x - mean(x, axes, keepdims=True)
-    return raw.sum(off * off, axis=axes, keepdims=bool(keepdims)) / (n - ddof)
+    return raw.sum(off * off, axis=axes, keepdims=keepdims) / (n - ddof)
 
 
 def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -107,7 +112,8 @@ def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     A tree of products, so that the gradient, of any order, is right where elements are 0: the usual
     rule y/x is not.
     """
-    x = as_tensor(x)
+    x = as_tensor(x, None, "prod")
+    keepdims = flag(keepdims, "prod", "keepdims")
     axes = normalize_axes(axis, x.ndim, "prod")
     if x.dtype == bool:
         x = raw.astype(x, dtype=np.dtype(np.int64))
@@ -120,8 +126,8 @@ def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
         pairs = y[..., :half] * y[..., half : 2 * half]
         y = raw.concat(pairs, y[..., 2 * half :], axis=len(kept)) if n % 2 else pairs
         n = y.shape[-1]
-    if n == 0:
-        y = Tensor.wrap(np.ones((*sizes, 1), x.dtype))
+    if n == 0:  # 1, and of no elements all the same: the gradient is empty
+        y = raw.sum(y, axis=(len(kept),), keepdims=True) + 1
     shape = [1 if a in axes else size for a, size in enumerate(x.shape)] if keepdims else sizes
     return raw.reshape(y, shape=tuple(shape))
 
@@ -139,12 +145,12 @@ def any(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether some element over the axes is not 0: booleans, not differentiable; shapes as in
     `sum`.
     """
-    return sum(as_tensor(x) != 0, axis, keepdims) > 0
+    return sum(as_tensor(x, None, "any") != 0, axis, keepdims) > 0
 
 
 def all(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether no element over the axes is 0: booleans, not differentiable; shapes as in `sum`."""
-    return sum(as_tensor(x) == 0, axis, keepdims) == 0
+    return sum(as_tensor(x, None, "all") == 0, axis, keepdims) == 0
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -166,7 +172,8 @@ def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
 
 
 def _place(op: Op, x: TensorLike, axis: int | None, keepdims: bool) -> Tensor:
-    x = as_tensor(x)
+    x = as_tensor(x, None, op.name)
+    keepdims = flag(keepdims, op.name, "keepdims")
     row, at = one_axis_or_flat(x, axis, op.name)
-    y = op(row, axis=at, keepdims=bool(keepdims))
+    y = op(row, axis=at, keepdims=keepdims)
     return raw.reshape(y, shape=(1,) * x.ndim) if keepdims and axis is None else y

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from tinyseq import errors
 from tinyseq import primitives as raw
+from tinyseq.arguments import shown
 from tinyseq.op import TensorLike, as_tensor, coerce
-from tinyseq.ops.axes import normalize_axes, one_axis, one_axis_or_flat, whole
-from tinyseq.tensor import Axis, Tensor
+from tinyseq.ops.axes import normalize_axes, one_axis, one_axis_or_flat, several, whole
+from tinyseq.tensor import Axis, Tensor, constant, plain_array
 
 __all__ = [
     "broadcast_to", "chunk", "concat", "expand", "expand_dims", "flip", "pad", "permute", "reshape",
@@ -25,8 +26,8 @@ Sizes = int | Sequence[int]
 
 def _spelled(sizes: tuple[Sizes, ...], what: str) -> tuple[int, ...]:
     """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
-    numbers = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Iterable) else sizes
-    return tuple(whole(n, what) for n in numbers)
+    numbers = sizes[0] if len(sizes) == 1 and several(sizes[0]) else sizes
+    return tuple([whole(n, what) for n in numbers])
 
 
 def reshape(x: TensorLike, *shape: Sizes) -> Tensor:
@@ -34,32 +35,38 @@ def reshape(x: TensorLike, *shape: Sizes) -> Tensor:
 
     Raises `ShapeError` where the number of elements would change.
     """
-    return raw.reshape(x, shape=_spelled(shape, "reshape: a size"))
+    return raw.reshape(x, shape=_spelled(shape, "reshape: a size of shape"))
 
 
 def transpose(x: TensorLike, *axes: Sizes) -> Tensor:
     """The axes in the order given; reversed by default. Raises `ShapeError` unless each is named
     once.
     """
-    x = as_tensor(x)
-    order = _spelled(axes, "transpose: an axis") if axes else tuple(reversed(range(x.ndim)))
-    return raw.transpose(x, axes=tuple(one_axis(a, x.ndim, "transpose") for a in order))
+    x = as_tensor(x, None, "transpose")
+    order = _spelled(axes, "transpose: one of axes") if axes else tuple(reversed(range(x.ndim)))
+    return raw.transpose(x, axes=tuple(one_axis(a, x.ndim, "transpose", "axes") for a in order))
 
 
 def permute(x: TensorLike, *axes: Sizes) -> Tensor:
     """The axes in the order given, as PyTorch spells `transpose`. Raises `ShapeError` unless each
     is named once.
     """
-    x = as_tensor(x)
+    x = as_tensor(x, None, "permute")
     return raw.transpose(
-        x, axes=tuple(one_axis(a, x.ndim, "permute") for a in _spelled(axes, "permute: an axis"))
+        x,
+        axes=tuple(
+            one_axis(a, x.ndim, "permute", "axes") for a in _spelled(axes, "permute: one of axes")
+        ),
     )
 
 
 def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged."""
-    x = as_tensor(x)
-    a, b = one_axis(axis1, x.ndim, "swapaxes"), one_axis(axis2, x.ndim, "swapaxes")
+    x = as_tensor(x, None, "swapaxes")
+    a, b = (
+        one_axis(axis, x.ndim, "swapaxes", argument)
+        for argument, axis in (("axis1", axis1), ("axis2", axis2))
+    )
     order = list(range(x.ndim))
     order[a], order[b] = b, a
     return raw.transpose(x, axes=tuple(order))
@@ -69,12 +76,12 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
     """Without these axes, or without all axes of length 1. Raises `ShapeError` for one that is
     longer.
     """
-    x = as_tensor(x)
+    x = as_tensor(x, None, "squeeze")
     axes = normalize_axes(axis, x.ndim, "squeeze")
     for a in axes:
         if x.shape[a] != 1 and axis is not None:
             raise errors.ShapeError(
-                f"squeeze: axis {a} of shape {errors.describe(x.shape)} is {x.shape[a]} long. "
+                f"squeeze: axis {a} of x of shape {errors.describe(x.shape)} is {x.shape[a]} long. "
                 "Only an axis of length 1 can be left out: reduce it, or index it."
             )
     gone = [a for a in axes if x.shape[a] == 1]
@@ -83,16 +90,17 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
 
 def expand_dims(x: TensorLike, axis: Sizes) -> Tensor:
     """With new axes of length 1 at these places of the result: (B, H) at 0 becomes (1, B, H)."""
-    x = as_tensor(x)
-    more = len(axis) if isinstance(axis, Sequence) else 1
-    new = normalize_axes(axis, x.ndim + more, "expand_dims")
+    x = as_tensor(x, None, "expand_dims")
+    axes: Any = axis if several(axis) else (axis,)
+    more = len(axes)
+    new = normalize_axes(axes, x.ndim + more, "expand_dims")
     sizes = iter(x.shape)
     return raw.reshape(x, shape=tuple(1 if a in new else next(sizes) for a in range(x.ndim + more)))
 
 
 def broadcast_to(x: TensorLike, shape: Sizes) -> Tensor:
     """x repeated along new axes and axes of length 1 until it has this shape; else `ShapeError`."""
-    return raw.broadcast_to(x, shape=_spelled((shape,), "broadcast_to: a size"))
+    return raw.broadcast_to(x, shape=_spelled((shape,), "broadcast_to: a size of shape"))
 
 
 def sum_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
@@ -100,8 +108,8 @@ def sum_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
 
     Raises `ShapeError` unless the shape broadcasts to that of x.
     """
-    x = as_tensor(x)
-    sizes = _spelled((shape,), "sum_to: a size")
+    x = as_tensor(x, None, "sum_to")
+    sizes = _spelled((shape,), "sum_to: a size of shape")
     before = x.ndim - len(sizes)
     if before < 0 or any(n not in (1, m) for n, m in zip(sizes, x.shape[before:], strict=True)):
         raise errors.ShapeError(
@@ -117,13 +125,13 @@ def expand(x: TensorLike, *shape: Sizes) -> Tensor:
 
     Raises `ShapeError` where x does not broadcast, or a new axis is given as −1.
     """
-    x = as_tensor(x)
-    sizes = _spelled(shape, "expand: a size")
+    x = as_tensor(x, None, "expand")
+    sizes = _spelled(shape, "expand: a size of shape")
     new = len(sizes) - x.ndim
     if new > 0 and -1 in sizes[:new]:
         raise errors.ShapeError(
-            f"expand: {errors.describe(x.shape)} to {errors.describe(sizes)}: −1 leaves an axis as "
-            "it is, and the tensor has none there yet. Give the size."
+            f"expand: x {errors.describe(x.shape)} to shape {errors.describe(sizes)}: −1 leaves an "
+            "axis as it is, and the tensor has none there yet. Give the size."
         )
     wide = tuple(x.shape[i - new] if n == -1 else n for i, n in enumerate(sizes))
     return raw.broadcast_to(x, shape=wide)
@@ -131,7 +139,7 @@ def expand(x: TensorLike, *shape: Sizes) -> Tensor:
 
 def flip(x: TensorLike, axis: Axis = None) -> Tensor:
     """The elements in reverse order along the axes (all of them by default); x's shape."""
-    x = as_tensor(x)
+    x = as_tensor(x, None, "flip")
     axes = normalize_axes(axis, x.ndim, "flip")
     step = {True: slice(None, None, -1), False: slice(None)}
     return raw.getitem(x, index=tuple(step[a in axes] for a in range(x.ndim)))
@@ -150,42 +158,51 @@ def pad(
     do not fit or are negative, `DtypeError` for fractional ones or for constants that x's dtype
     cannot hold, `ValueError` for another mode than ``"constant"``.
     """
-    x = as_tensor(x)
-    if mode != "constant":
+    x = as_tensor(x, None, "pad")
+    if not (isinstance(mode, str) and mode == "constant"):
         raise ValueError(
-            f"pad: mode={mode!r} is not offered, only 'constant'. Compose other borders "
+            f"pad: mode={shown(mode)} is not offered, only 'constant'. Compose other borders "
             "from slices of x and concat."
         )
     widths = _pad_widths(pad_width, x.ndim)
     inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
     shape = tuple(before + n + after for (before, after), n in zip(widths, x.shape, strict=True))
     y = raw.scatter_add(x, indices=[inner], shape=shape)
-    constants = Tensor(np.asarray(constant_values), x.dtype)._data
-    if not constants.any():
-        return y
-    return y + Tensor.wrap(np.pad(np.zeros_like(x._data), widths, constant_values=constants))
+    try:
+        constants = constant(plain_array(constant_values), x.dtype)._data
+        if not constants.any() or not x.ndim:
+            return y
+        border = np.pad(np.zeros_like(x._data), widths, constant_values=constants)
+    except (TypeError, ValueError) as cause:
+        kind = errors.DtypeError if isinstance(cause, TypeError) else errors.ShapeError
+        raise kind(
+            f"pad: constant_values={shown(constant_values)} do not fit x of shape "
+            f"{errors.describe(x.shape)}, {x.dtype}: {cause}"
+        ) from cause
+    return y + Tensor.wrap(border)
 
 
 def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     by_axis = pad_width if isinstance(pad_width, Mapping) else {None: pad_width}
     widths = np.zeros((ndim, 2), np.int64)
     for axis, width in by_axis.items():
-        at = slice(None) if axis is None else one_axis(axis, ndim, "pad")
+        at = slice(None) if axis is None else one_axis(axis, ndim, "pad", "pad_width")
         try:
-            given = np.asarray(width)
-            widths[at] = np.broadcast_to(given, widths[at].shape)
+            given = plain_array(width)
+            if given.dtype.kind in "iu":
+                widths[at] = np.broadcast_to(given, widths[at].shape)
         except ValueError as cause:
             raise errors.ShapeError(
-                f"pad: pad_width={pad_width} does not fit a tensor with {ndim} axes. "
+                f"pad: pad_width={shown(pad_width)} does not fit a tensor with {ndim} axes. "
                 "Give one number, one pair (before, after), or one pair an axis."
             ) from cause
         if given.dtype.kind not in "iu":
             raise errors.DtypeError(
-                f"pad: pad_width must be whole numbers, not {given.dtype}: {pad_width}."
+                f"pad: pad_width must be whole numbers, not {given.dtype}: {shown(pad_width)}."
             )
     if (widths < 0).any():
         raise errors.ShapeError(
-            f"pad: pad_width={pad_width} is negative. Use a slice to cut elements off."
+            f"pad: pad_width={shown(pad_width)} is negative. Use a slice to cut elements off."
         )
     return [(int(before), int(after)) for before, after in widths]
 
@@ -197,10 +214,10 @@ def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     """The tensors one after the other along an axis; their other sizes must be equal, else
     `ShapeError`. ``axis=None`` puts the elements of all of them in one row.
     """
-    tensors = coerce(_some(xs, "concat"))
+    tensors = coerce(_some(xs, "concat"), "concat", ("xs",))
     if axis is None:
         tensors = tuple(one_axis_or_flat(x, None, "concat")[0] for x in tensors)
-    at = 0 if axis is None else one_axis(axis, tensors[0].ndim, "concat")
+    at = 0 if axis is None else one_axis(axis, tensors[0].ndim, "concat", of="of xs")
     return raw.concat(*tensors, axis=at)
 
 
@@ -209,21 +226,24 @@ def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
     Raises `ShapeError` where their shapes differ.
     """
-    tensors = coerce(_some(xs, "stack"))
+    tensors = coerce(_some(xs, "stack"), "stack", ("xs",))
     shape = tensors[0].shape
     for x in tensors:
         if x.shape != shape:
             sizes = errors.listed(errors.describe(x.shape) for x in tensors)
-            raise errors.ShapeError(f"stack: all shapes must be equal, got {sizes}.")
-    at = one_axis(axis, len(shape) + 1, "stack")
+            raise errors.ShapeError(f"stack: all shapes of xs must be equal, got {sizes}.")
+    at = one_axis(axis, len(shape) + 1, "stack", of="of xs, stacked,")
     wide = (*shape[:at], 1, *shape[at:])
     return raw.concat(*(raw.reshape(x, shape=wide) for x in tensors), axis=at)
 
 
 def _some(xs: Sequence[TensorLike], name: str) -> tuple[TensorLike, ...]:
-    if len(xs) == 0:
-        raise errors.ShapeError(f"{name}: needs at least one tensor, got none.")
-    return tuple(xs)
+    if not several(xs):  # a tensor is the series of its rows, as in NumPy
+        raise TypeError(f"{name}: xs={shown(xs)} must be a list of tensors.")
+    some = tuple(xs)
+    if not some:
+        raise errors.ShapeError(f"{name}: xs holds nothing. Give it at least one tensor.")
+    return some
 
 
 def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
@@ -232,19 +252,20 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     (B, 3H) in 3 along axis 1 gives three (B, H); (T,) at [2, 5] gives x[:2], x[2:5], x[5:].
     (PyTorch's split takes sizes instead.) Raises `ShapeError` for parts that would not be equal.
     """
-    x = as_tensor(x)
+    x = as_tensor(x, None, "split")
     at = one_axis(axis, x.ndim, "split")
     n = x.shape[at]
-    if not isinstance(indices_or_sections, Iterable) or np.ndim(indices_or_sections) == 0:
-        sections = whole(indices_or_sections, "split: the number of parts")
+    parts = indices_or_sections
+    if not several(parts):
+        sections = whole(parts, "split: indices_or_sections")
         if sections < 1 or n % sections:
             raise errors.ShapeError(
-                f"split: axis {at} of shape {errors.describe(x.shape)} is {n} long and "
-                f"cannot be cut in {sections} equal parts. Give the indices to cut at, or use "
-                "chunk."
+                f"split: axis {at} of x of shape {errors.describe(x.shape)} is {n} long and cannot "
+                f"be cut in {sections} equal parts (indices_or_sections). Give the indices to cut "
+                "at, or use chunk."
             )
         return _parts(x, at, [i * n // sections for i in range(sections + 1)])
-    return _parts(x, at, [0, *(whole(i, "split: an index") for i in indices_or_sections), n])
+    return _parts(x, at, [0, *(whole(i, "split: one of indices_or_sections") for i in parts), n])
 
 
 def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:
@@ -253,7 +274,7 @@ def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:
 
     Raises `ShapeError` for less than one part.
     """
-    x = as_tensor(x)
+    x = as_tensor(x, None, "chunk")
     at = one_axis(axis, x.ndim, "chunk")
     n = x.shape[at]
     chunks = whole(chunks, "chunk: chunks")

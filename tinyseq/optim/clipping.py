@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Annotated
 
 import numpy as np
 
 from tinyseq import errors, ops
+from tinyseq.arguments import Within, checked
 from tinyseq.kernels import load
-from tinyseq.optim.optimizers import fused
+from tinyseq.optim.optimizers import fused, tensors
 from tinyseq.tensor import Tensor
 
+# An infinite one clips nothing: the norm alone is asked for.
+Limit = Annotated[float, Within(lambda x: x >= 0, "at least 0")]
 
-def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
+
+@checked
+def clip_grad_norm(params: Iterable[Tensor], max_norm: Limit) -> float:
     """g ← g · min(1, max_norm / ‖g‖), with ‖g‖ over all gradients together; returns ‖g‖ before.
 
-    Raises `ValueError` when the norm is not finite: clipping would only spread the NaN. Pascanu et
+    Raises `ValueError` for no parameters (a generator that was read before has none left), for one
+    given twice, and when the norm is not finite: clipping would only spread the NaN. Pascanu et
     al., 2013.
     """
-    _limit("clip_grad_norm", "max_norm", max_norm)
-    params = [p for p in params if p.grad is not None]
+    params = [p for p in tensors("clip_grad_norm", params) if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
     norm = math.sqrt(math.fsum(_sum_of_squares(g._data) for g in gradients))
     if not math.isfinite(norm):  # the squares overflow long before the gradients do
@@ -44,13 +50,15 @@ def _sum_of_squares(g: np.ndarray) -> float:
     return float(np.vdot(g, g))
 
 
-def clip_grad_value(params: Iterable[Tensor], max_value: float) -> None:
+@checked
+def clip_grad_value(params: Iterable[Tensor], max_value: Limit) -> None:
     """g ← min(max(g, −max_value), max_value), element by element.
 
-    Raises `ValueError`, with all gradients as they were, when one of them holds a NaN.
+    Raises `ValueError`, with all gradients as they were, for no parameters, for one given twice,
+    and when a gradient holds a NaN.
     """
-    _limit("clip_grad_value", "max_value", max_value)
-    params = [p for p in params if p.grad is not None]
+    max_value = float(max_value)
+    params = [p for p in tensors("clip_grad_value", params) if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
     if any(np.isnan(g._data).any() for g in gradients):
         raise ValueError(f"clip_grad_value: a gradient is nan{_why(params)}")
@@ -85,8 +93,3 @@ def _rewrite(p: Tensor, rule: Callable[[Tensor], Tensor]) -> None:
     else:
         g._data[...] = rule(g)._data
         g.changed()
-
-
-def _limit(name: str, argument: str, value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"{name}: {argument}={value} must be at least 0.")

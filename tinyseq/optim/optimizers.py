@@ -9,68 +9,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyseq import errors, graph
+from tinyseq import errors, graph, states
+from tinyseq.arguments import Fraction, NotNegative, checked
 from tinyseq.kernels import load
+from tinyseq.optim.options import Options
 from tinyseq.tensor import FLOATS, Tensor
+
+_MOST = 1 << 53  # of steps that can be counted: a float holds it, and nobody gets there
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 
-class Optimizer:
+class Optimizer(Options):
     """What the optimisers share: the parameters, the learning rate, the buffers and their saving.
 
     ``weight_decay`` λ adds λ·p to the gradient. A parameter without a gradient is left alone, and
     so are its buffers. A rule is one method, ``update(p, g, t, *buffers)``: it changes the array p
     in place, given its gradient g, for the t-th time (from 1).
 
-    Raises `ValueError` for no parameters, one given twice or computed from others, and for
-    options out of their range; `TypeError` for what is no tensor.
+    Options may be set later, as in ``optimizer.lr = 0.01``. Raises `ValueError` for no parameters,
+    one given twice or computed from others, and, then too, for options out of their range;
+    `TypeError` for what is no tensor.
     """
 
+    lr: NotNegative
+    weight_decay: NotNegative
     buffer_names: tuple[str, ...] = ()
+    _buffer_for: ClassVar[Mapping[str, str]] = {}  # the buffer that an option needs
+    _never_negative: ClassVar[tuple[str, ...]] = ()  # buffers that hold squares
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
+    @checked
+    def __init__(
+        self, params: Iterable[Tensor], lr: NotNegative, weight_decay: NotNegative = 0.0
+    ) -> None:
         kind = type(self).__name__
-        if isinstance(params, Tensor):
-            raise TypeError(f"{kind}: params must be several tensors, got one. Pass [p].")
-        self.params = list(params)
-        if not self.params:
-            raise ValueError(f"{kind}: no parameters were given. Pass module.parameters().")
+        self.params = tensors(kind, params)
         for i, p in enumerate(self.params):
-            if not isinstance(p, Tensor):
-                raise TypeError(
-                    f"{kind}: parameter {i} is of type {type(p).__name__}, not a tensor. "
-                    "Pass module.parameters()."
-                )
             if p.node is not None:
                 raise ValueError(
                     f"{kind}: parameter {i} of shape {errors.describe(p.shape)} was computed from "
                     "other tensors and gets no gradient of its own. Pass the leaves, or detach() "
                     "it."
                 )
-        if len({id(p) for p in self.params}) < len(self.params):
-            raise ValueError(
-                f"{kind}: a parameter was given twice and would be updated twice. Pass it once."
-            )
-        self.lr = self._option("lr", lr)
-        self.weight_decay = self._option("weight_decay", weight_decay)
+        self.lr = lr
+        self.weight_decay = weight_decay
         self.steps = np.zeros(len(self.params), np.int64)  # per parameter: some skip steps
         self.buffers: dict[str, list[np.ndarray]] = {
             name: [np.zeros(p.shape, p.dtype) for p in self.params] for name in self.buffer_names
         }
 
-    def _option(self, name: str, value: float, below: float = math.inf) -> float:
-        """``value`` when it is at least 0 and below the limit, else an error that names it."""
-        if not 0 <= value < below:
-            limit = "" if below == math.inf else f" and below {below:g}"
-            raise ValueError(
-                f"{type(self).__name__}: {name}={value} must be at least 0{limit or ' and finite'}."
-            )
-        return float(value)
+    def _agree(self) -> None:
+        made = vars(self)
+        for name, buffer in self._buffer_for.items():
+            if made.get(name) and buffer not in made.get("buffers", (buffer,)):
+                raise ValueError(
+                    f"{type(self).__name__}: {name}={made[name]} needs a buffer for each parameter "
+                    f"that this one was made without. Make a new one with {name}."
+                )
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         raise NotImplementedError(f"{type(self).__name__} has no update rule yet.")
@@ -94,38 +93,71 @@ class Optimizer:
         for p in self.params:
             p.grad = None
 
+    def _arrays(self) -> dict[str, np.ndarray]:
+        named = {f"{n}.{i}": a for n, arrays in self.buffers.items() for i, a in enumerate(arrays)}
+        return {"steps": self.steps, **named}
+
     def state_dict(self) -> dict[str, Any]:
         """``steps`` (one a parameter), ``lr``, and copies of the buffers as ``"name.i"`` for
         parameter number i.
         """
-        out: dict[str, Any] = {"steps": self.steps.copy(), "lr": self.lr}
-        for name, arrays in self.buffers.items():
-            out |= {f"{name}.{i}": a.copy() for i, a in enumerate(arrays)}
-        return out
+        arrays = {name: a.copy() for name, a in self._arrays().items()}
+        return {"steps": arrays.pop("steps"), "lr": self.lr, **arrays}
 
+    @checked
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave; `ValueError` when it is another
-        optimiser's.
+        """Go on from a state that `state_dict` gave.
+
+        Raises `ValueError` that lists what is wrong with it, before anything is written: names and
+        shapes of another optimiser, and numbers that no optimiser has.
         """
-        mine = self.state_dict()
-        wrong = sorted(set(mine) ^ set(state))
-        wrong += [
-            f"{k} has shape {errors.describe(np.shape(state[k]))}, expected "
-            f"{errors.describe(np.shape(v))}"
-            for k, v in mine.items()
-            if k in state and np.shape(state[k]) != np.shape(v)
-        ]
-        if wrong:
-            raise ValueError(
-                f"this state does not fit {type(self).__name__} over {len(self.params)} "
-                "parameters: "
-                f"{', '.join(wrong)}. Make the same optimiser over the same parameters."
+        mine = self._arrays()
+        new = states.read(
+            {"lr": np.asarray(self.lr, np.float64), **mine},
+            state,
+            f"{type(self).__name__} over {len(self.params)} parameters",
+            "Make the same optimiser over the same parameters.",
+            self._wrong_entry,
+        )
+        self.lr = new.pop("lr").item()
+        for name, array in new.items():
+            mine[name][...] = array
+
+    def _wrong_entry(self, name: str, array: np.ndarray) -> str | None:
+        """What is wrong with the values of an entry of a state."""
+        if name == "lr":
+            return self._wrong(name, array)
+        if name == "steps" and not ((array >= 0) & (array <= _MOST)).all():
+            return f"steps hold {array[(array < 0) | (array > _MOST)][0]}, no number of steps"
+        if name.partition(".")[0] in self._never_negative and (array < 0).any():
+            return f"{name} holds {array.min()}, but a mean of squares is never negative"
+        return None
+
+
+def tensors(name: str, params: Iterable[Tensor]) -> list[Tensor]:
+    """Several tensors as a list, each once."""
+    if isinstance(params, Tensor):
+        raise TypeError(f"{name}: params must be several tensors, got one. Pass [p].")
+    if not isinstance(params, Iterable):
+        raise TypeError(
+            f"{name}: params must be several tensors, not {type(params).__name__}. "
+            "Pass module.parameters()."
+        )
+    found = list(params)
+    if not found:
+        raise ValueError(
+            f"{name}: no parameters were given. Pass module.parameters(). A generator can be read "
+            "only once: if it was read before, make it a list first."
+        )
+    for i, p in enumerate(found):
+        if not isinstance(p, Tensor):
+            raise TypeError(
+                f"{name}: parameter {i} is of type {type(p).__name__}, not a tensor. "
+                "Pass module.parameters()."
             )
-        self.lr = float(state["lr"])
-        self.steps[...] = state["steps"]
-        for name, arrays in self.buffers.items():
-            for i, a in enumerate(arrays):
-                a[...] = state[f"{name}.{i}"]
+    if len({id(p) for p in found}) < len(found):
+        raise ValueError(f"{name}: a parameter was given twice, and would count twice. Pass one.")
+    return found
 
 
 class SGD(Optimizer):
@@ -134,20 +166,30 @@ class SGD(Optimizer):
     Without momentum v is g. Polyak, 1964; Nesterov, 1983; Sutskever et al., 2013.
     """
 
+    momentum: NotNegative
+    nesterov: bool
+    _buffer_for: ClassVar[Mapping[str, str]] = {"momentum": "momentum"}
+
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-3,
-        momentum: float = 0.0,
+        lr: NotNegative = 1e-3,
+        momentum: NotNegative = 0.0,
         nesterov: bool = False,
-        weight_decay: float = 0.0,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
-        self.momentum = self._option("momentum", momentum)
-        if nesterov and not momentum:
-            raise ValueError(f"SGD: nesterov needs a momentum above 0, got momentum={momentum}.")
+        self.momentum = momentum
         self.nesterov = nesterov
-        self.buffer_names = ("momentum",) if momentum else ()
+        self.buffer_names = ("momentum",) if self.momentum else ()
         super().__init__(params, lr, weight_decay)
+
+    def _agree(self) -> None:
+        super()._agree()
+        if vars(self).get("nesterov") and not self.momentum:
+            raise ValueError(
+                f"SGD: nesterov needs a momentum above 0, got momentum={self.momentum}."
+            )
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         if self.momentum:
@@ -168,21 +210,29 @@ class RMSprop(Optimizer):
     instead of its size (Graves, 2013). ``momentum``: v ← momentum·v + g / (√s + ε), p ← p − lr·v.
     """
 
+    alpha: Fraction
+    eps: NotNegative
+    momentum: NotNegative
+    centered: bool
+    _buffer_for: ClassVar[Mapping[str, str]] = {"momentum": "momentum", "centered": "mean"}
+    _never_negative = ("square",)
+
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
+        lr: NotNegative = 1e-2,
+        alpha: Fraction = 0.99,
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
+        momentum: NotNegative = 0.0,
         centered: bool = False,
     ) -> None:
-        self.alpha = self._option("alpha", alpha, 1)
-        self.eps = self._option("eps", eps)
-        self.momentum = self._option("momentum", momentum)
+        self.alpha = alpha
+        self.eps = eps
+        self.momentum = momentum
         self.centered = centered
-        asked = {"square": True, "mean": centered, "momentum": momentum > 0}
+        asked = {"square": True, "mean": self.centered, "momentum": self.momentum > 0}
         self.buffer_names = tuple(name for name, wanted in asked.items() if wanted)
         super().__init__(params, lr, weight_decay)
 
@@ -209,17 +259,20 @@ class Adagrad(Optimizer):
     2011.
     """
 
+    eps: NotNegative
     buffer_names = ("square",)
+    _never_negative = ("square",)
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-2,
-        eps: float = 1e-10,
-        weight_decay: float = 0.0,
+        lr: NotNegative = 1e-2,
+        eps: NotNegative = 1e-10,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        self.eps = self._option("eps", eps)
+        self.eps = eps
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         (square,) = buffers
@@ -236,21 +289,24 @@ class Adam(Optimizer):
     m̂ = m / (1 − β₁ᵗ) and ŝ = s / (1 − β₂ᵗ) undo the start at zero. Kingma and Ba, 2015.
     """
 
+    betas: tuple[Fraction, Fraction]
+    eps: NotNegative
     buffer_names = ("mean", "square")
+    _never_negative = ("square",)
     _decays_apart = False
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: NotNegative = 1e-3,
+        betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        beta1, beta2 = betas
-        self.betas = self._option("beta1", beta1, 1), self._option("beta2", beta2, 1)
-        self.eps = self._option("eps", eps)
+        self.betas = (float(betas[0]), float(betas[1]))
+        self.eps = eps
 
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
         mean, square = buffers
@@ -280,13 +336,14 @@ class AdamW(Adam):
 
     _decays_apart = True
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        lr: NotNegative = 1e-3,
+        betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 1e-2,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
@@ -304,7 +361,7 @@ def fused(*arrays: np.ndarray) -> bool:
     if dtype not in FLOATS:
         return False
     for a in arrays:  # noqa: SIM110  # a generator would cost more than the kernel's call
-        if a.shape != shape or a.dtype is not dtype or not a.flags.carray:
+        if a.shape != shape or a.dtype != dtype or not a.flags.carray:
             return False
     return True
 

@@ -2,52 +2,123 @@
 
 A schedule is made over an optimiser, whose ``lr`` at that moment is the *base*, and sets its
 ``lr`` from then on: call ``step()`` once after each ``optimizer.step()`` (or once an epoch: a step
-is what you count). Users take them from `tinyseq.optim`.
+is what you count). Options may be set later; out of their range they raise `ValueError` then, too.
+Users take them from `tinyseq.optim`.
+
+To go on with a run, make its optimiser and its schedules again and load their states: in any order,
+each state after its owner is made. Every state holds the learning rate, which then is what it was.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import SupportsFloat
+from typing import Annotated, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
+from tinyseq import states
+from tinyseq.arguments import (
+    Count,
+    NotNegative,
+    Positive,
+    Size,
+    Within,
+    checked,
+    one_of,
+    shown,
+)
 from tinyseq.optim.optimizers import Optimizer
+from tinyseq.optim.options import Options
+from tinyseq.tensor import Tensor
 
 __all__ = ["CosineLR", "ReduceLROnPlateau", "Schedule", "StepLR"]
 
 
-class Schedule:
+class _Saved(Options):
+    """What is saved of a schedule: some attributes, and the learning rate of its optimiser."""
+
+    optimizer: Optimizer
+    _attributes: ClassVar[tuple[str, ...]]
+
+    def state_dict(self) -> dict[str, float | int]:
+        """Counts and rates to go on from; the options are those that it was made with."""
+        return {**{name: getattr(self, name) for name in self._attributes}, "lr": self.optimizer.lr}
+
+    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
+        """Go on from a state that `state_dict` gave, learning rate included.
+
+        Raises `ValueError` that lists what is wrong with it, before anything is written.
+        """
+        mine = {name: np.asarray(value) for name, value in self.state_dict().items()}
+        new = states.read(
+            mine, state, type(self).__name__, "Make the same schedule.", self._wrong_entry
+        )
+        before = dict(vars(self))
+        vars(self).update({name: new[name].item() for name in self._attributes})
+        try:
+            self._agree()
+        except ValueError:
+            vars(self).update(before)
+            raise
+        self.optimizer.lr = new["lr"].item()
+
+    def _wrong_entry(self, name: str, array: np.ndarray) -> str | None:
+        return (self.optimizer if name == "lr" else self)._wrong(name, array)
+
+
+class Schedule(_Saved):
     """What the schedules share: the count of steps, the base, and their saving.
 
     A schedule is one method, ``rate(steps)``: the learning rate after that many steps.
     """
 
+    steps: Count
+    base_lr: NotNegative
+    _attributes = ("steps", "base_lr")
+
+    @checked
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.base_lr = optimizer.lr
         self.steps = 0
         optimizer.lr = self.rate(0)
 
-    def rate(self, steps: int) -> float:
+    def rate(self, steps: Count) -> float:
         """The learning rate after so many steps."""
         raise NotImplementedError(f"{type(self).__name__} does not say its rate yet.")
 
     def step(self) -> None:
         """Count one step and set the optimiser's learning rate."""
+        lr = self._after(self.steps + 1)
         self.steps += 1
-        self.optimizer.lr = self.rate(self.steps)
+        self.optimizer.lr = lr
 
-    def state_dict(self) -> dict[str, float | int]:
-        """``steps`` and ``base_lr``; the options are those that the schedule was made with."""
-        return {"steps": self.steps, "base_lr": self.base_lr}
-
+    @checked
     def load_state_dict(self, state: Mapping[str, float | int]) -> None:
-        """Go on from a state that `state_dict` gave, learning rate included."""
-        state = _checked(self, state)
-        self.steps, self.base_lr = int(state["steps"]), float(state["base_lr"])
-        self.optimizer.lr = self.rate(self.steps)
+        if not isinstance(state, Mapping) or "lr" in state:
+            super().load_state_dict(state)
+            return
+        before = dict(vars(self))  # an earlier version saved it: the rate follows from the rest
+        super().load_state_dict({**state, "lr": self.optimizer.lr})
+        try:
+            self.optimizer.lr = self._after(self.steps)
+        except ValueError:
+            vars(self).update(before)
+            raise
+
+    def _after(self, steps: int) -> float:
+        try:
+            lr = self.rate(steps)
+        except OverflowError:
+            lr = math.inf
+        if not 0 <= lr < math.inf:
+            raise ValueError(
+                f"{type(self).__name__}: the learning rate after {steps} steps from {self.base_lr} "
+                f"is {lr}, and must be at least 0 and finite."
+            )
+        return lr
 
 
 class StepLR(Schedule):
@@ -56,14 +127,17 @@ class StepLR(Schedule):
     Raises `ValueError` for a step_size below 1 and a gamma that is not positive and finite.
     """
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        self.step_size = _count("StepLR", "step_size", step_size, 1)
-        if not 0 < gamma < math.inf:
-            raise ValueError(f"StepLR: gamma={gamma} must be above 0 and finite.")
+    step_size: Size
+    gamma: Positive
+
+    @checked
+    def __init__(self, optimizer: Optimizer, step_size: Size, gamma: Positive = 0.1) -> None:
+        self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer)
 
-    def rate(self, steps: int) -> float:
+    @checked
+    def rate(self, steps: Count) -> float:
         return float(self.base_lr * self.gamma ** (steps // self.step_size))
 
 
@@ -75,31 +149,42 @@ class CosineLR(Schedule):
     wasted on a learning rate of 0. Loshchilov and Hutter, 2017; the warm-up is that of Goyal et
     al., 2017.
 
-    Raises `ValueError` unless 0 ≤ W < N and 0 ≤ min_lr ≤ base.
+    Raises `ValueError` unless 0 ≤ W < N and 0 ≤ min_lr, and from the first step on unless min_lr ≤
+    base: until then a state may be loaded that says the base.
     """
 
+    total_steps: Size
+    warmup_steps: Count
+    min_lr: NotNegative
+
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
-        total_steps: int,
-        warmup_steps: int = 0,
-        min_lr: float = 0.0,
+        total_steps: Size,
+        warmup_steps: Count = 0,
+        min_lr: NotNegative = 0.0,
     ) -> None:
-        self.total_steps = _count("CosineLR", "total_steps", total_steps, 1)
-        self.warmup_steps = _count("CosineLR", "warmup_steps", warmup_steps, 0)
-        if warmup_steps >= total_steps:
-            raise ValueError(
-                f"CosineLR: warmup_steps={warmup_steps} leave nothing of total_steps="
-                f"{total_steps}. Warm up for fewer, or train for more."
-            )
-        if not 0 <= min_lr <= optimizer.lr:
-            raise ValueError(
-                f"CosineLR: min_lr={min_lr} must be from 0 to the optimiser's lr={optimizer.lr}."
-            )
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
         self.min_lr = min_lr
         super().__init__(optimizer)
 
-    def rate(self, steps: int) -> float:
+    def _agree(self) -> None:
+        options = vars(self)
+        if options.get("warmup_steps", 0) >= self.total_steps:
+            raise ValueError(
+                f"CosineLR: warmup_steps={self.warmup_steps} leave nothing of total_steps="
+                f"{self.total_steps}. Warm up for fewer, or train for more."
+            )
+        if options.get("steps") and self.min_lr > self.base_lr:
+            raise ValueError(
+                f"CosineLR: min_lr={self.min_lr} must be at most the base, the lr="
+                f"{self.base_lr} that the optimiser had. Lower it, or raise the base_lr."
+            )
+
+    @checked
+    def rate(self, steps: Count) -> float:
         if steps < self.warmup_steps:
             return self.base_lr * (steps + 1) / self.warmup_steps
         falling = self.total_steps - self.warmup_steps
@@ -107,7 +192,7 @@ class CosineLR(Schedule):
         return self.min_lr + (self.base_lr - self.min_lr) * (1 + math.cos(math.pi * done)) / 2
 
 
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(_Saved):
     """lr ← max(factor · lr, min_lr) when a metric has not got better for a while.
 
     ``step(metric)`` after each evaluation: more than ``patience`` of them in a row that are no
@@ -119,47 +204,57 @@ class ReduceLROnPlateau:
     Raises `ValueError` for options out of their range and for a metric that is NaN.
     """
 
+    mode: Annotated[str, one_of("min", "max")]
+    factor: Annotated[float, Within(lambda x: 0 < x < 1, "above 0 and below 1")]
+    patience: Count
+    threshold: NotNegative
+    threshold_mode: Annotated[str, one_of("rel", "abs")]
+    cooldown: Count
+    min_lr: NotNegative
+    best: float
+    bad: Count
+    cooling: Count
+    _attributes = ("best", "bad", "cooling")
+
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
-        mode: str = "min",
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        threshold_mode: str = "rel",
-        cooldown: int = 0,
-        min_lr: float = 0.0,
+        mode: Annotated[str, one_of("min", "max")] = "min",
+        factor: Annotated[float, Within(lambda x: 0 < x < 1, "above 0 and below 1")] = 0.1,
+        patience: Count = 10,
+        threshold: NotNegative = 1e-4,
+        threshold_mode: Annotated[str, one_of("rel", "abs")] = "rel",
+        cooldown: Count = 0,
+        min_lr: NotNegative = 0.0,
     ) -> None:
-        name = type(self).__name__
-        if mode not in ("min", "max"):
-            raise ValueError(f"{name}: mode={mode!r} is unknown. Use 'min' or 'max'.")
-        if threshold_mode not in ("rel", "abs"):
-            raise ValueError(
-                f"{name}: threshold_mode={threshold_mode!r} is unknown. Use 'rel' or 'abs'."
-            )
-        if not 0 < factor < 1:
-            raise ValueError(f"{name}: factor={factor} must lie between 0 and 1.")
-        if not 0 <= threshold < (1 if threshold_mode == "rel" else math.inf):
-            raise ValueError(
-                f"{name}: threshold={threshold} must be at least 0, and below 1 when relative."
-            )
-        if not min_lr >= 0:
-            raise ValueError(f"{name}: min_lr={min_lr} must be at least 0.")
         self.optimizer = optimizer
         self.mode = mode
         self.factor = factor
-        self.patience = _count(name, "patience", patience, 0)
+        self.patience = patience
         self.threshold = threshold
         self.threshold_mode = threshold_mode
-        self.cooldown = _count(name, "cooldown", cooldown, 0)
+        self.cooldown = cooldown
         self.min_lr = min_lr
         self.best = math.inf if mode == "min" else -math.inf
         self.bad = 0
         self.cooling = 0
 
-    def step(self, metric: SupportsFloat) -> None:
+    def _agree(self) -> None:
+        if vars(self).get("threshold_mode") == "rel" and self.threshold >= 1:
+            raise ValueError(
+                f"{type(self).__name__}: threshold={self.threshold} must be below 1 when relative."
+            )
+
+    @checked
+    def step(self, metric: Tensor | npt.ArrayLike) -> None:
         """Take in one evaluation, and lower the optimiser's learning rate if it is time."""
-        metric = float(metric)
+        if np.size(metric) != 1:
+            raise ValueError(
+                f"ReduceLROnPlateau.step: metric={shown(metric)} must be one number. Reduce it "
+                "first: mean, max."
+            )
+        metric = float(metric if isinstance(metric, Tensor) else np.asarray(metric).item())
         if math.isnan(metric):
             raise ValueError(
                 "ReduceLROnPlateau: the metric is nan, neither better nor worse. Inside "
@@ -183,38 +278,3 @@ class ReduceLROnPlateau:
         by = -self.threshold if down else self.threshold
         bound = self.best * (1 + by) if self.threshold_mode == "rel" else self.best + by
         return metric < bound if down else metric > bound
-
-    def state_dict(self) -> dict[str, float | int]:
-        """``best``, ``bad`` and ``cooling`` (counts) and ``lr``; the options are those that the
-        schedule was made with.
-        """
-        return {
-            "best": self.best,
-            "bad": self.bad,
-            "cooling": self.cooling,
-            "lr": self.optimizer.lr,
-        }
-
-    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
-        """Go on from a state that `state_dict` gave, learning rate included."""
-        state = _checked(self, state)
-        self.best, self.optimizer.lr = float(state["best"]), float(state["lr"])
-        self.bad, self.cooling = int(state["bad"]), int(state["cooling"])
-
-
-def _checked(
-    schedule: Schedule | ReduceLROnPlateau, state: Mapping[str, float | int]
-) -> Mapping[str, float | int]:
-    wrong = sorted(set(schedule.state_dict()) ^ set(state))
-    if wrong:
-        raise ValueError(
-            f"this state does not fit {type(schedule).__name__}: {', '.join(wrong)}. "
-            "Make the same schedule."
-        )
-    return state
-
-
-def _count(name: str, argument: str, n: int, least: int) -> int:
-    if not isinstance(n, int | np.integer) or n < least:
-        raise ValueError(f"{name}: {argument}={n!r} must be a whole number, at least {least}.")
-    return int(n)

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq.errors import whole
+from tinyseq.arguments import Count, Size, checked
 from tinyseq.functional.targets import IGNORED
+from tinyseq.tensor import plain_array
 from tinyseq.text.epochs import Epochs
 from tinyseq.text.partition import Padded
 
 
-def padded(sequences: Sequence[npt.ArrayLike], value: int = 0) -> tuple[np.ndarray, np.ndarray]:
+@checked
+def padded(sequences: Iterable[Any], value: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of whole numbers side by side: an array (T, B), and their lengths (B).
 
     T is the longest; behind the end of a shorter one there is ``value``. Both are int64. Layers
@@ -32,7 +34,7 @@ def padded(sequences: Sequence[npt.ArrayLike], value: int = 0) -> tuple[np.ndarr
         TypeError: sequences that are not of whole numbers.
         ValueError: there are none, one is empty, or one has more than one axis.
     """
-    return _padded(_sequences(sequences, "sequence"), value)
+    return _padded(_sequences(sequences, "sequences"), value)
 
 
 def _padded(sequences: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,21 +44,30 @@ def _padded(sequences: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np
     return np.ascontiguousarray(array.T), lengths
 
 
-def _sequences(sequences: Iterable[npt.ArrayLike], what: str) -> list[np.ndarray]:
-    arrays = [np.asarray(sequence) for sequence in sequences]
+def _sequences(sequences: Iterable[npt.ArrayLike], name: str) -> list[np.ndarray]:
+    arrays = [_whole_numbers(sequence, f"{name}[{i}]") for i, sequence in enumerate(sequences)]
     if not arrays:
-        raise ValueError(f"there is no {what} to make a batch of")
+        raise ValueError(f"{name}: there is no sequence to make a batch of")
     for i, array in enumerate(arrays):
-        if array.ndim == 1 and array.size == 0:
-            raise ValueError(f"{what} {i} is empty. Leave it out")
-        if array.dtype.kind not in "iu":
-            raise TypeError(
-                f"{what} {i} is made of {array.dtype}, not of whole numbers. Vocabulary.encode "
-                "makes them of a text"
-            )
-        if array.ndim != 1:
-            raise ValueError(f"{what} {i} has shape {array.shape}, where (length,) is expected")
+        if not array.size:
+            raise ValueError(f"{name}[{i}] is empty. Leave it out")
     return arrays
+
+
+def _whole_numbers(given: npt.ArrayLike, name: str) -> np.ndarray:
+    """An array (N,). Raises `TypeError` and `ValueError` for all else."""
+    try:
+        array = plain_array(given)
+    except ValueError:
+        raise TypeError(f"{name} holds lists of different lengths, not whole numbers") from None
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} is made of {array.dtype}, not of whole numbers. Vocabulary.encode makes them "
+            "of a text"
+        )
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}, where (length,) is expected")
+    return array
 
 
 class Buckets(Epochs[np.ndarray]):
@@ -85,13 +96,15 @@ class Buckets(Epochs[np.ndarray]):
         ValueError: none of them, one below 1, a batch size below 1, or a negative seed.
     """
 
-    def __init__(self, lengths: npt.ArrayLike, batch_size: int, seed: int | None = None) -> None:
-        batch_size = whole("batch_size", batch_size)
-        (self._lengths,) = _sequences([np.asarray(lengths)], "list of lengths")
+    @checked
+    def __init__(self, lengths: npt.ArrayLike, batch_size: Size, seed: Count | None = None) -> None:
+        self._lengths = _whole_numbers(lengths, "lengths")
+        if not len(self._lengths):
+            raise ValueError("lengths is empty: there is nothing to make a batch of")
         if self._lengths.min() < 1:
             i = int(self._lengths.argmin())
-            raise ValueError(f"length {i} is {self._lengths[i]}, and has to be at least 1")
-        self.batch_size = batch_size
+            raise ValueError(f"lengths[{i}] is {self._lengths[i]}, and has to be at least 1")
+        self.batch_size = int(batch_size)
         super().__init__(seed)
 
     def _draw(self, rng: np.random.Generator | None) -> None:
@@ -143,37 +156,39 @@ class Batches(Epochs[Padded]):
             negative seed.
     """
 
+    @checked
     def __init__(
         self,
-        sequences: Sequence[npt.ArrayLike],
-        batch_size: int,
-        targets: Sequence[Any] | np.ndarray | None = None,
+        sequences: Iterable[Any],
+        batch_size: Size,
+        targets: Iterable[Any] | None = None,
         *,
         bucketed: bool = True,
         pad: int = 0,
-        seed: int | None = None,
+        seed: Count | None = None,
     ) -> None:
-        self._inputs = _sequences(sequences, "sequence")
+        self._inputs = _sequences(sequences, "sequences")
+        targets = targets if targets is None or isinstance(targets, np.ndarray) else list(targets)
         self._classes: np.ndarray | None = None
         if targets is None:
             short = next((i for i, s in enumerate(self._inputs) if len(s) < 2), None)
             if short is not None:
                 raise ValueError(
-                    f"sequence {short} has a single symbol, and none after it to predict. Leave it "
-                    "out, or end each with a symbol for the end"
+                    f"sequences[{short}] has a single symbol, and none after it to predict. Leave "
+                    "it out, or end each with a symbol for the end"
                 )
             self._targets = [sequence[1:] for sequence in self._inputs]
             self._inputs = [sequence[:-1] for sequence in self._inputs]
         elif len(targets) != len(self._inputs):
             raise ValueError(f"there are {len(self._inputs)} sequences and {len(targets)} targets")
-        elif np.ndim(targets[0]) == 0:
-            (self._classes,) = _sequences([np.asarray(targets)], "list of classes")
+        elif isinstance(targets[0], np.generic) or not hasattr(targets[0], "__len__"):
+            self._classes = _whole_numbers(targets, "targets")
         else:
-            self._targets = _sequences(targets, "target")
+            self._targets = _sequences(targets, "targets")
             for i, (x, y) in enumerate(zip(self._inputs, self._targets, strict=True)):
                 if len(x) != len(y):
                     raise ValueError(
-                        f"sequence {i} has {len(x)} symbols, its target {len(y)}. Targets of "
+                        f"sequences[{i}] has {len(x)} symbols, targets[{i}] {len(y)}. Targets of "
                         "another length are padded on their own: see Buckets"
                     )
         self.pad = pad

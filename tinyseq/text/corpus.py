@@ -11,10 +11,12 @@ Both are plain speaker-and-speech text::
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from tinyseq.arguments import checked
 from tinyseq.errors import needed
 from tinyseq.text.installed import installed_files
 
@@ -62,7 +64,8 @@ def speeches() -> list[Speech]:
     ]
 
 
-def tiny_shakespeare(url: str | None = None, folder: Path | None = None) -> str:
+@checked
+def tiny_shakespeare(url: str | None = None, folder: str | os.PathLike[str] | None = None) -> str:
     """The 1,115,394 characters of tinyshakespeare (Karpathy, char-rnn, 2015), downloaded once.
 
     The file comes from ``url``, by default `TINY_URL`, is checked against its SHA-256 and kept in

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from tinyseq.errors import whole
+from tinyseq.arguments import Count, checked
 
 Batch = TypeVar("Batch", covariant=True)
 
@@ -32,16 +32,16 @@ class Epochs(Sequence[Batch]):
 
     def __init__(self, seed: int | None) -> None:
         """To be called at the end of a subclass's own: it draws the first epoch."""
-        self._seed = None if seed is None else whole("seed", seed, 0, ", or None")
+        self._seed = seed
         self._start(0)
 
-    def epoch(self, number: int) -> Self:
+    @checked
+    def epoch(self, number: Count) -> Self:
         """The batches of epoch ``number``, 0 or more.
 
         Raises:
             ValueError: it is negative.
         """
-        number = whole("number", number, 0, ": epochs are counted from 0")
         if number == self._number:
             return self
         if self._latest is None or self._latest._number != number:
@@ -55,6 +55,7 @@ class Epochs(Sequence[Batch]):
         self._latest = None
         self._draw(None if self._seed is None else np.random.default_rng((self._seed, number)))
 
+    @checked
     def __getitem__(self, i: int) -> Batch:  # type: ignore[override]  # one at a time, no slices
         """Batch ``i`` of this epoch, 0 … len − 1.
 
@@ -62,7 +63,9 @@ class Epochs(Sequence[Batch]):
             IndexError: out of range.
         """
         if not 0 <= i < len(self):
-            raise IndexError(f"batch {i} of an epoch that has {len(self)}")
+            raise IndexError(
+                f"batch {i} of an epoch that has {len(self)}: i is 0 to {len(self) - 1}"
+            )
         return self._batch(i)
 
     @abstractmethod

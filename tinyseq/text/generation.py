@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from tinyseq import errors, graph, nn, ops
+from tinyseq.arguments import Count, NotNegative, Size, checked
 from tinyseq.kernels import load
 from tinyseq.nested import mapped
 from tinyseq.nn import beam
@@ -18,7 +19,7 @@ from tinyseq.nn.modes import mode_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 from tinyseq.text.language_model import START, LanguageModel
-from tinyseq.text.sampling import Choice, choice, pick
+from tinyseq.text.sampling import Choice, Nucleus, choice, pick
 from tinyseq.text.vocabulary import Vocabulary
 
 __all__ = ["beam_search", "generate", "generate_batch", "sample"]
@@ -29,16 +30,17 @@ _LONGEST = 1024  # … and compiled; from call to call twice as many
 _length: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # written so far
 
 
+@checked
 def generate(
     model: nn.Module,
     vocabulary: Vocabulary,
     prime: str | list[str] = "",
-    length: int | None = 500,
+    length: Count | None = 500,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    beam_width: int | None = None,
+    temperature: NotNegative = 1.0,
+    top_k: Size | None = None,
+    top_p: Nucleus = 1.0,
+    beam_width: Size | None = None,
     allow_unknown: bool = True,
     start: bool = True,
     rng: np.random.Generator | None = None,
@@ -86,7 +88,6 @@ def generate(
                 f"beam_width={beam_width} draws nothing: leave out temperature, top_k and top_p, "
                 "or the width"
             )
-        beam_width = errors.whole("beam_width", beam_width)
         if length is None:
             raise ValueError("a beam search needs a length, the most symbols to write")
         if length == 0:
@@ -102,15 +103,16 @@ def generate(
     return itertools.chain.from_iterable(texts)
 
 
+@checked
 def generate_batch(
     model: nn.Module,
     vocabulary: Vocabulary,
-    primes: Sequence[str | list[str]],
-    length: int = 500,
+    primes: Iterable[str | list[str]],
+    length: Count = 500,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
+    temperature: NotNegative = 1.0,
+    top_k: Size | None = None,
+    top_p: Nucleus = 1.0,
     allow_unknown: bool = True,
     start: bool = True,
     rng: np.random.Generator | None = None,
@@ -125,10 +127,9 @@ def generate_batch(
     Raises:
         ValueError: as `generate`; no primes, no length.
     """
-    if not len(primes) or isinstance(primes, str):
+    primes = list(primes)
+    if not primes:
         raise ValueError("primes is a list of what each text goes on from, one or more of them")
-    if length is None:
-        raise ValueError("many texts at once need a length, the most symbols of each")
     symbols = [_encoded(vocabulary, prime, start) for prime in primes]
     how = choice(vocabulary, temperature, top_k, top_p, allow_unknown)
     blocks = list(_blocks(model, symbols, _sizes(length), how, rng, mode_of(mode)))
@@ -136,12 +137,13 @@ def generate_batch(
     return [vocabulary.symbols_of(_until(row, how.eos)) for row in written.T]
 
 
+@checked
 def sample(
     model: nn.Module,
     vocabulary: Vocabulary,
-    prime: str = "\n",
-    length: int = 500,
-    temperature: float = 0.8,
+    prime: str | list[str] = "\n",
+    length: Count = 500,
+    temperature: NotNegative = 0.8,
     rng: np.random.Generator | None = None,
     mode: str | None = "auto",
 ) -> str:
@@ -163,7 +165,6 @@ def sample(
     """
     if not len(prime):
         raise ValueError("the prime is empty: a model needs at least one character to go on from")
-    length = errors.whole("length", length, 0)
     how = choice(vocabulary, temperature, None, 1.0, True)._replace(eos=None)
     sizes = [length] if length else []
     primes = [vocabulary.encode(prime)]
@@ -171,14 +172,15 @@ def sample(
     return vocabulary.decode(np.concatenate(blocks) if blocks else [])
 
 
+@checked
 def beam_search(
     model: nn.Module,
     vocabulary: Vocabulary,
     prime: str | list[str] = "",
-    length: int = 50,
-    width: int = 4,
+    length: Size = 50,
+    width: Size = 4,
     *,
-    length_penalty: float = 0.0,
+    length_penalty: NotNegative = 0.0,
     allow_unknown: bool = True,
     start: bool = True,
 ) -> list[nn.Hypothesis]:
@@ -194,7 +196,6 @@ def beam_search(
         ValueError: a width or a length below 1, a negative penalty, a symbol that the vocabulary
             lacks, or a model that gives numbers which are not finite.
     """
-    length, width = errors.whole("length", length), errors.whole("width", width)
     symbols = _encoded(vocabulary, prime, start)
     how = choice(vocabulary, 1.0, None, 1.0, allow_unknown)
     with nn.evaluation(model):
@@ -219,7 +220,7 @@ def beam_search(
 
 def _encoded(vocabulary: Vocabulary, prime: str | list[str], start: bool) -> np.ndarray:
     """The prime as numbers, behind the number of the zero vector."""
-    symbols = vocabulary.encode(prime or [])
+    symbols = vocabulary.encode(prime if len(prime) else [])
     if start:
         return np.concatenate([[START], symbols])
     if not len(symbols):
@@ -232,17 +233,11 @@ def _encoded(vocabulary: Vocabulary, prime: str | list[str], start: bool) -> np.
 
 def _sizes(length: int | None) -> Iterator[int]:
     """Of the blocks of a text: the first symbols are there soon, the later ones at little cost."""
-    if length is not None:
-        length = errors.whole("length", length, 0, ", or None for no end but <EOS>")
-
-    def sizes() -> Iterator[int]:
-        size, left = _TOGETHER, math.inf if length is None else length
-        while left > 0:
-            yield int(min(size, left))
-            left -= size
-            size = min(2 * size, _LONGEST)
-
-    return sizes()
+    size, left = _TOGETHER, math.inf if length is None else int(length)
+    while left > 0:
+        yield int(min(size, left))
+        left -= size
+        size = min(2 * size, _LONGEST)
 
 
 # -- writing --------------------------------------------------------------------------------------

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import functional, nn, op, ops
-from tinyseq.errors import whole
+from tinyseq import errors, functional, nn, op, ops
+from tinyseq.arguments import Count, Fraction, Size, checked, one_of
 from tinyseq.functional.targets import IGNORED
 from tinyseq.nn.beam import finite, log_softmax
 from tinyseq.nn.training import reads_from_the_end
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import Tensor, plain_array
 from tinyseq.text.batches import padded
+from tinyseq.text.partition import one_text
 from tinyseq.text.vocabulary import Vocabulary
 
 __all__ = ["START", "LanguageModel", "Ranked", "likeliest", "rank", "score"]
@@ -59,21 +59,18 @@ class LanguageModel(nn.Module):
         ValueError: an unknown cell or mode, a size below one, a dropout outside of 0 … 1.
     """
 
+    @checked
     def __init__(
         self,
-        vocabulary_size: int,
-        hidden_size: int = 128,
-        num_layers: int = 2,
-        cell: str = "lstm",
+        vocabulary_size: Size,
+        hidden_size: Size = 128,
+        num_layers: Size = 2,
+        cell: Annotated[str, one_of(*CELLS)] = "lstm",
         *,
-        embedding_size: int | None = None,
-        dropout: float = 0.0,
+        embedding_size: Size | None = None,
+        dropout: Fraction = 0.0,
         mode: str | None = "auto",
     ) -> None:
-        if cell not in CELLS:
-            raise ValueError(
-                f"cell={reprlib.repr(cell)} is unknown. Use one of {', '.join(map(repr, CELLS))}."
-            )
         embedding_size = hidden_size if embedding_size is None else embedding_size
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.recurrent = CELLS[cell](
@@ -88,7 +85,13 @@ class LanguageModel(nn.Module):
         That state goes in with the symbols that follow; ``None`` starts afresh, from zeros.
         `START`, −1 in place of a symbol, is the zero vector.
         """
-        y, state = self.recurrent(self._vectors(indices), state)
+        vectors = self._vectors(indices)
+        if vectors.ndim != 3:
+            raise errors.ShapeError(
+                f"LanguageModel: indices of shape {errors.describe(np.shape(indices))}, expected "
+                "(T, B): steps, batch. A single text is indices[:, None]."
+            )
+        y, state = self.recurrent(vectors, state)
         return self.head(self.dropout(y)), state
 
     def _vectors(self, indices: npt.ArrayLike) -> Tensor:
@@ -100,12 +103,14 @@ class LanguageModel(nn.Module):
         start = symbols == START
         return ops.where(start[..., None], 0.0, self.embedding(ops.where(start, 0, symbols)))
 
-    def initial_state(self, batch_size: int, dtype: npt.DTypeLike = np.float32) -> Any:
+    @checked
+    def initial_state(self, batch_size: Count, dtype: npt.DTypeLike = np.float32) -> Any:
         """The state before any symbol, for B parallel texts: zeros."""
         return self.recurrent.initial_state(batch_size, dtype)
 
     # -- of sentences -------------------------------------------------------------------------
 
+    @checked
     def log_probability(self, indices: npt.ArrayLike) -> float:
         """ln P(y⟨1⟩ … y⟨T⟩) = Σ_t ln P(y⟨t⟩ | y⟨1⟩ … y⟨t−1⟩) of a sentence, in nats.
 
@@ -122,12 +127,20 @@ class LanguageModel(nn.Module):
             ValueError: more than one dimension, a model that reads from the end, or one whose
                 output is not finite.
         """
-        return float(self.log_probabilities_of([indices])[0])
+        row = _sentence(indices, self.embedding.num_embeddings, "indices")
+        return float(self._log_probabilities([row])[0])
 
-    def log_probabilities_of(self, sentences: Sequence[npt.ArrayLike]) -> np.ndarray:
+    @checked
+    def log_probabilities_of(self, sentences: Iterable[npt.ArrayLike]) -> np.ndarray:
         """`log_probability` of each of B sentences (T_b,) of any lengths, read at once: (B,)."""
+        return self._log_probabilities(self._rows(sentences))
+
+    def _rows(self, sentences: Iterable[npt.ArrayLike]) -> list[np.ndarray]:
+        V = self.embedding.num_embeddings
+        return [_sentence(s, V, f"sentences[{b}]") for b, s in enumerate(sentences)]
+
+    def _log_probabilities(self, rows: list[np.ndarray]) -> np.ndarray:
         _check_reads_forwards(self, "log_probability")
-        rows = [_sentence(s, self.embedding.num_embeddings) for s in sentences]
         out = np.zeros(len(rows))
         order = sorted(range(len(rows)), key=lambda b: len(rows[b]))  # little padding in a batch
         with nn.evaluation(self):
@@ -147,7 +160,8 @@ class LanguageModel(nn.Module):
             total -= losses.numpy().sum(axis=0, dtype=np.float64)
         return total
 
-    def perplexity(self, sentences: Sequence[npt.ArrayLike]) -> float:
+    @checked
+    def perplexity(self, sentences: Iterable[npt.ArrayLike]) -> float:
         """exp(−Σ ln P(sentence) / Σ T) over sentences (T_b,), each ``<EOS>`` counted as a symbol.
 
         As many equally likely symbols would be as hard to predict; at most the largest float.
@@ -155,19 +169,21 @@ class LanguageModel(nn.Module):
         Raises:
             ValueError: no symbols at all, or what `log_probability` raises.
         """
-        symbols = sum(np.size(s) for s in sentences)
+        rows = self._rows(sentences)
+        symbols = sum(map(len, rows))
         if not symbols:
-            raise ValueError("a perplexity needs at least one symbol, and there is none")
-        nats = -self.log_probabilities_of(sentences).sum() / symbols
+            raise ValueError("a perplexity needs at least one symbol, and sentences has none")
+        nats = -self._log_probabilities(rows).sum() / symbols
         return math.exp(min(nats, 709.0))
 
+    @checked
     def log_probabilities(self, prefix: npt.ArrayLike = ()) -> np.ndarray:
         """ln P(next symbol | prefix): (V,) float64, none of them −∞.
 
         ``prefix``: whole numbers (T,), the start of a sentence; empty for its first symbol. Runs in
         `nn.evaluation`, and raises as `log_probability`.
         """
-        symbols = _sentence(prefix, self.embedding.num_embeddings)
+        symbols = _sentence(prefix, self.embedding.num_embeddings, "prefix")
         with nn.evaluation(self):
             logits, _ = self(np.concatenate([[START], symbols])[:, None])
         return log_softmax(finite(logits.numpy()[-1, 0], self))
@@ -177,16 +193,16 @@ _BATCH = 64  # sentences that are read at once
 _LOGITS = 2**22  # numbers, 16 MB of float32
 
 
-def _sentence(indices: npt.ArrayLike, size: int) -> np.ndarray:
-    symbols = np.asarray(indices)
+def _sentence(indices: npt.ArrayLike, size: int, name: str) -> np.ndarray:
+    symbols = plain_array(indices)
     if symbols.ndim != 1:
         raise ValueError(
-            f"a sentence is one row of symbols (T,), and this one has shape {symbols.shape}. Pass "
-            "several sentences as a list to log_probabilities_of"
+            f"{name}: a sentence is one row of symbols (T,), and this one has shape "
+            f"{symbols.shape}. Pass several sentences as a list to log_probabilities_of"
         )
     if not symbols.size:
         return np.zeros(0, np.int64)
-    return functional.as_indices(symbols, size, "LanguageModel", "V").numpy()
+    return functional.as_indices(symbols, size, name, "V").numpy()
 
 
 def _check_reads_forwards(model: nn.Module, who: str) -> None:
@@ -207,12 +223,13 @@ class Ranked(NamedTuple):
     per_symbol: float
 
 
+@checked
 def rank(
     model: LanguageModel,
     vocabulary: Vocabulary,
-    candidates: Sequence[str | list[str]],
+    candidates: Iterable[str | list[str]],
     *,
-    by: str = "log_probability",
+    by: Annotated[str, one_of("log_probability", "per_symbol")] = "log_probability",
 ) -> list[Ranked]:
     """The sentences, the likeliest first: which of them was meant, if all sound alike? ::
 
@@ -233,14 +250,13 @@ def rank(
         ValueError: no candidates, one without symbols, one with a symbol that a vocabulary without
             ``<UNK>`` lacks, or what `LanguageModel.log_probability` raises.
     """
-    if by not in Ranked._fields[1:]:
-        raise ValueError(f"by={reprlib.repr(by)} is unknown. Use 'log_probability' or 'per_symbol'")
-    if isinstance(candidates, str) or not len(candidates):
+    candidates = list(candidates)
+    if not candidates:
         raise ValueError("candidates is a list of sentences, one or more of them")
     end = [] if vocabulary.eos is None else [vocabulary.eos]
     rows = [np.concatenate([vocabulary.encode(c), end]).astype(np.int64) for c in candidates]
     if empty := [n for n, row in enumerate(rows) if not len(row)]:
-        raise ValueError(f"candidate {empty[0]} is empty: there is nothing to rank")
+        raise ValueError(f"candidates[{empty[0]}] is empty: there is nothing to rank")
     found = model.log_probabilities_of(rows)
     ranked = [
         Ranked(c, float(p), float(p) / len(row))
@@ -255,8 +271,9 @@ class Predictor(Protocol):
     def log_probabilities(self, prefix: npt.ArrayLike = ..., /) -> np.ndarray: ...
 
 
+@checked
 def likeliest(
-    model: Predictor, vocabulary: Vocabulary, prefix: str | list[str] = "", k: int = 10
+    model: Predictor, vocabulary: Vocabulary, prefix: str | list[str] = "", k: Size = 10
 ) -> list[tuple[str, float]]:
     """The k likeliest symbols after a prefix, each with its probability, the likeliest first.
 
@@ -264,8 +281,7 @@ def likeliest(
         ValueError: k below 1, a symbol that the vocabulary lacks, or a vocabulary that is smaller
             than the model's.
     """
-    k = whole("k", k, 1, ": how many symbols to give")
-    log_p = model.log_probabilities(vocabulary.encode(prefix or []))
+    log_p = model.log_probabilities(vocabulary.encode(prefix if len(prefix) else []))
     if len(vocabulary) < len(log_p):
         raise ValueError(
             f"the model knows {len(log_p)} symbols, and the vocabulary {len(vocabulary)}: it is "
@@ -275,13 +291,14 @@ def likeliest(
     return [(vocabulary.symbols[i], math.exp(log_p[i])) for i in order]
 
 
+@checked
 def score(
     model: nn.Module,
-    indices: np.ndarray,
+    indices: npt.ArrayLike,
     *,
-    tracks: int = 32,
-    context: int = 200,
-    steps: int = 100,
+    tracks: Size = 32,
+    context: Count = 200,
+    steps: Size = 100,
 ) -> float:
     """Mean nats of predicting ``indices[1:]``, each symbol exactly once, the state carried along.
 
@@ -303,13 +320,11 @@ def score(
             or a loss that is not finite.
     """
     _check_reads_forwards(model, "score")
-    indices = np.asarray(indices)
+    indices = one_text(indices)
     if len(indices) < 2:
-        raise ValueError(f"a score needs at least 2 symbols, there are {len(indices)}")
-    tracks = whole("tracks", tracks)
-    context = whole("context", context, 0)
-    steps = whole("steps", steps)
+        raise ValueError(f"indices: a score needs at least 2 symbols, there are {len(indices)}")
     predictions = len(indices) - 1
+    tracks, context, steps = int(tracks), int(context), int(steps)
     # A track that is not clearly longer than its own context would be spent on reading in.
     tracks = max(1, min(tracks, (predictions - context) // max(1, context)))
     # Track k reads from k·length on. The first counts all that it predicts, the others what comes

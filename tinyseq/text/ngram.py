@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq.errors import number, whole
+from tinyseq.arguments import Count, NotNegative, Positive, Size, checked, one_of
 from tinyseq.random import generator
-from tinyseq.text.sampling import Choice, as_temperature, pick
+from tinyseq.tensor import plain_array
+from tinyseq.text.sampling import Choice, pick
 
-SMOOTHING = ("kneser-ney", "add-k")
 _TOGETHER = 2**19  # symbols that are counted or predicted at once: some 30 MB
 
 
@@ -55,35 +54,22 @@ class NGram:
         vocabulary_size: V, how many symbols there are; when left out, one more than the highest
             that is in the text.
         smoothing: ``"kneser-ney"`` or ``"add-k"``.
-        k: what add-k adds to each count, above 0.
+        k: what add-k adds to each count, above 0: with 0, what was never seen would have
+            probability 0, and log-probability −∞.
 
     Raises:
         ValueError: n or vocabulary_size below one, an unknown smoothing, a k that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
-        n: int,
-        vocabulary_size: int | None = None,
-        smoothing: str = "kneser-ney",
+        n: Size,
+        vocabulary_size: Size | None = None,
+        smoothing: Annotated[str, one_of("kneser-ney", "add-k")] = "kneser-ney",
         *,
-        k: float = 0.03,
+        k: Positive = 0.03,
     ) -> None:
-        n = whole("n", n, 1, ", which takes no context at all")
-        if vocabulary_size is not None:
-            vocabulary_size = whole("vocabulary_size", vocabulary_size)
-        if smoothing not in SMOOTHING:
-            raise ValueError(
-                f"smoothing={reprlib.repr(smoothing)} is unknown. "
-                f"Use {' or '.join(map(repr, SMOOTHING))}"
-            )
-        number(
-            "k",
-            k,
-            lambda k: k > 0,
-            "finite and above 0: with 0, what was never seen would have probability 0, and "
-            "log-probability −∞",
-        )
         self.n = n
         self.vocabulary_size = vocabulary_size
         self._given_size = vocabulary_size  # what `fit` finds in a text goes no further than it
@@ -95,6 +81,7 @@ class NGram:
         extra = f", k={self.k}" if self.smoothing == "add-k" else ""
         return f"NGram({self.n}, {self.vocabulary_size}, {self.smoothing!r}{extra})"
 
+    @checked
     def fit(self, indices: npt.ArrayLike) -> NGram:
         """Count a text, whole numbers (N,), instead of what was counted before. Returns the model.
 
@@ -108,8 +95,8 @@ class NGram:
         text = _integers(indices, "indices")
         if len(text) < self.n:
             raise ValueError(
-                f"NGram({self.n}) counts groups of {self.n} symbols, and the text has {len(text)}. "
-                "Use a longer text or a smaller n"
+                f"indices: NGram({self.n}) counts groups of {self.n} symbols, and the text has "
+                f"{len(text)}. Use a longer text or a smaller n"
             )
         size = self._given_size or int(text.max()) + 1
         _check_range(text, size, "indices")
@@ -174,6 +161,7 @@ class NGram:
         share[-1] = -np.inf
         return _Estimate(share, np.append(np.log(given_up / total), 0.0))
 
+    @checked
     def log_probability(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """log P(indices | context), in nats: the sum over all of ``indices``, the first included.
 
@@ -186,6 +174,7 @@ class NGram:
         text = self._checked(indices, "indices")
         return self._total(text, self._checked(context, "context"), 0)
 
+    @checked
     def score(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """Mean nats of predicting ``indices[1:]``, each symbol exactly once, as `text.score` does.
 
@@ -199,10 +188,11 @@ class NGram:
         """
         text = _integers(indices, "indices")
         if len(text) < 2:
-            raise ValueError(f"a score needs at least 2 symbols, there are {len(text)}")
+            raise ValueError(f"indices: a score needs at least 2 symbols, there are {len(text)}")
         text = self._checked(text, "indices")
         return -self._total(text, self._checked(context, "context"), 1) / (len(text) - 1)
 
+    @checked
     def perplexity(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
         """exp(`score`): among how many equally likely symbols the model seems to guess.
 
@@ -212,6 +202,7 @@ class NGram:
         """
         return math.exp(self.score(indices, context))
 
+    @checked
     def log_probabilities(self, context: npt.ArrayLike = ()) -> np.ndarray:
         """log P(w | context) of every symbol w, a float64 array (V,).
 
@@ -224,12 +215,13 @@ class NGram:
         size = self._fitted()
         return self._next(self._read(self._checked(context, "context")), size)
 
+    @checked
     def sample(
         self,
-        length: int,
+        length: Count,
         prime: npt.ArrayLike = (),
         rng: np.random.Generator | None = None,
-        temperature: float = 1.0,
+        temperature: NotNegative = 1.0,
     ) -> np.ndarray:
         """``length`` symbols that go on from ``prime``, without the prime: an int64 array.
 
@@ -244,8 +236,6 @@ class NGram:
             ValueError: a negative length or temperature, a symbol of the prime that is out of
                 range, or a model that was not fitted.
         """
-        length = whole("length", length, 0)
-        temperature = as_temperature(temperature)
         size = self._fitted()
         contexts = self._read(self._checked(prime, "prime"))
         how = Choice(temperature, 0, 1.0, np.empty(0, np.int64), None)
@@ -333,15 +323,17 @@ class _Numbered(NamedTuple):
 def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered:
     """As `numpy.unique` with inverse and counts, a piece of the text at a time."""
 
-    def keys_from(start: int) -> np.ndarray:
+    def unique(start: int, **results: Any) -> tuple[np.ndarray, np.ndarray]:
         piece = slice(start, start + _TOGETHER)
-        found: np.ndarray = contexts[piece] * np.int64(size) + symbols[piece]
+        found: tuple[np.ndarray, np.ndarray] = np.unique(
+            contexts[piece] * np.int64(size) + symbols[piece], **results
+        )
         return found
 
     starts = range(0, len(symbols), _TOGETHER)
-    keys, counts = np.unique(keys_from(0), return_counts=True)
+    keys, counts = unique(0, return_counts=True)
     for start in starts[1:]:
-        here, more = np.unique(keys_from(start), return_counts=True)
+        here, more = unique(start, return_counts=True)
         at = np.searchsorted(keys, here)
         known = keys[np.minimum(at, len(keys) - 1)] == here
         counts[at[known]] += more[known]
@@ -349,7 +341,7 @@ def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered
         keys = np.insert(keys, at[~known], here[~known])
     of = np.empty(len(symbols), np.int32 if len(keys) < 2**31 else np.int64)
     for start in starts:
-        here, inverse = np.unique(keys_from(start), return_inverse=True)
+        here, inverse = unique(start, return_inverse=True)
         of[start : start + _TOGETHER] = np.searchsorted(keys, here)[inverse]
     return _Numbered(keys, of, counts)
 
@@ -395,7 +387,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 def _integers(indices: npt.ArrayLike, name: str) -> np.ndarray:
     """As int64, or a smaller dtype, which takes less memory and becomes int64 beside int64."""
-    array = np.asarray(indices)
+    array = plain_array(indices)
     if array.ndim != 1:
         raise ValueError(f"{name} of shape {array.shape}: expected one dimension, (N,)")
     if array.size == 0:

@@ -8,20 +8,25 @@ often a class shows each of them is what it states. Many short sequences go into
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 
-from tinyseq.errors import number, whole
+from tinyseq.arguments import Count, Size, Within, checked
 from tinyseq.functional.targets import IGNORED
+from tinyseq.tensor import plain_array
 from tinyseq.text.epochs import Epochs
 
 __all__ = ["Partition", "RandomOffsets", "Windows", "split"]
 
 Chunk = tuple[np.ndarray, np.ndarray]
 Padded = tuple[np.ndarray, np.ndarray, np.ndarray]
+Share = Annotated[float, Within(lambda p: 0 < p < 1, "between 0 and 1")]
 
 
-def split(indices: np.ndarray, held_out: float = 0.1) -> Chunk:
+@checked
+def split(indices: npt.ArrayLike, held_out: Share = 0.1) -> Chunk:
     """Training and validation: the contiguous last ``held_out`` share is kept for validation.
 
     The validation array starts with the last symbol of training. It is there to predict the first
@@ -34,13 +39,12 @@ def split(indices: np.ndarray, held_out: float = 0.1) -> Chunk:
         ValueError: ``held_out`` is not within 0 … 1, or leaves one of the two parts empty; negative
             indices, or more than one axis.
     """
-    indices = _one_text(indices)
-    number("held_out", held_out, lambda x: 0 < x < 1, "a share between 0 and 1")
+    indices = one_text(indices)
     size = len(indices)
     at = size - round(size * held_out)
     if at < 1 or at == size:
         raise ValueError(
-            f"{size} symbols cannot be split with {held_out:.0%} held out: one part would be "
+            f"indices: {size} symbols cannot be split with held_out={held_out}: one part would be "
             "empty. Use a longer text"
         )
     return indices[:at], indices[at - 1 :]
@@ -71,15 +75,16 @@ class Partition(Sequence[Chunk]):
         ValueError: sizes below one, fewer than B·T + 1 symbols, or negative ones.
     """
 
-    def __init__(self, indices: np.ndarray, batch_size: int, steps: int) -> None:
-        indices = _one_text(indices)
-        batch_size, steps = _sizes(batch_size, steps)
+    @checked
+    def __init__(self, indices: npt.ArrayLike, batch_size: Size, steps: Size) -> None:
+        indices = one_text(indices)
+        batch_size, steps = int(batch_size), int(steps)  # NumPy's may be too small to reckon with
         length = (len(indices) - 1) // batch_size
         if length < steps:
             raise ValueError(
-                f"{len(indices)} symbols are too few for one chunk: {batch_size} tracks "
+                f"indices: {len(indices)} symbols are too few for one chunk: {batch_size} tracks "
                 f"× {steps} steps + 1 target = {batch_size * steps + 1}. "
-                "Use a longer text, a smaller batch or fewer steps"
+                "Use a longer text, a smaller batch_size or fewer steps"
             )
         self.batch_size = batch_size
         self.steps = steps
@@ -92,6 +97,7 @@ class Partition(Sequence[Chunk]):
         """Chunks in one pass over the sequence."""
         return len(self._inputs) // self.steps
 
+    @checked
     def __getitem__(self, i: int) -> Chunk:  # type: ignore[override]  # one chunk at a time, no slices
         """Chunk ``i``, 0 … len − 1.
 
@@ -99,7 +105,9 @@ class Partition(Sequence[Chunk]):
             IndexError: out of range.
         """
         if not 0 <= i < len(self):
-            raise IndexError(f"chunk {i} of a partition that has {len(self)}")
+            raise IndexError(
+                f"chunk {i} of a partition that has {len(self)}: i is 0 to {len(self) - 1}"
+            )
         rows = slice(i * self.steps, (i + 1) * self.steps)
         return self._inputs[rows].copy("C"), self._targets[rows].copy("C")
 
@@ -127,21 +135,21 @@ class RandomOffsets(Epochs[Chunk]):
             seed.
     """
 
-    def __init__(self, indices: np.ndarray, batch_size: int, steps: int, seed: int = 0) -> None:
-        self._indices = _one_text(indices)
-        batch_size, steps = _sizes(batch_size, steps)
-        if seed is None:
-            raise ValueError(
-                "random offsets need a seed, a whole number: without, there is no order"
-            )
+    @checked
+    def __init__(
+        self, indices: npt.ArrayLike, batch_size: Size, steps: Size, seed: Count = 0
+    ) -> None:
+        self._indices = one_text(indices)
+        batch_size, steps = int(batch_size), int(steps)
         self.batch_size, self.steps = batch_size, steps
         # As many as there are chunks for, and the last one's target, wherever an epoch starts.
         self._batches = (len(self._indices) - steps) // steps // batch_size
         if self._batches < 1:
             raise ValueError(
-                f"{len(self._indices)} symbols are too few for one batch: {batch_size} chunks "
-                f"× {steps} steps, and {steps} for a random start = {(batch_size + 1) * steps}. "
-                "Use a longer text, a smaller batch or fewer steps"
+                f"indices: {len(self._indices)} symbols are too few for one batch: {batch_size} "
+                f"chunks × {steps} steps, and {steps} for a random start = "
+                f"{(batch_size + 1) * steps}. Use a longer text, a smaller batch_size "
+                "or fewer steps"
             )
         super().__init__(seed)
 
@@ -188,28 +196,29 @@ class Windows(Epochs[Padded]):
             or a negative seed.
     """
 
+    @checked
     def __init__(
         self,
-        indices: np.ndarray,
-        batch_size: int,
-        steps: int,
-        stride: int | None = None,
+        indices: npt.ArrayLike,
+        batch_size: Size,
+        steps: Size,
+        stride: Size | None = None,
         *,
         pad: int = 0,
-        seed: int | None = None,
+        seed: Count | None = None,
     ) -> None:
-        self._indices = _one_text(indices)
-        batch_size, steps = _sizes(batch_size, steps)
-        stride = steps if stride is None else whole("stride", stride)
-        if stride > steps:
+        self._indices = one_text(indices)
+        batch_size, steps = int(batch_size), int(steps)
+        stride = steps if stride is None else int(stride)
+        if not 1 <= stride <= steps:
             raise ValueError(
                 f"a stride is from 1 to steps ({steps}), not {stride}: none is skipped"
             )
         self._predictions = len(self._indices) - 1
         if self._predictions < steps:
             raise ValueError(
-                f"{len(self._indices)} symbols are too few for one window: {steps} steps + 1 "
-                f"target = {steps + 1}. Use a longer text or fewer steps"
+                f"indices: {len(self._indices)} symbols are too few for one window: {steps} steps "
+                f"+ 1 target = {steps + 1}. Use a longer text or fewer steps"
             )
         self.batch_size, self.steps, self.stride, self.pad = batch_size, steps, stride, pad
         self._windows = 1 - (steps - self._predictions) // stride  # rounded up
@@ -234,8 +243,8 @@ class Windows(Epochs[Padded]):
         return inputs, targets, there.sum(0)
 
 
-def _one_text(indices: np.ndarray) -> np.ndarray:
-    indices = np.asarray(indices)
+def one_text(indices: npt.ArrayLike) -> np.ndarray:
+    indices = plain_array(indices)
     if indices.ndim != 1:
         raise ValueError(f"indices are one sequence, of shape (N,), not {indices.shape}")
     if indices.dtype.kind not in "iu" and indices.size:
@@ -249,7 +258,3 @@ def _one_text(indices: np.ndarray) -> np.ndarray:
             "before each of many texts is for Batches"
         )
     return indices
-
-
-def _sizes(batch_size: int, steps: int) -> tuple[int, int]:
-    return whole("batch_size", batch_size), whole("steps", steps)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from tinyseq.errors import number, whole
+from tinyseq.arguments import Within
 from tinyseq.text.vocabulary import Vocabulary
+
+Nucleus = Annotated[float, Within(lambda p: 0 < p <= 1, "above 0 and at most 1, which keeps all")]
 
 
 class Choice(NamedTuple):
@@ -27,17 +29,9 @@ def choice(
     top_p: float,
     allow_unknown: bool,
 ) -> Choice:
-    as_temperature(temperature)
-    if top_k is not None:
-        top_k = whole("top_k", top_k, 1, ": how many symbols to keep")
-    number("top_p", top_p, lambda p: 0 < p <= 1, "a probability above 0, and 1 keeps everything")
     refused = [vocabulary.pad, None if allow_unknown else vocabulary.unk]
     numbers = np.array([i for i in refused if i is not None], np.int64)
     return Choice(float(temperature), int(top_k or 0), float(top_p), numbers, vocabulary.eos)
-
-
-def as_temperature(temperature: float) -> float:
-    return number("temperature", temperature, lambda t: t >= 0, "a finite number, 0 or more")
 
 
 def pick(logits: np.ndarray, draw: float, how: Choice) -> int:

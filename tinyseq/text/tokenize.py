@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import reprlib
 import unicodedata
+from collections.abc import Iterable
+
+from tinyseq.arguments import checked, shown
 
 # An end, white space, and the first letter of what follows, behind its quotation mark or bracket.
 _SENTENCE_END = re.compile(r"""[.!?]['"’”)\]]*(\s+)(?=['"‘“’(\[]*(\w))""")
@@ -22,11 +24,13 @@ class Characters:
     ['t', 'o', ' ', 'b', 'e']
     """
 
+    @checked
     def split(self, text: str) -> list[str]:
         """The characters of a text."""
         return list(text)
 
-    def join(self, tokens: list[str]) -> str:
+    @checked
+    def join(self, tokens: Iterable[str]) -> str:
         """The text that was split into ``tokens``."""
         return "".join(tokens)
 
@@ -63,15 +67,18 @@ class Words:
         ValueError: the pattern is none.
     """
 
+    @checked
     def __init__(self, pattern: str | None = None) -> None:
         pattern = _words() if pattern is None else pattern
         try:
             self._pattern = re.compile(pattern)
         except re.error as error:
-            shown = reprlib.repr(pattern)
-            raise ValueError(f"{shown} is not a regular expression: {error}") from error
+            raise ValueError(
+                f"pattern={shown(pattern)} is not a regular expression: {error}"
+            ) from error
         self.pattern = pattern
 
+    @checked
     def split(self, text: str) -> list[str]:
         """The tokens of a text, in their order."""
         tokens: list[str] = []
@@ -88,7 +95,8 @@ class Words:
             tokens.append(text[end:])
         return tokens
 
-    def join(self, tokens: list[str]) -> str:
+    @checked
+    def join(self, tokens: Iterable[str]) -> str:
         """The text that was split into ``tokens``."""
         return "".join(tokens)
 
@@ -132,6 +140,7 @@ def _marks() -> str:
     return "".join(f"{chr(span[0])}-{chr(span[-1])}" for span in spans)
 
 
+@checked
 def sentences(text: str) -> list[str]:
     """The sentences of a text, each on one line, for P(sentence).
 

@@ -6,7 +6,7 @@ import json
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq.errors import DtypeError, listed, whole
+from tinyseq.arguments import Size, checked, shown
+from tinyseq.errors import DtypeError, listed
 from tinyseq.saving import write_atomically
+from tinyseq.tensor import plain_array
 
 _SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
 _PIECE = 2**13  # tokens that are looked up at once: of an iterable, each is an object
@@ -58,6 +60,7 @@ class Vocabulary:
     eos: int | None
     pad: int | None
 
+    @checked
     def __init__(self, symbols: Iterable[str]) -> None:
         """``symbols``: a text, or single characters in any order.
 
@@ -66,7 +69,9 @@ class Vocabulary:
         """
         characters = tuple(sorted(set(symbols)))
         if not characters:
-            raise ValueError("a vocabulary needs at least one character, and the text is empty")
+            raise ValueError(
+                "symbols: a vocabulary needs at least one character, and the text is empty"
+            )
         longer = next((s for s in characters if len(s) != 1), None)
         if longer is not None:
             raise ValueError(
@@ -76,11 +81,12 @@ class Vocabulary:
         self._set(characters, {})
 
     @classmethod
+    @checked
     def from_counts(
         cls,
         tokens: Iterable[str] | Mapping[str, int],
         size: int | None = None,
-        min_count: int = 1,
+        min_count: Size = 1,
         *,
         unk: str | None = "<UNK>",
         eos: str | None = "<EOS>",
@@ -107,9 +113,6 @@ class Vocabulary:
             ValueError: no tokens, an empty one, none that is frequent enough, a size without room
                 for one of them, a ``min_count`` below one, or special symbols that are the same.
         """
-        min_count = whole("min_count", min_count)
-        if size is not None:
-            size = whole("size", size, 0)
         special = {
             kind: symbol
             for kind, symbol in zip(_SPECIAL, (pad, unk, eos), strict=True)
@@ -124,7 +127,7 @@ class Vocabulary:
             )
         counts = _count(tokens)
         if not counts:
-            raise ValueError("a vocabulary needs at least one token, and there are none")
+            raise ValueError("tokens: a vocabulary needs at least one token, and there are none")
         _check(counts, "a token")
         ordinary = [t for t in counts if counts[t] >= min_count and t not in special.values()]
         if not ordinary:
@@ -210,6 +213,10 @@ class Vocabulary:
                 "them, not a string. Split the text first, as it was split to make the vocabulary: "
                 "text.Words().split(…)"
             )
+        if isinstance(text, bytes | Mapping) or not isinstance(text, Iterable):
+            raise TypeError(
+                f"encode: text={shown(text)} must be a text or a list of tokens, which are strings"
+            )
         dtype = self._checked(np.dtype(dtype))
         if isinstance(text, str | list | tuple):
             indices = np.empty(len(text), dtype)
@@ -244,8 +251,8 @@ class Vocabulary:
         for i in missing.tolist():
             if not isinstance(tokens[i], str):
                 raise TypeError(
-                    f"tokens are strings, but token {start + i} is {reprlib.repr(tokens[i])}, of "
-                    f"type {type(tokens[i]).__name__}"
+                    f"the tokens of text are strings, but token {start + i} is "
+                    f"{shown(tokens[i])}, of type {type(tokens[i]).__name__}"
                 )
         if missing.size:
             if self.unk is None:
@@ -262,7 +269,8 @@ class Vocabulary:
             indices[missing] = self.unk
         return indices
 
-    def decode(self, indices: Iterable[int] | np.ndarray) -> str:
+    @checked
+    def decode(self, indices: Iterable[int] | npt.ArrayLike) -> str:
         """The text whose characters or tokens have these numbers, integers 0 … len − 1.
 
         It is the one that ``encode`` got, but for what became ``unk``. Special symbols are written
@@ -274,17 +282,18 @@ class Vocabulary:
         """
         return "".join(self.symbols_of(indices))
 
-    def symbols_of(self, indices: Iterable[int] | np.ndarray) -> list[str]:
+    @checked
+    def symbols_of(self, indices: Iterable[int] | npt.ArrayLike) -> list[str]:
         """As `decode`, but as a list of symbols: the tokens, one by one."""
-        array = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
+        array = plain_array(list(indices) if isinstance(indices, Iterator) else indices)
         if array.size == 0:
             return []
         if array.dtype.kind not in "iu":
-            raise TypeError(f"indices of symbols are integers, not {array.dtype}")
+            raise TypeError(f"indices are the whole numbers of symbols, not {array.dtype}")
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= len(self):
             raise ValueError(
-                f"index {low if low < 0 else high} is out of range: "
+                f"indices: index {low if low < 0 else high} is out of range: "
                 f"the vocabulary has {len(self)} {self._kind}, 0 to {len(self) - 1}"
             )
         return [self.symbols[i] for i in array.ravel().tolist()]
@@ -298,6 +307,7 @@ class Vocabulary:
         return json.dumps({"symbols": self.symbols, **special}, ensure_ascii=False)
 
     @classmethod
+    @checked
     def from_json(cls, source: str) -> Vocabulary:
         """The vocabulary that `to_json` wrote.
 
@@ -306,8 +316,8 @@ class Vocabulary:
         """
         try:
             tree = json.loads(source)
-        except ValueError as error:
-            raise ValueError(f"a vocabulary is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"source={shown(source)} is not JSON: {error}") from error
         if not isinstance(tree, dict) or not isinstance(tree.get("symbols"), list):
             raise ValueError("the JSON of a vocabulary is an object with a list of its symbols")
         symbols = tuple(tree["symbols"])
@@ -327,6 +337,7 @@ class Vocabulary:
             )
         return cls._made(symbols, special)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json` to a file, UTF-8, atomically: there is the old file or the new one.
 
@@ -336,6 +347,7 @@ class Vocabulary:
         write_atomically(path, self.to_json().encode("utf-8", "surrogatepass"))
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
         """Read what `save` wrote.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tinyseq.arguments import checked
 from tinyseq.text.installed import installed_files
 
 
@@ -28,6 +29,7 @@ def names() -> dict[str, list[str]]:
     }
 
 
+@checked
 def pronunciations(stress: bool = True) -> dict[str, list[tuple[str, ...]]]:
     """Words and how each is pronounced: one or more variants, the first the usual one.
 
