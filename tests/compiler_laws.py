@@ -99,6 +99,76 @@ def test_both_directions_and_several_layers(cell, other, use, turned):
     assert_scan_is_unroll(layer, **use)
 
 
+class Deep(nn.Module):
+    """A network ahead of the recurrence: products and what is done between them, in turn."""
+
+    def __init__(self, depth, twice):
+        self.input_size, self.hidden_size, self.twice = 2, 3, twice
+        rng = np.random.default_rng(depth)
+        for n in range(depth):
+            setattr(self, f"w_{n}", nn.Parameter(rng.standard_normal((2, 2), np.float32)))
+        self.w_x = nn.Parameter(rng.standard_normal((2, 3), np.float32))
+        self.depth = depth
+
+    def initial_state(self, batch_size, dtype):
+        return (ts.tensor(np.ones((batch_size, 3)), dtype),)
+
+    def forward(self, x, state):
+        given = x
+        for n in range(self.depth):
+            x = ts.tanh(x @ getattr(self, f"w_{n}"))
+            if self.twice:  # read again by a later one
+                x = x * given
+        return (ts.tanh(x @ self.w_x + state[0]),)
+
+
+@settings(max_examples=MOST)
+@given(st.integers(0, 5), st.booleans(), uses(), st.booleans(), rows, parts)
+def test_networks_ahead_of_the_recurrence(depth, twice, use, reverse, rows, parts):
+    check(Deep(depth, twice), use, reverse, 0, rows, parts)
+
+
+VIEWS = {
+    "slice": lambda a: a[:, 1:] if a.shape[1] > 1 else a,
+    "every second": lambda a: a[:, ::2],
+    "one column": lambda a: ts.broadcast_to(a[:, :1], a.shape),
+    "their mean": lambda a: ts.broadcast_to(a.mean(axis=1, keepdims=True), a.shape),
+}
+
+
+class Viewed(nn.Module):
+    """A product with a view of a view of x, of the state, or of what was made of them."""
+
+    input_size = hidden_size = 4
+
+    def __init__(self, of, views):
+        rng = np.random.default_rng(0)
+        self.of, self.views = of, views
+        self.w_x, self.w = (nn.Parameter(rng.standard_normal((4, 4), np.float32)) for _ in range(2))
+
+    def initial_state(self, batch_size, dtype):
+        return (ts.tensor(np.ones((batch_size, 4)), dtype),)
+
+    def forward(self, x, state):
+        a = {"x": x, "h": state[0], "x w": x @ self.w_x, "made": ts.tanh(x + state[0])}[self.of]
+        for name in self.views:
+            a = VIEWS[name](a)
+        return (ts.tanh(a @ self.w[: a.shape[1]] + x + state[0]),)
+
+
+@settings(max_examples=2 * MOST)
+@given(
+    st.sampled_from(["x", "h", "x w", "made"]),
+    st.lists(st.sampled_from(sorted(VIEWS)), min_size=1, max_size=3),
+    uses(),
+    st.booleans(),
+    rows,
+    parts,
+)
+def test_products_with_views(of, views, use, reverse, rows, parts):
+    check(Viewed(of, views), use, reverse, 0, rows, parts)
+
+
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_gradients_of_gradients(name):
     lengths = [2, 1] if name in ("LSTM", "GRU before") else None
@@ -353,6 +423,32 @@ def test_the_next_call_sees_what_has_changed(change, monkeypatch):
     expected = outcome(layer, "unroll", 3, 2, np.float32)
     assert not np.allclose(expected["y"], before["y"]) or change == "constant trained"
     assert_same(outcome(layer, "compiled", 3, 2, np.float32), expected, 1e-5)
+
+
+@pytest.mark.parametrize("change", sorted(_changes(Decay(None), {})))
+def test_the_gradient_of_a_call_is_that_of_what_it_saw(change, monkeypatch):
+    """Whatever changes before it is asked for; what unrolled is refused is refused."""
+    found = []
+    for mode in ("unroll", "compiled"):
+        with monkeypatch.context() as patch:
+            for name in ("ALPHA", "helper"):
+                patch.setitem(globals(), name, globals()[name])
+            patch.setitem(globals(), "TABLE", TABLE.copy())
+            inner = {"value": 1.0}
+            cell = Decay(lambda inner=inner: inner["value"])
+            w = cell.w
+            x = ts.tensor(np.ones((3, 2, 2), np.float32), requires_grad=True)
+            y, _ = nn.Recurrent(cell, mode=mode)(x)
+            _changes(cell, inner)[change]()
+            try:
+                y.sum().backward()
+                found.append({"x": x.grad.numpy(), "w": w.grad.numpy()})
+            except GraphError as error:
+                found.append("in place" in str(error))
+    if isinstance(found[0], dict):
+        assert_same(found[1], found[0], 1e-5)
+    else:
+        assert found == [True, True]
 
 
 def test_both_precisions_in_turn():

@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 import tinyseq as ts
 from tinyseq import nn
 from tinyseq import primitives as raw
+from tinyseq.nn import recompute  # noqa: F401  # loaded when first used: its op is not there before
 
 
 @dataclass

@@ -141,7 +141,11 @@ def test_wrong_arguments_are_refused_by_name(name, tmp_path, monkeypatch):
     run(call, given)  # nothing is poisoned
 
 
-CONSTRUCTORS = [name for name, make in CALLS.items() if isinstance(make()[0], type)]
+CONSTRUCTORS = [
+    name
+    for name, make in CALLS.items()
+    if name.startswith(("nn.", "optim.")) and isinstance(make()[0], type)
+]
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)
@@ -187,8 +191,7 @@ def test_a_misspelt_argument_is_named(name):
 def test_what_can_be_read_once_is_taken_or_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call, given = CALLS[name]()
-    held = rules(call)
     for key, value in given.items():
         if isinstance(value, list | tuple):
-            wrong_way = verdict(call, given, key, iter(value), held.get(key))
+            wrong_way = verdict(call, given, key, iter(value), None)
             assert wrong_way is None, f"{key}: {wrong_way}"

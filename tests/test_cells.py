@@ -146,21 +146,19 @@ def test_a_cell_is_its_equations(name, B, D, H, seed):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("mode", ["auto", "unroll"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_through_five_unrolled_steps(name, mode, order):
+def test_gradients_through_five_unrolled_steps(name, order):
+    """The differences are compiled ones, once there were steps enough."""
     H = 3 if order == 1 else 2
     cell = double(CELLS[name][0](1, H))
     x, state = random(5, 1, 1, requires_grad=True), state_of(cell, 1, H)
     n = len(state)
-    # At order 2 step by step, which is the slowest, the weights are left to the test beside it.
-    parameters = [p for p in cell.parameters() if order == 1 or mode == "auto" or p.size <= 4]
 
     def run(x, *rest):
-        y, last = nn.Recurrent(cell, mode=mode)(x, rest[:n])
+        y, last = nn.Recurrent(cell)(x, rest[:n])
         return (y, *last)
 
-    assert ts.gradcheck(run, [x, *state, *parameters], order=order)
+    assert ts.gradcheck(run, [x, *state, *cell.parameters()], order=order)
 
 
 # -- over time, in depth, with lengths -----------------------------------------------------------
@@ -266,10 +264,9 @@ def test_a_sequence_cut_in_chunks_is_the_whole(name, cut):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("mode", ["auto", "unroll"])
 @pytest.mark.parametrize("name", WRAPPED)
-def test_gradients_through_wrappers_in_training(name, mode, order):
-    layer = double(nn.Recurrent(WRAPPED[name](1, 3), mode=mode))
+def test_gradients_through_wrappers_in_training(name, order):
+    layer = double(nn.Recurrent(WRAPPED[name](1, 3)))
     x = random(5, 2, 1, requires_grad=True)
     parameters = [p for p in layer.parameters() if order == 1 or p.size <= 3]
 

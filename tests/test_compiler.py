@@ -310,6 +310,15 @@ def at_once(monkeypatch):
     monkeypatch.setattr(errors, "_said", set())
 
 
+@pytest.mark.parametrize("inner", ["", "inner", "inner.inner"])
+def test_what_a_step_adds_is_named_wherever_it_is(inner):
+    cell = Written(lambda cell, x, h: counts(cell.module(inner), x, h))
+    cell.inner = nn.Module()
+    cell.inner.inner, cell.module = nn.Module(), lambda path: dict(cell.named_modules())[path]
+    with pytest.raises(CompileError, match=rf"a step changes {inner and inner + '.'}calls;"):
+        nn.Recurrent(cell, mode="compiled")(np.ones((3, 3, 4), np.float32))
+
+
 @pytest.mark.parametrize("step", REFUSED, ids=lambda f: f.__name__)
 def test_what_cannot_be_compiled_says_why_and_runs_unrolled(step, at_once):
     cell = Written(step)

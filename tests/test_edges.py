@@ -206,16 +206,19 @@ def test_a_masked_array_gets_in_nowhere(door):
         DOORS[door](PLACES if door in WHOLE else MASKED)
 
 
+NO_NUMBERS = "is not supported|must be a Tensor or an array of real numbers"
+
+
 @pytest.mark.parametrize("door", ["tensor", "Parameter", "an op", "within a list", "layer"])
 def test_what_is_no_array_of_numbers_gets_in_nowhere(door):
     with pytest.warns(PendingDeprecationWarning):
         matrix = np.matrix([[1.0, 2.0]])
     for array, words in (
         (matrix, r"numpy\.matrix of shape \(1, 2\) multiplies by other rules .* np\.asarray"),
-        (np.rec.array([(1.0, 2)], dtype=[("a", float), ("b", int)]), "is not supported"),
-        (np.zeros(2, [("a", float)]), "is not supported"),
-        (np.array([1.0, None], object), "dtype object is not supported"),
-        (np.array(["2020"], "datetime64[s]"), "is not supported"),
+        (np.rec.array([(1.0, 2)], dtype=[("a", float), ("b", int)]), NO_NUMBERS),
+        (np.zeros(2, [("a", float)]), NO_NUMBERS),
+        (np.array([1.0, None], object), NO_NUMBERS),
+        (np.array(["2020"], "datetime64[s]"), NO_NUMBERS),
     ):
         with pytest.raises(TypeError, match=words):
             DOORS[door](array)

@@ -274,9 +274,7 @@ def test_a_model_that_diverges_on_the_way_is_an_error(lstm, mode):
     try:
         lstm.embedding.weight._data[SYMBOLS.encode(late)] = math.nan
         assert len(draw(lstm, 20, mode=mode)) == 20
-        with pytest.raises(
-            ValueError, match=r"not finite, for embedding\.weight holds nan, first at"
-        ):
+        with pytest.raises(ValueError, match=r"for embedding\.weight holds nan, first at"):
             draw(lstm, mode=mode)
     finally:
         lstm.load_state_dict(weights)

@@ -259,6 +259,21 @@ def test_a_part_changes_the_number(team):
     assert sorted(done) == list(range(5))
 
 
+@pytest.mark.skipif(threads._PLAIN, reason="there is no team")
+def test_the_helpers_of_a_team_that_was_replaced_are_gone(team):
+    """Also of one that was at work when the number changed."""
+
+    def alive():
+        return sum(thread.name == "tinyseq" for thread in threading.enumerate())
+
+    parallel(lambda part: set_num_threads(team + 1), 2)
+    parallel(lambda part: None, 2)  # with the new team
+    until = time.monotonic() + 60
+    while alive() > team and time.monotonic() < until:
+        time.sleep(0.01)
+    assert alive() == team
+
+
 def test_a_number_that_was_set_is_not_set_back_by_who_asks_first(monkeypatch):
     """The default is looked up, and another thread sets a number meanwhile."""
     before, setting = get_num_threads(), []

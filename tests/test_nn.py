@@ -86,15 +86,16 @@ def test_a_cell_is_its_equations(name, B, D, H, seed):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("mode", ["auto", "unroll"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_through_five_unrolled_steps(name, mode, order):
-    cell = double(CELLS[name](2, 3))
-    x, state = random(5, 2, 2, requires_grad=True), state_of(cell, 2)
+def test_gradients_through_five_unrolled_steps(name, order):
+    """The differences are compiled ones, once there were steps enough."""
+    D, H, B = (2, 3, 2) if order == 1 else (1, 2, 1)
+    cell = double(CELLS[name](D, H))
+    x, state = random(5, B, D, requires_grad=True), state_of(cell, B)
     n = len(state)
 
     def run(x, *state_and_parameters):
-        y, last = nn.Recurrent(cell, mode=mode)(x, state_and_parameters[:n])
+        y, last = nn.Recurrent(cell)(x, state_and_parameters[:n])
         return (y, *last)
 
     assert ts.gradcheck(run, [x, *state, *cell.parameters()], order=order)
@@ -501,3 +502,39 @@ def test_the_mode_is_auto_unless_told_otherwise(given):
 def test_errors_teach(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+OF_ANY_NUMBERS = {
+    "linear": lambda: nn.Linear(3, 4),
+    "layer_norm": lambda: nn.LayerNorm(3),
+    "dropout": lambda: nn.Dropout(0.5),
+    "rnn": lambda: nn.RNN(3, 4),
+    "stacked": lambda: nn.GRU(3, 4, 2, dropout=0.5, bidirectional=True),
+    "learned_state": lambda: nn.Recurrent(nn.LearnedState(nn.RNNCell(3, 4), [np.full(4, 0.5)])),
+    "variational": lambda: nn.Recurrent(nn.VariationalDropout(nn.GRUCell(3, 4))),
+    "zoneout": lambda: nn.Recurrent(nn.Zoneout(nn.LSTMCell(3, 4))),
+    "echo": lambda: nn.EchoState(3, 4, 1, sparsity=0.0),
+    "zoneout, a step": lambda: one_step(nn.Zoneout(nn.LSTMCell(3, 4)), 2),
+    "variational, a step": lambda: one_step(nn.VariationalDropout(nn.GRUCell(3, 4)), 1),
+}
+
+
+def one_step(cell, count):
+    return lambda x: cell(x[0], [np.full((2, 4), 0.5, np.float32)] * count)
+
+
+@pytest.mark.parametrize("name", OF_ANY_NUMBERS)
+def test_arrays_and_whole_numbers_are_worth_what_floats_are(name):
+    ts.seed(1)
+    layer = OF_ANY_NUMBERS[name]()
+    whole = np.arange(12).reshape(2, 2, 3) % 5
+
+    def outcome(x):
+        ts.seed(2)
+        out = layer(x)
+        return (out[0] if isinstance(out, tuple) else out).numpy()
+
+    expected = outcome(ts.tensor(whole.astype(np.float32)))
+    assert np.isfinite(expected).all()
+    for x in (whole.astype(np.float32), whole, ts.tensor(whole)):
+        np.testing.assert_allclose(outcome(x), expected, rtol=1e-6)

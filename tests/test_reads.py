@@ -22,6 +22,11 @@ class Settings:
     scale: float = 1.0
 
 
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    scale: float = 1.0
+
+
 class Far:
     """Something behind an attribute, with attributes of its own."""
 
@@ -55,7 +60,7 @@ class Cell(nn.Module):
     factor = 1.0
 
     def __init__(self):
-        self.settings, self.far = Settings(), Far()
+        self.settings, self.far, self.slotted = Settings(), Far(), Slotted()
         self.w = nn.Parameter(np.eye(2, dtype=np.float32))
 
     @property
@@ -67,15 +72,28 @@ class Cell(nn.Module):
 
         far, late = self.far, getattr(self.settings, "late", 1.0)
         h = x @ self.w * self.scale + state[0] * self.factor * imported.gain * late
+        h = h * self.slotted.scale
         return (h * far.scale * far.inside * far.beta * far.method() * far.list[0].scale,)
 
     def initial_state(self, batch_size, dtype=np.float32):
         return (ts.tensor(np.ones((batch_size, 2), dtype)),)
 
 
+class Another(Cell):
+    def forward(self, x, state):
+        return (Cell.forward(self, x, state)[0] * 2.0,)
+
+
+def fivefold(cell, x, state):
+    return (x @ cell.w * 5.0,)
+
+
 CHANGES = {
+    "its class": lambda cell, m: setattr(cell, "__class__", Another),
+    "its forward": lambda cell, m: m.setattr(Cell, "forward", fivefold),
     "an attribute of an object": lambda cell, m: setattr(cell.settings, "scale", 2.0),
     "one that it had not": lambda cell, m: setattr(cell.settings, "late", 2.0),
+    "a slot": lambda cell, m: setattr(cell.slotted, "scale", 2.0),
     "the class": lambda cell, m: m.setattr(Cell, "factor", 2.0),
     "hidden by the instance": lambda cell, m: setattr(cell, "factor", 2.0),
     "the class of an object": lambda cell, m: m.setattr(Far, "scale", 2.0),

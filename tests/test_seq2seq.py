@@ -521,16 +521,8 @@ ERRORS = [
     (lambda: GOOD.beam_search(X, width=0), ValueError, r"width=0 must be"),
     (lambda: GOOD.beam_search(X, max_steps=0), ValueError, r"max_steps=0 must be"),
     (lambda: GOOD.beam_search(X, length_penalty=-1.0), ValueError, r"length_penalty=-1.0 must be"),
-    (
-        lambda: diverged().greedy(X),
-        ValueError,
-        r"not finite, for head.bias holds nan, first at \[0\] of \(4,\)",
-    ),
-    (
-        lambda: diverged().beam_search(X),
-        ValueError,
-        r"not finite, for head.bias holds nan, first at \[0\] of \(4,\)",
-    ),
+    (lambda: diverged().greedy(X), ValueError, r"for head\.bias holds nan, first at \[0\]"),
+    (lambda: diverged().beam_search(X), ValueError, r"for head\.bias holds nan, first at \[0\]"),
     (lambda: attend(query=(2, 4)), ShapeError, r"DotAttention: query \(1, 2, 4\) and memory"),
     (lambda: attend(memory=(4, 2, 2)), ShapeError, r"expected \(T, B, H=3\) and \(S, B, M=3\)"),
     (lambda: attend(query=(3, 3)), ShapeError, r"query \(T=1, B=3, H=3\) .* need the same batch B"),

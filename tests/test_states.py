@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinyseq as ts
-from tinyseq import nn, optim, saving
+from tinyseq import arguments, nn, optim, saving
 from tinyseq.nn import interop
 from tinyseq.text import Vocabulary
 
@@ -122,7 +122,7 @@ def test_its_own_state_and_that_of_a_file_fit(kind, tmp_path):
     saving.save(tmp_path / "c.safetensors", {"state": owner.state_dict()})
     other.load_state_dict(saving.load(tmp_path / "c.safetensors")["state"])
     assert bits(other.state_dict()) == bits(owner.state_dict())
-    with pytest.raises(TypeError, match=r"must be a dictionary that state_dict\(\) gave, not list"):
+    with pytest.raises(TypeError, match=r"state=\[1.0\] must be a dictionary"):
         owner.load_state_dict([1.0])
 
 
@@ -168,10 +168,9 @@ NUMBERS = {"lr", "weight_decay", "momentum", "alpha", "eps", "base_lr", "gamma",
 @pytest.mark.parametrize("kind", [k for k in OWNERS if k != "module"])
 def test_an_option_that_is_set_later_keeps_its_rule(kind):
     owner = OWNERS[kind]()
-    assert set(owner._rules) - {"lr"} <= vars(owner).keys()
-    for name in owner._rules:
-        if name not in vars(owner):
-            continue
+    options = arguments._attributes(type(owner)).keys() & vars(owner).keys()
+    assert options - {"buffers", "optimizer", "params", "buffer_names"} <= WRONG.keys()
+    for name in options & WRONG.keys():
         before = copy.copy(getattr(owner, name))
         for value in WRONG[name] + NO_NUMBERS * (name in NUMBERS):
             with pytest.raises((ValueError, TypeError), match=rf"{name}|beta"):
@@ -200,7 +199,7 @@ def test_what_needs_a_buffer_cannot_be_switched_on_later():
 
 def test_numbers_of_other_libraries_are_numbers():
     sgd = optim.SGD([nn.Parameter([1.0])])
-    for value in (np.float32(0.5), np.array(0.5), ts.tensor(0.5), 1):
+    for value in (np.float32(0.5), np.float64(0.5), np.int64(1), 1):
         sgd.lr = value
         assert type(sgd.lr) is float
 
@@ -325,11 +324,11 @@ def test_a_rate_that_is_no_number_changes_nothing():
     grows.step()
     before = grows.state_dict()
     with pytest.raises(
-        ValueError, match=r"StepLR: the learning rate after 2 steps from 0.8 is too"
+        ValueError, match=r"StepLR: the learning rate after 2 steps from 0.8 is inf"
     ):
         grows.step()
     assert (grows.state_dict(), sgd.lr) == (before, before["lr"])
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(ValueError, match="is inf"):
         grows.load_state_dict({"steps": 9, "base_lr": 0.8})
     assert grows.state_dict() == before
 
@@ -341,6 +340,8 @@ def test_the_random_stream_is_restored_whole_or_not_at_all():
     before = ts.random.get_state()
     ts.random.generator().random(3)
     inside = ts.random.get_state()
+    with pytest.raises(TypeError, match="state=None must be a dictionary"):
+        ts.random.set_state(None)
     for damaged in (
         {},
         {**before, "bit_generator": "MT19937"},
@@ -349,9 +350,8 @@ def test_the_random_stream_is_restored_whole_or_not_at_all():
         {**before, "state": {"state": 1 << 200, "inc": 3}},
         {**before, "uinteger": "x"},
         {k: v for k, v in before.items() if k != "has_uint32"},
-        None,
     ):
-        with pytest.raises(ValueError, match="not that of a generator"):
+        with pytest.raises(ValueError, match="none that get_state gave"):
             ts.random.set_state(damaged)
         assert ts.random.get_state() == inside
     ts.random.set_state(before)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import tinyseq as ts
 from tinyseq import functional, nn, optim
 from tinyseq.compiler.playback import Playback
-from tinyseq.compiler.trace import StepTape, step_taped
+from tinyseq.compiler.trace import OF_STEP, StepTape, compare, step_taped
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
 from tinyseq.text import LanguageModel
@@ -524,6 +524,49 @@ def test_what_hangs_on_how_often_it_was_called_is_refused():
     step(np.ones(2, np.float32))
     with pytest.raises(CompileError, match="the function does something else in one call"):
         step(np.ones(2, np.float32))
+
+
+PARTS = {"tanh": ts.tanh, "exp": ts.exp, "twice": lambda y: y + y, "square": lambda y: y * y}
+parts = st.lists(st.sampled_from(sorted(PARTS)), min_size=1, max_size=3)
+
+
+@given(parts, parts)
+def test_two_recordings_are_one_only_if_they_do_the_same(first, second):
+    """Also where what one does more comes last, and nothing is made of it."""
+    tapes = []
+    for names in (first, second):
+        x = ts.tensor(np.ones(2, np.float32))
+        with step_taped([x]) as tape:
+            y = given = x + 1
+            for name in names:
+                y = PARTS[name](y)
+            tape.ends = [tape.value(given)]
+        tapes.append(tape)
+    if first == second:
+        compare(*tapes, OF_STEP)
+    else:
+        with pytest.raises(CompileError, match="does something else in one call"):
+            compare(*tapes, OF_STEP)
+
+
+def test_calls_that_fail_are_no_recordings():
+    """However many: a function that works from then on is recorded, and played back."""
+    w, broken = nn.Parameter(np.ones(2, np.float32)), [True]
+
+    def loss(x):
+        if broken[0]:
+            raise KeyError("my own")
+        return (w * x).sum()
+
+    step = nn.TrainingStep(loss, optim.SGD([w], 0.1))
+    for _ in range(20):
+        with pytest.raises(KeyError, match="my own"):
+            step(np.ones(2, np.float32))
+    broken[0] = False
+    for _ in range(4):
+        step(np.ones(2, np.float32))
+    assert recordings(step) == [1]
+    np.testing.assert_allclose(w.numpy(), 1 - 4 * 0.1, rtol=1e-6)
 
 
 def test_what_was_read_behind_its_back_is_found():

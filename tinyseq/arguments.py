@@ -382,7 +382,11 @@ def _container(kind: type, parts: tuple[Any, ...]) -> Rule:
     """A list, a tuple, a dictionary or an iterable, and what is in it."""
     if issubclass(kind, tuple) and parts[-1] is not ...:
         each = [rule_of(part) for part in parts]
-        words = f"({', '.join('…' if rule is None else rule.words for rule in each)})"
+        first = each[0]
+        if first is not None and len(set(parts)) == 1:
+            words = f"{len(each)} {first.many}"
+        else:
+            words = f"({', '.join('…' if rule is None else rule.words for rule in each)})"
         return Rule(
             lambda v: (
                 isinstance(v, tuple | list) and len(v) == len(each) and all(map(_fits, each, v))

@@ -82,6 +82,11 @@ def grad(
     ys = [y] if isinstance(y, Tensor) else list(y)
     given = _given(y, grad_outputs, len(ys))
     wanted = [xs] if isinstance(xs, Tensor) else list(xs)
+    if not ys or not wanted:
+        raise ValueError(
+            f"grad: there is no {'xs' if ys else 'y'}. A generator can be read only once: if it "
+            "was read before, make it a list first."
+        )
     for x in wanted:
         if not x.requires_grad:
             raise errors.GraphError(
@@ -135,12 +140,13 @@ def _given(y: Any, grad_outputs: Any, n: int) -> list[Any]:
         return [grad_outputs]
     if grad_outputs is None:
         return [None] * n
-    if not isinstance(grad_outputs, list | tuple) or len(grad_outputs) != n:
+    several = None if isinstance(grad_outputs, Tensor | np.ndarray) else list(grad_outputs)
+    if several is None or len(several) != n:
         raise errors.ShapeError(
             f"grad: y of {n} tensors needs a list of {n} grad_outputs, one each (None for 1), got "
-            f"{len(grad_outputs) if isinstance(grad_outputs, list | tuple) else 'one'}."
+            f"{'one' if several is None else len(several)}."
         )
-    return list(grad_outputs)
+    return several
 
 
 def _seeds(

@@ -50,6 +50,8 @@ def hvp(
     single = isinstance(xs, Tensor)
     points = [_leaf(x) for x in ([xs] if isinstance(xs, Tensor) else xs)]
     vectors = [vs] if isinstance(vs, Tensor) else list(vs)
+    if not points:
+        raise ValueError("hvp: there are no xs. A generator can be read only once: pass a list.")
     shapes = [x.shape for x in points]
     if [v.shape for v in vectors] != shapes:
         raise errors.ShapeError(

@@ -113,7 +113,7 @@ CALLS = {
             "mode": "unroll",
         },
     ),
-    "text.LanguageModel.forward": lambda: (model(), {"indices": ROW[:, None], "state": None}),
+    "text.LanguageModel()": lambda: (model(), {"indices": ROW[:, None], "state": None}),
     "text.LanguageModel.initial_state": lambda: of_model(
         "initial_state", batch_size=2, dtype=np.float32
     ),

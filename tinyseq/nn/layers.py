@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyseq import errors, graph, op, ops
@@ -11,7 +13,7 @@ from tinyseq.functional import as_indices
 from tinyseq.nn import init
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.random import generator
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import FLOATS, Tensor
 
 __all__ = ["Dropout", "Embedding", "LayerNorm", "Linear"]
 
@@ -132,11 +134,19 @@ class Dropout(Module):
         return x * raw.draw(x, by=self._mask)
 
     def _mask(self, x: np.ndarray) -> np.ndarray:
-        keep = generator(self.rng).random(x.shape, dtype=np.float32) >= self.p
-        return np.asarray(keep.astype(x.dtype) / x.dtype.type(1 - self.p))
+        return kept_of(x.shape, self.p, x.dtype, self.rng)
 
     def _describe(self) -> str:
         return f"p={self.p}"
+
+
+def kept_of(
+    shape: tuple[int, ...], p: float, dtype: np.dtype[Any], rng: np.random.Generator | None
+) -> np.ndarray:
+    """A mask: 0 with probability p, else 1 / (1 − p); of what is no float, in float32."""
+    dtype = dtype if dtype in FLOATS else FLOATS[0]
+    keep = generator(rng).random(shape, dtype=np.float32) >= p
+    return np.asarray(keep.astype(dtype) / dtype.type(1 - p))
 
 
 def _check_features(x: Tensor, n: int, layer: str, argument: str) -> None:

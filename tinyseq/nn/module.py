@@ -186,7 +186,7 @@ class Module:
         return {name: t.numpy() for name, t in self._state().items()}
 
     @checked
-    def load_state_dict(self, state: Mapping[str, npt.ArrayLike | Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over contents that `state_dict` gave; each keeps the dtype it has here.
 
         Raises `ValueError` that lists missing, unknown and misshapen entries, and those that the

@@ -32,7 +32,7 @@ from tinyseq.nn.layers import Dropout
 from tinyseq.nn.modes import Mode
 from tinyseq.nn.module import Module
 from tinyseq.nn.unroll import noise_of, start_of, unroll
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import FLOATS, Tensor
 
 __all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "Reversed", "Stacked"]
 
@@ -100,7 +100,8 @@ class Recurrent(_Around):
         x = op.as_tensor(x)
         _check_sequence(x, "Recurrent")
         if state is None:
-            state = self.initial_state(x.shape[1], x.dtype)
+            dtype = x.dtype if x.dtype in FLOATS else self._dtype()
+            state = self.initial_state(x.shape[1], dtype)
         elif isinstance(state, tuple | list):  # of arrays, too
             parts: tuple[Any, ...] = tuple(state)
             state = tuple(op.as_tensor(s) if isinstance(s, np.ndarray) else s for s in parts)
@@ -143,9 +144,12 @@ class Recurrent(_Around):
         from tinyseq.compiler.scan import describe
 
         if dtype is None:
-            dtype = next((p.dtype for p in self.cell.parameters()), np.dtype(np.float32))
+            dtype = self._dtype()
         x = Tensor(np.zeros((1, 1, self.input_size), dtype))
         return describe(self.cell, x, self.initial_state(1, dtype))
+
+    def _dtype(self) -> np.dtype[Any]:
+        return next((p.dtype for p in self.cell.parameters()), FLOATS[0])
 
     def _compiles(self, x: Tensor) -> bool:
         """Whether this call is to run compiled: as it did before, where it is computed again."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyseq import errors, graph, ops
+from tinyseq import errors, graph, op, ops
 from tinyseq.arguments import Count, checked, no_class, shown
 from tinyseq.nested import leaves, mapped
 from tinyseq.nn.cells import State
@@ -77,15 +77,16 @@ def noise_at(noise: Any, t: int | slice) -> Any:
     return mapped(lambda part: part[t], noise)
 
 
-def noise_of(cell: Any, x: Tensor, state: State, one: bool = False) -> Any:
+def noise_of(cell: Any, x: op.TensorLike, state: Any, one: bool = False) -> Any:
     """What a cell draws for a sequence x (T, B, D): Tensors, in nested tuples, or None. For ``one``
     step x (B, D), the only row of what it draws for that.
     """
-    if not isinstance(state, tuple) or not all(isinstance(s, Tensor) for s in state):
+    if not isinstance(state, tuple | list):
         return cell.noise(x, state)  # which says so
+    inputs = [op.as_tensor(part) for part in (x, *state)]
     drawing = _Drawing(cell, one)
-    parts = [draw(x, *state, by=drawing, part=0)]
-    parts += [draw(x, *state, by=drawing, part=i) for i in range(1, len(drawing.arrays))]
+    parts = [draw(*inputs, by=drawing, part=0)]
+    parts += [draw(*inputs, by=drawing, part=i) for i in range(1, len(drawing.arrays))]
     drawn = iter(parts)
     return mapped(lambda _: next(drawn), drawing.made)
 

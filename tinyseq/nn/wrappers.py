@@ -24,6 +24,7 @@ import numpy.typing as npt
 from tinyseq import errors, graph, ops
 from tinyseq.arguments import Count, FloatDtype, Fraction, checked, shown
 from tinyseq.nn.cells import State, seen_of
+from tinyseq.nn.layers import kept_of
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked, _Around
 from tinyseq.nn.unroll import noise_of, start_of
@@ -160,8 +161,7 @@ class VariationalDropout(Wrapper):
     def _mask(self, x: Tensor, shape: tuple[int, ...], p: float) -> np.ndarray | None:
         if p == 0:
             return None
-        keep = generator(self.rng).random(shape[1:], dtype=np.float32) >= p
-        return np.broadcast_to(keep.astype(x.dtype) / x.dtype.type(1 - p), shape)
+        return np.broadcast_to(kept_of(shape[1:], p, x.dtype, self.rng), shape)
 
     def step(self, x: Tensor, state: State, inside: Any, own: Any, seen: Tensor | None) -> State:
         m_x, m_h = (None, None) if own is None else own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -210,7 +210,7 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
 # -- several from one, and one from several -----------------------------------------------------
 
 
-def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
+def concat(xs: Iterable[TensorLike], axis: int | None = 0) -> Tensor:
     """The tensors one after the other along an axis; their other sizes must be equal, else
     `ShapeError`. ``axis=None`` puts the elements of all of them in one row.
     """
@@ -221,7 +221,7 @@ def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     return raw.concat(*tensors, axis=at)
 
 
-def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
+def stack(xs: Iterable[TensorLike], axis: int = 0) -> Tensor:
     """The tensors side by side along a new axis: T tensors (B, H) become (T, B, H).
 
     Raises `ShapeError` where their shapes differ.
@@ -237,7 +237,7 @@ def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
     return raw.concat(*(raw.reshape(x, shape=wide) for x in tensors), axis=at)
 
 
-def _some(xs: Sequence[TensorLike], name: str) -> tuple[TensorLike, ...]:
+def _some(xs: Iterable[TensorLike], name: str) -> tuple[TensorLike, ...]:
     if not several(xs):  # a tensor is the series of its rows, as in NumPy
         raise TypeError(f"{name}: xs={shown(xs)} must be a list of tensors.")
     some = tuple(xs)
@@ -246,7 +246,7 @@ def _some(xs: Sequence[TensorLike], name: str) -> tuple[TensorLike, ...]:
     return some
 
 
-def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+def split(x: TensorLike, indices_or_sections: int | Iterable[int], axis: int = 0) -> list[Tensor]:
     """Cut along an axis: a number of equal parts, or before each of these indices.
 
     (B, 3H) in 3 along axis 1 gives three (B, H); (T,) at [2, 5] gives x[:2], x[2:5], x[5:].

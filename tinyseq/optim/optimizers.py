@@ -146,13 +146,13 @@ def tensors(name: str, params: Iterable[Tensor]) -> list[Tensor]:
     found = list(params)
     if not found:
         raise ValueError(
-            f"{name}: no parameters were given. Pass module.parameters(). A generator can be read "
-            "only once: if it was read before, make it a list first."
+            f"{name}: params holds no parameters. Pass module.parameters(). A generator can be "
+            "read only once: if it was read before, make it a list first."
         )
     for i, p in enumerate(found):
         if not isinstance(p, Tensor):
             raise TypeError(
-                f"{name}: parameter {i} is of type {type(p).__name__}, not a tensor. "
+                f"{name}: params[{i}] is of type {type(p).__name__}, not a tensor. "
                 "Pass module.parameters()."
             )
     if len({id(p) for p in found}) < len(found):

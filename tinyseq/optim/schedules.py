@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,8 @@ class _Saved(Options):
         """Counts and rates to go on from; the options are those that it was made with."""
         return {**{name: getattr(self, name) for name in self._attributes}, "lr": self.optimizer.lr}
 
-    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
+    @checked
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state_dict` gave, learning rate included.
 
         Raises `ValueError` that lists what is wrong with it, before anything is written.
@@ -96,7 +97,7 @@ class Schedule(_Saved):
         self.optimizer.lr = lr
 
     @checked
-    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if not isinstance(state, Mapping) or "lr" in state:
             super().load_state_dict(state)
             return

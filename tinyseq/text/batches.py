@@ -170,6 +170,7 @@ class Batches(Epochs[Padded]):
         self._inputs = _sequences(sequences, "sequences")
         targets = targets if targets is None or isinstance(targets, np.ndarray) else list(targets)
         self._classes: np.ndarray | None = None
+        targets = targets if targets is None or isinstance(targets, np.ndarray) else list(targets)
         if targets is None:
             short = next((i for i, s in enumerate(self._inputs) if len(s) < 2), None)
             if short is not None:

@@ -265,6 +265,11 @@ def rank(
     return sorted(ranked, key=lambda r: -getattr(r, by))
 
 
+def _listed(symbols: Any) -> Any:
+    """A text, or its tokens in a list, from which they can be read again."""
+    return symbols if isinstance(symbols, str | list) else list(symbols)
+
+
 class Predictor(Protocol):
     """What has `log_probabilities`: a `LanguageModel`, an `NGram`."""
 

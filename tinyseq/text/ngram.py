@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -323,17 +323,15 @@ class _Numbered(NamedTuple):
 def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered:
     """As `numpy.unique` with inverse and counts, a piece of the text at a time."""
 
-    def unique(start: int, **results: Any) -> tuple[np.ndarray, np.ndarray]:
+    def keys_from(start: int) -> np.ndarray:
         piece = slice(start, start + _TOGETHER)
-        found: tuple[np.ndarray, np.ndarray] = np.unique(
-            contexts[piece] * np.int64(size) + symbols[piece], **results
-        )
+        found: np.ndarray = contexts[piece] * np.int64(size) + symbols[piece]
         return found
 
     starts = range(0, len(symbols), _TOGETHER)
-    keys, counts = unique(0, return_counts=True)
+    keys, counts = np.unique(keys_from(0), return_counts=True)
     for start in starts[1:]:
-        here, more = unique(start, return_counts=True)
+        here, more = np.unique(keys_from(start), return_counts=True)
         at = np.searchsorted(keys, here)
         known = keys[np.minimum(at, len(keys) - 1)] == here
         counts[at[known]] += more[known]
@@ -341,7 +339,7 @@ def _numbered(contexts: np.ndarray, symbols: np.ndarray, size: int) -> _Numbered
         keys = np.insert(keys, at[~known], here[~known])
     of = np.empty(len(symbols), np.int32 if len(keys) < 2**31 else np.int64)
     for start in starts:
-        here, inverse = unique(start, return_inverse=True)
+        here, inverse = np.unique(keys_from(start), return_inverse=True)
         of[start : start + _TOGETHER] = np.searchsorted(keys, here)[inverse]
     return _Numbered(keys, of, counts)
 

@@ -210,7 +210,7 @@ class Windows(Epochs[Padded]):
         self._indices = one_text(indices)
         batch_size, steps = int(batch_size), int(steps)
         stride = steps if stride is None else int(stride)
-        if not 1 <= stride <= steps:
+        if stride > steps:
             raise ValueError(
                 f"a stride is from 1 to steps ({steps}), not {stride}: none is skipped"
             )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import reprlib
 import unicodedata
 from collections.abc import Iterable
 
-from tinyseq.arguments import checked, shown
+from tinyseq.arguments import checked
 
 # An end, white space, and the first letter of what follows, behind its quotation mark or bracket.
 _SENTENCE_END = re.compile(r"""[.!?]['"’”)\]]*(\s+)(?=['"‘“’(\[]*(\w))""")
@@ -73,9 +74,8 @@ class Words:
         try:
             self._pattern = re.compile(pattern)
         except re.error as error:
-            raise ValueError(
-                f"pattern={shown(pattern)} is not a regular expression: {error}"
-            ) from error
+            shown = reprlib.repr(pattern)
+            raise ValueError(f"pattern={shown} is not a regular expression: {error}") from error
         self.pattern = pattern
 
     @checked
