@@ -19,21 +19,6 @@ def test_a_list_shows_the_first_and_counts_the_rest(items, most):
         assert shown == "|".join(items[:most]) + f" … and {len(items) - most} more"
 
 
-@given(st.integers(-3, 3), st.integers(-3, 3))
-def test_whole_numbers(value, least):
-    for n in (value, np.int16(value)):
-        if value >= least:
-            assert errors.whole("n", n, least) == value
-        else:
-            with pytest.raises(
-                ValueError, match=rf"n=.*\b{abs(value)}\b.* must be .*, at least {least}"
-            ):
-                errors.whole("n", n, least)
-    for other in (float(value), str(value), None, True, np.array([value]), [value], value + 0j):
-        with pytest.raises(ValueError, match="n="):
-            errors.whole("n", other, -10)
-
-
 def test_what_is_spoiled():
     arrays = {"a": np.zeros((2, 3)), "n": np.array([1]), "b": np.zeros((2, 3)), "s": np.array("x")}
     assert errors.spoiled(arrays.items()) == ""

@@ -87,14 +87,14 @@ def test_what_is_no_text_of_numbers_is_refused(cut):
         (negative, r"indices\[7\] is -1: .* numbered from 0"),
         (negative.tolist(), r"indices\[7\] is -1"),
         (negative.astype(np.int8), r"indices\[7\] is -1"),
-        ("abcd" * 20, "indices are"),
-        (list("abcd" * 20), "indices are whole numbers, not <U1"),
-        (["ab"] * 20, "indices are"),
+        ("abcd" * 20, r"\bindices\b"),
+        (list("abcd" * 20), r"\bindices\b"),
+        (["ab"] * 20, r"\bindices\b"),
         (TEXT / 2, "indices are whole numbers, not float64"),
         (TEXT > 1, "indices are whole numbers, not bool"),
         (TEXT.reshape(2, 30), r"shape \(N,\), not \(2, 30\)"),
-        (None, "indices are"),
-        (3, "indices are"),
+        (None, r"\bindices\b"),
+        (3, r"\bindices\b"),
     ):
         with pytest.raises((ValueError, TypeError), match=words):
             CUTS[cut](value)

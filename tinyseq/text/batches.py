@@ -104,7 +104,7 @@ class Buckets(Epochs[np.ndarray]):
         if self._lengths.min() < 1:
             i = int(self._lengths.argmin())
             raise ValueError(f"lengths[{i}] is {self._lengths[i]}, and has to be at least 1")
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         super().__init__(seed)
 
     def _draw(self, rng: np.random.Generator | None) -> None:

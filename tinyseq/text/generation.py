@@ -233,7 +233,7 @@ def _encoded(vocabulary: Vocabulary, prime: str | list[str], start: bool) -> np.
 
 def _sizes(length: int | None) -> Iterator[int]:
     """Of the blocks of a text: the first symbols are there soon, the later ones at little cost."""
-    size, left = _TOGETHER, math.inf if length is None else length
+    size, left = _TOGETHER, math.inf if length is None else int(length)
     while left > 0:
         yield int(min(size, left))
         left -= size

@@ -329,6 +329,7 @@ def score(
     if len(indices) < 2:
         raise ValueError(f"indices: a score needs at least 2 symbols, there are {len(indices)}")
     predictions = len(indices) - 1
+    tracks, context, steps = int(tracks), int(context), int(steps)
     # A track that is not clearly longer than its own context would be spent on reading in.
     tracks = max(1, min(tracks, (predictions - context) // max(1, context)))
     # Track k reads from k·length on. The first counts all that it predicts, the others what comes

@@ -78,11 +78,12 @@ class Partition(Sequence[Chunk]):
     @checked
     def __init__(self, indices: npt.ArrayLike, batch_size: Size, steps: Size) -> None:
         indices = one_text(indices)
+        batch_size, steps = int(batch_size), int(steps)  # NumPy's may be too small to reckon with
         length = (len(indices) - 1) // batch_size
         if length < steps:
             raise ValueError(
                 f"indices: {len(indices)} symbols are too few for one chunk: {batch_size} tracks "
-                f"× {steps} steps + 1 target = {int(batch_size) * int(steps) + 1}. "
+                f"× {steps} steps + 1 target = {batch_size * steps + 1}. "
                 "Use a longer text, a smaller batch_size or fewer steps"
             )
         self.batch_size = batch_size
@@ -139,6 +140,7 @@ class RandomOffsets(Epochs[Chunk]):
         self, indices: npt.ArrayLike, batch_size: Size, steps: Size, seed: Count = 0
     ) -> None:
         self._indices = one_text(indices)
+        batch_size, steps = int(batch_size), int(steps)
         self.batch_size, self.steps = batch_size, steps
         # As many as there are chunks for, and the last one's target, wherever an epoch starts.
         self._batches = (len(self._indices) - steps) // steps // batch_size
@@ -146,7 +148,7 @@ class RandomOffsets(Epochs[Chunk]):
             raise ValueError(
                 f"indices: {len(self._indices)} symbols are too few for one batch: {batch_size} "
                 f"chunks × {steps} steps, and {steps} for a random start = "
-                f"{(int(batch_size) + 1) * int(steps)}. Use a longer text, a smaller batch_size "
+                f"{(batch_size + 1) * steps}. Use a longer text, a smaller batch_size "
                 "or fewer steps"
             )
         super().__init__(seed)
@@ -206,7 +208,8 @@ class Windows(Epochs[Padded]):
         seed: Count | None = None,
     ) -> None:
         self._indices = one_text(indices)
-        stride = steps if stride is None else stride
+        batch_size, steps = int(batch_size), int(steps)
+        stride = steps if stride is None else int(stride)
         if stride > steps:
             raise ValueError(
                 f"a stride is from 1 to steps ({steps}), not {stride}: none is skipped"
@@ -215,7 +218,7 @@ class Windows(Epochs[Padded]):
         if self._predictions < steps:
             raise ValueError(
                 f"indices: {len(self._indices)} symbols are too few for one window: {steps} steps "
-                f"+ 1 target = {int(steps) + 1}. Use a longer text or fewer steps"
+                f"+ 1 target = {steps + 1}. Use a longer text or fewer steps"
             )
         self.batch_size, self.steps, self.stride, self.pad = batch_size, steps, stride, pad
         self._windows = 1 - (steps - self._predictions) // stride  # rounded up
