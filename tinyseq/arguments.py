@@ -81,7 +81,8 @@ no_class = Within(lambda f: not isinstance(f, type), "not a class")
 
 
 def checked(function: F) -> F:
-    """``function``, which first looks whether every argument is what its annotation says.
+    """``function``, which first looks whether every argument is what its annotation says; a number
+    of NumPy becomes one of Python, which does not overflow.
 
     ``int`` is a whole number of Python or NumPy, and no truth value; ``float`` a real number, and
     not NaN; ``bool`` a truth value; `npt.ArrayLike` what NumPy makes an array of numbers of.
@@ -102,12 +103,16 @@ def checked(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         if not rules:  # at the first call: by then the names in the annotations are there
             rules.update(rules_of(function))
-        for name, value in zip(names, args, strict=False):
+        for i, (name, value) in enumerate(zip(names, args, strict=False)):
             _look(function, name, value, rules[name])
+            if isinstance(value, np.generic):
+                args = (*args[:i], _cast(value, rules[name]), *args[i + 1 :])
         for value in args[len(names) :] if "*" in rules else ():
             _look(function, "*", value, rules["*"])
         for name, value in kwargs.items():
             _look(function, name, value, rules.get(name))
+            if isinstance(value, np.generic):
+                kwargs = {**kwargs, name: _cast(value, rules.get(name))}
         return function(*args, **kwargs)
 
     return typing.cast(F, call)
@@ -137,7 +142,13 @@ def assigned(owner: object, name: str, value: Any) -> Any:
     kind: Any = type(owner)
     rule = _attributes(kind).get(name)
     _look(kind, name, value, rule)
-    return value if rule is None or rule.cast is None else rule.cast(value)
+    return _cast(value, rule)
+
+
+def _cast(value: Any, rule: Rule | None) -> Any:
+    if rule is None or rule.cast is None or value is None:
+        return value
+    return rule.cast(value)
 
 
 @functools.cache
@@ -358,12 +369,14 @@ def _either(parts: tuple[Any, ...]) -> Rule | None:
     some = [rule for rule in rules if rule is not None]
     if len(some) < len(rules):
         return None
+    casts = {rule.cast for rule in some if rule.cast is not None}
     tried = some[::-1]  # arrays and None before series, whose elements are looked at one by one
     return Rule(
         partial(_is_one_of, tried),
         " or ".join(dict.fromkeys(rule.words for rule in some)),
         " or ".join(dict.fromkeys(rule.many for rule in some)),
         frozenset().union(*(rule.exact for rule in some)),
+        next(iter(casts)) if len(casts) == 1 and len(left - {type(None)}) == 1 else None,
     )
 
 

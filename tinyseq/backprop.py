@@ -42,18 +42,18 @@ def no_grad() -> AbstractContextManager[None]:
 
 
 @overload
-def grad(
-    y: Tensor | Sequence[Tensor],
+def grad(  # type: ignore[overload-overlap]  # one Tensor can be iterated, too
+    y: Tensor | Iterable[Tensor],
     xs: Tensor,
-    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | npt.ArrayLike | None] | None = None,
+    grad_outputs: Tensor | npt.ArrayLike | Iterable[Tensor | npt.ArrayLike | None] | None = None,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> Tensor: ...
 @overload
 def grad(
-    y: Tensor | Sequence[Tensor],
-    xs: Sequence[Tensor],
-    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | npt.ArrayLike | None] | None = None,
+    y: Tensor | Iterable[Tensor],
+    xs: Iterable[Tensor],
+    grad_outputs: Tensor | npt.ArrayLike | Iterable[Tensor | npt.ArrayLike | None] | None = None,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> tuple[Tensor, ...]: ...
@@ -61,9 +61,9 @@ def grad(
 
 @checked
 def grad(
-    y: Tensor | Sequence[Tensor],
-    xs: Tensor | Sequence[Tensor],
-    grad_outputs: Tensor | npt.ArrayLike | Sequence[Tensor | npt.ArrayLike | None] | None = None,
+    y: Tensor | Iterable[Tensor],
+    xs: Tensor | Iterable[Tensor],
+    grad_outputs: Tensor | npt.ArrayLike | Iterable[Tensor | npt.ArrayLike | None] | None = None,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> Any:
@@ -80,13 +80,13 @@ def grad(
     since, and `ShapeError` when ``grad_outputs`` does not fit.
     """
     ys = [y] if isinstance(y, Tensor) else list(y)
-    given = _given(y, grad_outputs, len(ys))
     wanted = [xs] if isinstance(xs, Tensor) else list(xs)
     if not ys or not wanted:
         raise ValueError(
             f"grad: there is no {'xs' if ys else 'y'}. A generator can be read only once: if it "
             "was read before, make it a list first."
         )
+    given = _given(y, grad_outputs, len(ys))
     for x in wanted:
         if not x.requires_grad:
             raise errors.GraphError(
@@ -140,11 +140,12 @@ def _given(y: Any, grad_outputs: Any, n: int) -> list[Any]:
         return [grad_outputs]
     if grad_outputs is None:
         return [None] * n
-    several = None if isinstance(grad_outputs, Tensor | np.ndarray) else list(grad_outputs)
-    if several is None or len(several) != n:
+    one = isinstance(grad_outputs, Tensor | np.ndarray) or not isinstance(grad_outputs, Iterable)
+    several = [grad_outputs] if one else list(grad_outputs)
+    if one or len(several) != n:
         raise errors.ShapeError(
             f"grad: y of {n} tensors needs a list of {n} grad_outputs, one each (None for 1), got "
-            f"{'one' if several is None else len(several)}."
+            f"{'one' if one else len(several)}."
         )
     return several
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ def jacobian(fn: Callable[[Tensor], Tensor], x: Tensor, create_graph: bool = Fal
 @checked
 def hvp(
     fn: Callable[..., Tensor],
-    xs: Tensor | Sequence[Tensor],
-    vs: Tensor | Sequence[Tensor],
+    xs: Tensor | Iterable[Tensor],
+    vs: Tensor | Iterable[Tensor],
     create_graph: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
     """H v: the Hessian of a scalar fn(*xs) times a vector, without the Hessian.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -20,7 +20,7 @@ class GradcheckError(AssertionError):
 @checked
 def gradcheck(
     fn: Callable[..., Tensor | Sequence[Tensor]],
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Iterable[Tensor],
     order: int = 1,
     step: Annotated[float, Within(lambda h: 0 < h <= 1, "above 0 and at most 1")] = 1e-4,
     rtol: NotNegative = 1e-5,
@@ -40,6 +40,11 @@ def gradcheck(
     """
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     moved = [x for x in xs if x.requires_grad]
+    if not xs:
+        raise ValueError(
+            "gradcheck: inputs holds nothing. A generator can be read only once: if it was read "
+            "before, make it a list first."
+        )
     if not moved:
         raise errors.GraphError(
             "gradcheck: none of inputs requires a gradient. Pass requires_grad=True."
@@ -66,7 +71,9 @@ def gradcheck(
         out = fn(*xs)
         outputs = [out] if isinstance(out, Tensor) else out
         if not (isinstance(outputs, list | tuple) and all(isinstance(y, Tensor) for y in outputs)):
-            raise TypeError(f"gradcheck: fn must return a Tensor or several, not {shown(out)}.")
+            raise TypeError(
+                f"gradcheck: fn must return a Tensor or a list of them, not {shown(out)}."
+            )
         return weighted(outputs, of_outputs)
 
     def first_gradient() -> Tensor:

@@ -16,10 +16,8 @@ import numpy as np
 from tinyseq import errors, graph, states
 from tinyseq.arguments import Fraction, NotNegative, checked
 from tinyseq.kernels import load
-from tinyseq.optim.options import Options
+from tinyseq.optim.options import MOST, Options
 from tinyseq.tensor import FLOATS, Tensor
-
-_MOST = 1 << 53  # of steps that can be counted: a float holds it, and nobody gets there
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
@@ -127,8 +125,8 @@ class Optimizer(Options):
         """What is wrong with the values of an entry of a state."""
         if name == "lr":
             return self._wrong(name, array)
-        if name == "steps" and not ((array >= 0) & (array <= _MOST)).all():
-            return f"steps hold {array[(array < 0) | (array > _MOST)][0]}, no number of steps"
+        if name == "steps" and not ((array >= 0) & (array <= MOST)).all():
+            return f"steps hold {array[(array < 0) | (array > MOST)][0]}, no number of steps"
         if name.partition(".")[0] in self._never_negative and (array < 0).any():
             return f"{name} holds {array.min()}, but a mean of squares is never negative"
         return None

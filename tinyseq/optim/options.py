@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from tinyseq import arguments
+from tinyseq.arguments import Within
+
+MOST = 1 << 53  # of steps that can be counted: a float holds it, and nobody gets there
+Steps = Annotated[int, Within(lambda n: 0 <= n <= MOST, f"at least 0 and at most {MOST}")]
 
 
 class Options:

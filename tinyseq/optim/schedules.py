@@ -30,7 +30,7 @@ from tinyseq.arguments import (
     shown,
 )
 from tinyseq.optim.optimizers import Optimizer
-from tinyseq.optim.options import Options
+from tinyseq.optim.options import Options, Steps
 from tinyseq.tensor import Tensor
 
 __all__ = ["CosineLR", "ReduceLROnPlateau", "Schedule", "StepLR"]
@@ -75,7 +75,7 @@ class Schedule(_Saved):
     A schedule is one method, ``rate(steps)``: the learning rate after that many steps.
     """
 
-    steps: Count
+    steps: Steps
     base_lr: NotNegative
     _attributes = ("steps", "base_lr")
 

@@ -127,7 +127,7 @@ def generate_batch(
     Raises:
         ValueError: as `generate`; no primes, no length.
     """
-    primes = list(primes)
+    primes = [p if isinstance(p, str) else list(p) for p in primes]
     if not primes:
         raise ValueError("primes is a list of what each text goes on from, one or more of them")
     symbols = [_encoded(vocabulary, prime, start) for prime in primes]

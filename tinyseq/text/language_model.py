@@ -250,7 +250,7 @@ def rank(
         ValueError: no candidates, one without symbols, one with a symbol that a vocabulary without
             ``<UNK>`` lacks, or what `LanguageModel.log_probability` raises.
     """
-    candidates = list(candidates)
+    candidates = [_listed(c) for c in candidates]
     if not candidates:
         raise ValueError("candidates is a list of sentences, one or more of them")
     end = [] if vocabulary.eos is None else [vocabulary.eos]
