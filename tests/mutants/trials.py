@@ -8,6 +8,7 @@ did when it was learnt is killed, with all it has started.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import select
 import shutil
@@ -44,7 +45,7 @@ class Copy:
 
     def __init__(self, source: Path, home: Path) -> None:
         self.source, self.home, self.tree = source, home, home / "tree"
-        self.cache, self.kept = home / "cache", home / "kept"
+        self.cache = home / "cache"
         self._mutations = 0
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -56,6 +57,9 @@ class Copy:
                 (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source / name, self.tree / name)
         (self.tree / "tinyseq" / "viz").symlink_to("../viz")
+        kernels = sorted((self.tree / "tinyseq" / "kernels").glob("*.py"))
+        sources = hashlib.sha256(b"".join(file.read_bytes() for file in kernels)).hexdigest()
+        self.kept = home / f"kept-{sources[:16]}"  # what was compiled from these kernels
         self.kept.mkdir(exist_ok=True)
         self.started_with()
         self.clean()
