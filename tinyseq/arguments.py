@@ -17,9 +17,8 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +28,7 @@ from tinyseq import errors
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """``accepts`` tells whether a value is right, ``words`` what is: "a whole number", and ``many``
     of it: "whole numbers". Every value of the types ``exact`` is: a long list of them need not be
     looked through.
@@ -43,8 +41,7 @@ class Rule:
     cast: Callable[[Any], Any] | None = None  # to Python's own kind of number
 
 
-@dataclass(frozen=True)
-class Within:
+class Within(NamedTuple):
     """The limits of a number, for `Annotated`: NaN is in none, and an infinity in none that does
     not allow it.
     """
@@ -53,8 +50,7 @@ class Within:
     words: str
 
 
-@dataclass(frozen=True)
-class OneOf:
+class OneOf(NamedTuple):
     """The words to choose from, for `Annotated`."""
 
     choices: tuple[str, ...]
@@ -92,11 +88,8 @@ def checked(function: F) -> F:
     Raises `TypeError` where an argument is of another kind, `ValueError` where it is a number
     beyond its limits or an unknown word; both name the function, the argument and what was given.
     """
-    names = [
-        p.name
-        for p in inspect.signature(function).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    code = inspect.unwrap(function).__code__
+    names = code.co_varnames[: code.co_argcount]  # those that may be given by their place
     rules: dict[str, Rule | None] = {}
 
     @functools.wraps(function)
@@ -298,9 +291,6 @@ _PLAIN: dict[Any, Rule] = {
     bytes: _kind(bytes, "bytes", "bytes", bytes),
     type(None): _kind(type(None), "None", "None", type(None)),
     np.ndarray: _kind(np.ndarray, "a NumPy array: np.asarray(…)", "NumPy arrays", np.ndarray),
-    np.random.Generator: _kind(
-        np.random.Generator, "a generator, such as np.random.default_rng(0)", "generators"
-    ),
 }
 _ARRAYS = frozenset(typing.get_args(npt.ArrayLike))
 _DTYPES = frozenset(typing.get_args(npt.DTypeLike))
@@ -388,6 +378,8 @@ def _is_one_of(rules: list[Rule], value: Any) -> bool:
 
 
 def _instance(kind: type) -> Rule:
+    if f"{kind.__module__}.{kind.__name__}" == "numpy.random._generator.Generator":  # lazy
+        return _kind(kind, "a generator, such as np.random.default_rng(0)", "generators")
     if getattr(kind, "_is_protocol", False):
         methods = [name for name in vars(kind) if not name.startswith("_")]
         words = f"with {' and '.join(methods)}"
