@@ -106,24 +106,26 @@ class Words:
 
 @functools.cache
 def _words() -> str:
-    """The default pattern. What follows ``++`` and ``*+`` is never tried again: it is quick."""
+    """The default pattern. What follows ``++`` and ``*+`` is never tried again: it is quick. Only
+    single letters are followed by them: for groups they match wrongly before Python 3.11.5.
+    """
     # Belongs to the letter, digit or sign before it; joiners ask for a form of the letter.
     mark = rf"[{_marks()}\u200c\u200d]"
-    part = rf"[^\W\d_]++(?:{mark}++[^\W\d_]*+)*+"
+    part = rf"[^\W\d_]++(?:{mark}++[^\W\d_]*+)*"
     # Soft hyphens, signs of direction and such are in a word where letters are on both sides.
-    letters = rf"{part}(?:[\u00ad\u061c\u200e\u200f\u2060-\u2064\ufeff]++{part})*+"
+    letters = rf"{part}(?:[\u00ad\u061c\u200e\u200f\u2060-\u2064\ufeff]++{part})*"
     # l·l of Catalan, and what stands in Hebrew acronyms, are within words as apostrophes are.
     within = rf"(?:['’](?!s(?!\w|{mark}))|[··‧׳״])"
     # Marks, colours of skin, tags of flags; more of them after each joiner. Two letters are a flag.
-    attached = rf"(?:[{_marks()}\u200c\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f])*+"
+    attached = rf"(?:[{_marks()}\u200c\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f])*"
     sign = (
         r"[\U0001f1e6-\U0001f1ff]{2}"
-        rf"|[^\w\s]{attached}(?:\u200d++(?:[^\w\s]{attached})?)*+"
+        rf"|[^\w\s]{attached}(?:\u200d++(?:[^\w\s]{attached})?)*"
         rf"|_{attached}"
     )
     return (
-        rf" ?['’]?{letters}(?:{within}{letters})*+"  # a word: love, 'tis, o'er; Juliet and 's
-        rf"| ?(?:\d{mark}*+)++"
+        rf" ?['’]?{letters}(?:{within}{letters})*"  # a word: love, 'tis, o'er; Juliet and 's
+        rf"| ?(?:\d{mark}*+)+"
         r"|\r\n(?:\r\n)?|\n\n?"  # the end of a line; of a paragraph
         rf"| ?({sign})\1*"  # punctuation: a comma, two dashes, three dots
         rf"|[^\S\x00-\x1f\x85\u2028\u2029]{mark}++"  # marks that are shown on a wide space
