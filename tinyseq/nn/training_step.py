@@ -58,12 +58,17 @@ class TrainingStep:
     that a state goes from one call into the next. A plain value is part of the recording: pass a
     number that changes from call to call as an array.
 
-    What the function reads from around it may change, and the step is then recorded anew:
-    variables, attributes, and what arrays, lists and dictionaries hold, which is looked at in each
-    call, so pass large ones as arguments. What it does by the way, such as printing, it does while
-    it is recorded and not afterwards; to set an attribute of a Module is refused. As in a compiled
-    cell, so is control flow on the value of a Tensor. Dropout and other noise of layers is drawn
-    anew each time; other random numbers draw outside, and pass them.
+    What the function reads may change, and the step is then re-recorded: globals, attributes of any
+    object, and what arrays, lists and dictionaries hold, which is looked at in each call, so pass
+    large ones as arguments. What keeps its values where no look can go (a clock, a file, an
+    iterator, os.environ, objects written in C) makes the step run as it is written; so do control
+    flow on the value of a Tensor, attributes of a Module that are set, and a list or counter that
+    the function itself changes. Installed packages are taken to stay as they are, but for the one
+    that the function is from. Dropout and other noise of layers is drawn anew each time; draw other
+    random numbers outside, and pass them.
+
+    Each call runs the function at most once, so an iterator in it loses nothing. What a replayed
+    step does not do again is to print or log: that happens while it is recorded, in two calls.
 
     A copy of a step, or a pickle, is recorded anew. Raises what the function, its backward pass,
     clipping and the optimiser raise, with parameters and optimiser as they were; ``.grad`` is
