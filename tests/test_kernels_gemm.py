@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
+from sharing import shared_out
 
 import tinyseq as ts
-from tinyseq.kernels import gemm, load, threads
+from tinyseq.kernels import gemm, load
 from tinyseq.kernels.gemm import DEPTH, ROWS, width
 
 DTYPES = [np.float32, np.float64]
@@ -58,13 +59,9 @@ kinds = st.one_of(
 @pytest.fixture(params=[1, 2, 3], scope="module")
 def some_threads(request):
     """All work shared out, however small it is."""
-    before = threads.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, shared_out(gemm, request.param) as n:
         patch.setattr(gemm, "_WORTH_SHARING", 0.0)
-        patch.setattr(gemm, "_MANY", 1)
-        threads.set_num_threads(request.param)
-        yield request.param
-    threads.set_num_threads(before)
+        yield n
 
 
 # -- products -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sharing import shared_out
 
 from tinyseq.kernels import losses, threads
 
@@ -19,12 +20,8 @@ scales = st.sampled_from([(1, 0), (5, 0), (100, 0), (3e4, 0), (1, 1e4), (1, -1e4
 
 @pytest.fixture(params=[1, 2, 3], scope="module")
 def some_threads(request):
-    before = threads.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "_MANY", 1)
-        threads.set_num_threads(request.param)
-        yield request.param
-    threads.set_num_threads(before)
+    with shared_out(losses, request.param) as n:
+        yield n
 
 
 def definitions(g, x, targets):

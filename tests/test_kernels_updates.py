@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sharing import shared_out
 
 import tinyseq as ts
 from tinyseq import changes, nn, optim
@@ -94,12 +95,8 @@ RULES = {
 @pytest.fixture(params=[1, 2, 3], scope="module")
 def team(request):
     """So many threads, and all work shared out."""
-    before = threads.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(updates, "_MANY", 1)
-        threads.set_num_threads(request.param)
-        yield request.param
-    threads.set_num_threads(before)
+    with shared_out(updates, request.param) as n:
+        yield n
 
 
 def drawn(seed, n, dtype, count):

@@ -28,11 +28,6 @@ def read(
     lists whatever keeps the state from fitting its owner: missing, unknown and misshapen entries,
     numbers that the dtype here cannot hold, and what the rules say.
     """
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            f"the state of {owner} must be a dictionary that state_dict() gave, not "
-            f"{type(given).__name__}."
-        )
     wrong: list[str] = []
     arrays: dict[str, np.ndarray] = {}
     for name, value in given.items():

@@ -14,13 +14,12 @@ import numpy as np
 
 from tinyseq import errors, op, ops
 from tinyseq import primitives as raw
-from tinyseq.arguments import Within, checked, one_of
+from tinyseq.arguments import Rate, checked, one_of
 from tinyseq.functional import targets as taken
 from tinyseq.functional.targets import IGNORED
 from tinyseq.tensor import Axis, Tensor, plain_array
 
 Reduction = Annotated[str, one_of("mean", "sum", "none")]
-Share = Annotated[float, Within(lambda p: 0 <= p <= 1, "from 0 to 1")]
 
 
 @checked
@@ -31,7 +30,7 @@ def cross_entropy(
     *,
     weight: op.TensorLike | None = None,
     ignore_index: int = IGNORED,
-    label_smoothing: Share = 0.0,
+    label_smoothing: Rate = 0.0,
 ) -> Tensor:
     """−Σ_c p_c · ln softmax(logits)_c: the softmax loss of a classifier or a language model.
 

@@ -57,7 +57,7 @@ def beam_search(
     Raises `ValueError` for a width or a number of steps below 1, a penalty that is negative or not
     finite, and logits that are not finite.
     """
-    W, B = int(width), len(first)
+    W, B = width, len(first)
     state = rows_of(state, np.repeat(np.arange(B), W))
     symbols = np.repeat(first[:, None], W, axis=1)
     written = np.zeros((B, W, 0), np.int64)

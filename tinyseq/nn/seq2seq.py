@@ -330,7 +330,7 @@ class EncoderDecoder(Module):
         In evaluation mode, without leaving a trace in training. Raises `ValueError` when the
         model's output is not finite or an argument out of range.
         """
-        W = int(width)
+        W = width
         with evaluation(self):
             state, read = self.encode(source, source_lengths)
             B = read.memory.shape[1]

@@ -134,13 +134,6 @@ class Optimizer(Options):
 
 def tensors(name: str, params: Iterable[Tensor]) -> list[Tensor]:
     """Several tensors as a list, each once."""
-    if isinstance(params, Tensor):
-        raise TypeError(f"{name}: params must be several tensors, got one. Pass [p].")
-    if not isinstance(params, Iterable):
-        raise TypeError(
-            f"{name}: params must be several tensors, not {type(params).__name__}. "
-            "Pass module.parameters()."
-        )
     found = list(params)
     if not found:
         raise ValueError(

@@ -98,7 +98,7 @@ class Schedule(_Saved):
 
     @checked
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping) or "lr" in state:
+        if "lr" in state:
             super().load_state_dict(state)
             return
         before = dict(vars(self))  # an earlier version saved it: the rate follows from the rest

@@ -104,7 +104,7 @@ class Buckets(Epochs[np.ndarray]):
         if self._lengths.min() < 1:
             i = int(self._lengths.argmin())
             raise ValueError(f"lengths[{i}] is {self._lengths[i]}, and has to be at least 1")
-        self.batch_size = int(batch_size)
+        self.batch_size = batch_size
         super().__init__(seed)
 
     def _draw(self, rng: np.random.Generator | None) -> None:
@@ -170,7 +170,6 @@ class Batches(Epochs[Padded]):
         self._inputs = _sequences(sequences, "sequences")
         targets = targets if targets is None or isinstance(targets, np.ndarray) else list(targets)
         self._classes: np.ndarray | None = None
-        targets = targets if targets is None or isinstance(targets, np.ndarray) else list(targets)
         if targets is None:
             short = next((i for i, s in enumerate(self._inputs) if len(s) < 2), None)
             if short is not None:

@@ -18,7 +18,7 @@ from tinyseq.nn import beam
 from tinyseq.nn.modes import mode_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
-from tinyseq.text.language_model import START, LanguageModel
+from tinyseq.text.language_model import START, LanguageModel, as_tokens
 from tinyseq.text.sampling import Choice, Nucleus, choice, pick
 from tinyseq.text.vocabulary import Vocabulary
 
@@ -127,7 +127,7 @@ def generate_batch(
     Raises:
         ValueError: as `generate`; no primes, no length.
     """
-    primes = [p if isinstance(p, str) else list(p) for p in primes]
+    primes = [as_tokens(prime) for prime in primes]
     if not primes:
         raise ValueError("primes is a list of what each text goes on from, one or more of them")
     symbols = [_encoded(vocabulary, prime, start) for prime in primes]

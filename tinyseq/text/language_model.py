@@ -250,7 +250,7 @@ def rank(
         ValueError: no candidates, one without symbols, one with a symbol that a vocabulary without
             ``<UNK>`` lacks, or what `LanguageModel.log_probability` raises.
     """
-    candidates = [_listed(c) for c in candidates]
+    candidates = [as_tokens(c) for c in candidates]
     if not candidates:
         raise ValueError("candidates is a list of sentences, one or more of them")
     end = [] if vocabulary.eos is None else [vocabulary.eos]
@@ -265,7 +265,7 @@ def rank(
     return sorted(ranked, key=lambda r: -getattr(r, by))
 
 
-def _listed(symbols: Any) -> Any:
+def as_tokens(symbols: Any) -> Any:
     """A text, or its tokens in a list, from which they can be read again."""
     return symbols if isinstance(symbols, str | list) else list(symbols)
 
@@ -329,7 +329,6 @@ def score(
     if len(indices) < 2:
         raise ValueError(f"indices: a score needs at least 2 symbols, there are {len(indices)}")
     predictions = len(indices) - 1
-    tracks, context, steps = int(tracks), int(context), int(steps)
     # A track that is not clearly longer than its own context would be spent on reading in.
     tracks = max(1, min(tracks, (predictions - context) // max(1, context)))
     # Track k reads from k·length on. The first counts all that it predicts, the others what comes

@@ -78,7 +78,6 @@ class Partition(Sequence[Chunk]):
     @checked
     def __init__(self, indices: npt.ArrayLike, batch_size: Size, steps: Size) -> None:
         indices = one_text(indices)
-        batch_size, steps = int(batch_size), int(steps)  # NumPy's may be too small to reckon with
         length = (len(indices) - 1) // batch_size
         if length < steps:
             raise ValueError(
@@ -140,7 +139,6 @@ class RandomOffsets(Epochs[Chunk]):
         self, indices: npt.ArrayLike, batch_size: Size, steps: Size, seed: Count = 0
     ) -> None:
         self._indices = one_text(indices)
-        batch_size, steps = int(batch_size), int(steps)
         self.batch_size, self.steps = batch_size, steps
         # As many as there are chunks for, and the last one's target, wherever an epoch starts.
         self._batches = (len(self._indices) - steps) // steps // batch_size
@@ -208,7 +206,6 @@ class Windows(Epochs[Padded]):
         seed: Count | None = None,
     ) -> None:
         self._indices = one_text(indices)
-        batch_size, steps = int(batch_size), int(steps)
         stride = steps if stride is None else int(stride)
         if stride > steps:
             raise ValueError(
