@@ -137,7 +137,9 @@ VIEWS = {
 
 
 class Viewed(nn.Module):
-    """A product with a view of a view of x, of the state, or of what was made of them."""
+    """A product with a view of a view of x, of the state, of what was made of them, or of a
+    parameter.
+    """
 
     input_size = hidden_size = 4
 
@@ -145,21 +147,23 @@ class Viewed(nn.Module):
         rng = np.random.default_rng(0)
         self.of, self.views = of, views
         self.w_x, self.w = (nn.Parameter(rng.standard_normal((4, 4), np.float32)) for _ in range(2))
+        self.row = nn.Parameter(rng.standard_normal(4, np.float32))
 
     def initial_state(self, batch_size, dtype):
         return (ts.tensor(np.ones((batch_size, 4)), dtype),)
 
     def forward(self, x, state):
-        a = {"x": x, "h": state[0], "x w": x @ self.w_x, "made": ts.tanh(x + state[0])}[self.of]
+        sources = {"x": x, "h": state[0], "x w": x @ self.w_x, "made": ts.tanh(x + state[0])}
+        a = sources.get(self.of, ts.broadcast_to(self.row, x.shape))
         for name in self.views:
             a = VIEWS[name](a)
         return (ts.tanh(a @ self.w[: a.shape[1]] + x + state[0]),)
 
 
-@settings(max_examples=2 * MOST)
+@pytest.mark.parametrize("of", ["x", "h", "x w", "made", "row"])
+@settings(max_examples=MOST)
 @given(
-    st.sampled_from(["x", "h", "x w", "made"]),
-    st.lists(st.sampled_from(sorted(VIEWS)), min_size=1, max_size=3),
+    st.lists(st.sampled_from(sorted(VIEWS)), max_size=3),
     uses(),
     st.booleans(),
     rows,
