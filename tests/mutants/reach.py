@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOM = 1 << 16  # bytes of the shared file
-_COMPILED = {"jit", "overload", "intrinsic", "_on_bits"}
+_COMPILED = {"jit", "overload", "intrinsic", "_on_bits", "_rule"}
 _ALL_COMPILED = {"tinyseq/kernels/activations.py"}  # overloads, made by functions
 
 
