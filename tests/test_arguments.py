@@ -16,10 +16,10 @@ import warnings
 
 import numpy as np
 import pytest
-from calls import CALLS, LEFT_OUT
+from calls import CALLS, LEFT_OUT, public
 
 import tinyseq as ts
-from tinyseq import arguments, functional, nn, optim, text, viz
+from tinyseq import arguments, nn
 
 WRONG = {
     "None": lambda: None,
@@ -53,32 +53,6 @@ OBSCURE = re.compile(
     r"|has no len"
 )
 REFUSALS = (TypeError, ValueError, LookupError, ts.errors.GraphError, ts.errors.CompileError)
-SPACES = {"ts": ts, "nn": nn, "optim": optim, "text": text, "viz": viz, "functional": functional}
-SPACES |= {"random": ts.random, "init": nn.init, "interop": nn.interop, "onnx": nn.onnx}
-
-
-def public():
-    """The names of all that a user may call: functions, constructors, methods."""
-    seen, names = set(), []
-    for space, module in SPACES.items():
-        for name in getattr(module, "__all__", dir(module)):
-            found = getattr(module, name)
-            home = str(getattr(found, "__module__", ""))
-            ours = home.startswith("tinyseq" if hasattr(module, "__all__") else module.__name__)
-            if not callable(found) or id(found) in seen or name.startswith("_") or not ours:
-                continue
-            seen.add(id(found))
-            names.append(f"{space}.{name}")
-            if isinstance(found, type) and not issubclass(found, Exception):
-                names += [
-                    f"{space}.{name}()" if method == "forward" else f"{space}.{name}.{method}"
-                    for method, f in vars(found).items()
-                    if not method.startswith("_")
-                    and callable(getattr(found, method))
-                    and not isinstance(f, type)
-                    and len(inspect.signature(getattr(found, method)).parameters) > 1
-                ]
-    return names
 
 
 def test_every_public_callable_has_a_right_call():
