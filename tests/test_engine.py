@@ -343,6 +343,18 @@ def test_a_result_that_was_changed_in_place_is_named():
         z.backward()
 
 
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda a: np.asarray(a)[::-1, ::2]])
+def test_arrays_of_any_layout_are_watched(layout):
+    x = ts.Tensor.wrap(layout(np.ones((3, 4))))
+    x.requires_grad = True
+    array = x.data
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    array[1, 1] = 5.0
+    with pytest.raises(GraphError, match="changed in place"):
+        y.backward()
+
+
 def test_an_array_held_from_before_is_watched():
     x = leaf([1.0])
     array = x.data

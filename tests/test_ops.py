@@ -703,11 +703,19 @@ def test_ops_agree_with_pytorch(ours, theirs):
 
 # -- errors ---------------------------------------------------------------------------------------
 
+BROADCAST = (
+    "add sub mul div pow maximum minimum less less_equal greater greater_equal equal not_equal"
+).split()
+
+
+@pytest.mark.parametrize("name", BROADCAST)
+def test_shapes_that_do_not_broadcast_are_named_with_the_remedy(name):
+    said = rf"{name}: a \(2, 3\) and \w \(2,\).*reshape one of the operands"
+    with pytest.raises(ShapeError, match=said):
+        getattr(ts.ops, name)(np.ones((2, 3)), np.ones(2))
+
+
 SHAPE_ERRORS = [
-    (
-        lambda a: a + ts.tensor([1.0, 2.0]),
-        r"add: a \(2, 3\) and b \(2,\).*reshape one of the operands",
-    ),
     (lambda a: a @ a, r"matmul: a \(2, 3\) and b \(2, 3\).*row vectors go on the left"),
     (lambda a: a @ 2.0, r"a tensor without axes cannot be multiplied.*Use \*"),
     (lambda a: a.reshape(4, 2), r"reshape: x \(2, 3\).*number of elements must stay"),
