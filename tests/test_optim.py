@@ -244,6 +244,14 @@ def test_cosine_schedule_warms_up_falls_and_stays():
     np.testing.assert_allclose(rates(schedule, 10), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("N", "W"), [(N, W) for N in range(1, 5) for W in range(N)])
+def test_cosine_schedules_of_few_steps(N, W):
+    up = [0.8 * (n + 1) / W for n in range(W)]
+    down = [0.4 * (1 + np.cos(np.pi * n / (N - W))) for n in range(N - W + 1)]
+    found = rates(optim.CosineLR(optimizer_at(), total_steps=N, warmup_steps=W), N)
+    np.testing.assert_allclose(found, [*up, *down], rtol=1e-12, atol=1e-15)
+
+
 def test_plateau_schedule_waits_falls_and_cools_down():
     schedule = optim.ReduceLROnPlateau(
         optimizer_at(), factor=0.5, patience=1, cooldown=2, min_lr=0.3

@@ -158,6 +158,10 @@ class _Told:
             items[:] = [i for i in items if i.nodeid in self.place]
             items.sort(key=lambda item: self.place[item.nodeid])
 
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            self.say(f"failed {report.nodeid}")
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.say(f"begin {nodeid}")
 
