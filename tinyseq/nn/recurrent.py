@@ -18,6 +18,7 @@ from tinyseq.functional.targets import as_lengths
 from tinyseq.kernels import load
 from tinyseq.nn.cells import (
     GRUCell,
+    Init,
     LayerNormGRUCell,
     LayerNormLSTMCell,
     LSTMCell,
@@ -406,15 +407,20 @@ def RNN(
     num_layers: Size = 1,
     *,
     nonlinearity: Nonlinearity = "tanh",
+    bias: bool = True,
+    init: Init | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
     mode: Mode | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` layers of `RNNCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H)."""
+    """``num_layers`` layers of `RNNCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
+
+    ``nonlinearity``, ``bias`` and ``init`` are those of the cell.
+    """
     layers = _layers(
-        lambda D, H: RNNCell(D, H, nonlinearity, rng),
+        lambda D, H: RNNCell(D, H, nonlinearity, rng, bias=bias, init=init),
         input_size, hidden_size, num_layers, bidirectional, mode,
     )  # fmt: skip
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
@@ -427,7 +433,10 @@ def GRU(
     num_layers: Size = 1,
     *,
     variant: Variant = "reset_after",
+    update_bias: Finite = 0.0,
     layer_norm: bool = False,
+    bias: bool = True,
+    init: Init | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
@@ -437,15 +446,20 @@ def GRU(
     """``num_layers`` layers of `GRUCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``layer_norm=True`` makes them of `LayerNormGRUCell`, which has the variant reset_after alone.
+    ``variant``, ``update_bias``, ``bias`` and ``init`` are those of the cell.
     """
     if layer_norm and variant != "reset_after":
         raise ValueError(
             f"GRU: layer_norm=True has no variant={variant!r}. Use variant='reset_after'."
         )
-    layers = _layers(
-        lambda D, H: LayerNormGRUCell(D, H, rng) if layer_norm else GRUCell(D, H, variant, rng),
-        input_size, hidden_size, num_layers, bidirectional, mode,
-    )  # fmt: skip
+    options: dict[str, Any] = {"update_bias": update_bias, "bias": bias, "init": init}
+
+    def make_cell(D: int, H: int) -> Module:
+        if layer_norm:
+            return LayerNormGRUCell(D, H, rng, **options)
+        return GRUCell(D, H, variant, rng, **options)
+
+    layers = _layers(make_cell, input_size, hidden_size, num_layers, bidirectional, mode)
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
 
 
@@ -458,6 +472,8 @@ def LSTM(
     forget_bias: Finite = 1.0,
     peephole: Memory | None = None,
     layer_norm: bool = False,
+    bias: bool = True,
+    init: Init | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
@@ -468,6 +484,7 @@ def LSTM(
 
     ``peephole``: ``"new"`` or ``"previous"`` makes them of `PeepholeLSTMCell`, whose output gate
     sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, without peepholes.
+    ``forget_bias``, ``bias`` and ``init`` are those of the cell.
     """
     if layer_norm and peephole is not None:
         raise ValueError(
@@ -475,12 +492,14 @@ def LSTM(
             "cell you want: a Module with forward(x, state)."
         )
 
+    options: dict[str, Any] = {"bias": bias, "init": init}
+
     def make_cell(D: int, H: int) -> Module:
         if layer_norm:
-            return LayerNormLSTMCell(D, H, forget_bias, rng)
+            return LayerNormLSTMCell(D, H, forget_bias, rng, **options)
         if peephole is not None:
-            return PeepholeLSTMCell(D, H, peephole, forget_bias, rng)
-        return LSTMCell(D, H, forget_bias, rng)
+            return PeepholeLSTMCell(D, H, peephole, forget_bias, rng, **options)
+        return LSTMCell(D, H, forget_bias, rng, **options)
 
     layers = _layers(make_cell, input_size, hidden_size, num_layers, bidirectional, mode)
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
