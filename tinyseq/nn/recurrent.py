@@ -82,7 +82,8 @@ class Recurrent(_Around):
     `detect_anomaly`, which names the step. Values and gradients, also of gradients, are the same in
     all modes, but for rounding.
     Gradients flow to x, the parameters and the initial state. Raises `ShapeError` for an x that is
-    not (T, B, D), an empty sequence, or lengths that do not fit.
+    not (T, B, D), an empty sequence, or lengths that do not fit, and `TypeError` for a layer in
+    place of a cell.
     """
 
     reverse: bool
@@ -90,6 +91,7 @@ class Recurrent(_Around):
 
     @checked
     def __init__(self, cell: Module, reverse: bool = False, mode: Mode | None = "auto") -> None:
+        refuse_layer("Recurrent", cell)
         self.cell = cell
         self.reverse = bool(reverse)
         self.mode = mode or "auto"
@@ -312,6 +314,15 @@ class Stacked(_Several):
 
     def _describe(self) -> str:
         return f"dropout={self.dropout.p}" if self.dropout.p else ""
+
+
+def refuse_layer(name: str, cell: Module) -> None:
+    """`TypeError` for a layer in place of a cell."""
+    if isinstance(cell, Recurrent | Bidirectional | Stacked | Reversed):
+        raise TypeError(
+            f"{name} takes a cell, got the layer {type(cell).__name__}. Give it a cell, such as "
+            f"nn.GRUCell(…), and make layers of it: nn.Stacked({name}(cell), …)."
+        )
 
 
 def _check_sequence(x: Tensor, name: str, batch_first: bool = False) -> None:
