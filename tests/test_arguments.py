@@ -55,6 +55,7 @@ OBSCURE = re.compile(
 REFUSALS = (TypeError, ValueError, LookupError, ts.errors.GraphError, ts.errors.CompileError)
 SPACES = {"ts": ts, "nn": nn, "optim": optim, "text": text, "viz": viz, "functional": functional}
 SPACES |= {"random": ts.random, "init": nn.init, "interop": nn.interop, "onnx": nn.onnx}
+SPACES |= {"notes": nn.notes}
 
 
 def public():

@@ -274,6 +274,11 @@ CALLS |= {
         nn.interop.load_torch,
         {"layer": lstm(), "state_dict": nn.interop.to_torch(lstm()), "prefix": ""},
     ),
+    "notes.weights": lambda: (nn.notes.weights, {"part": nn.LSTMCell(D, H)}),
+    "notes.load": lambda: (
+        nn.notes.load,
+        {"part": nn.RNNCell(D, H), "weights": nn.notes.weights(nn.RNNCell(D, H))},
+    ),
     "onnx.export": lambda: (
         nn.onnx.export,
         {"layers": [nn.Linear(2, 2)], "path": Path("a.onnx"), "lengths": False, "state": False},

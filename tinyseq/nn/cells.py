@@ -3,7 +3,8 @@
 ``cell(x, state) -> state``: x (B, D); a state is a tuple of tensors (B, H), and ``state[0]`` is the
 output. Row vectors throughout: with the notation of the lecture notes W_ax = w_x.T and W_aa =
 w_h.T, and Γ_u, Γ_r, Γ_f, Γ_o are the update, relevance (reset), forget and output gates, σ their
-sigmoid.
+sigmoid. `nn.notes` maps every symbol of theirs, and gives and takes a cell's weights as they write
+them.
 
 The k gates of a cell lie side by side in ``w_x`` (D, k·H), ``w_h`` (H, k·H) and ``b`` (k·H). The
 input product and the recurrent product are kept apart, never ``concat(x, h) @ w``: only the second
@@ -154,6 +155,8 @@ class Cell(Module):
 class RNNCell(Cell):
     """The simple recurrence: h' = g(x w_x + h w_h + b), g = tanh (default) or relu. Elman, 1990.
 
+    In the notes a⟨t⟩ = g(W_aa a⟨t−1⟩ + W_ax x⟨t⟩ + b_a): see `nn.notes`.
+
     With relu, w_x and w_h start as `init.he_normal` draws them unless ``init`` is given. Where H is
     small, the state may then grow over hundreds of steps; from the identity it does not:
     ``init=(nn.init.he_normal, lambda shape, rng: np.eye(*shape))`` (Le, Jaitly and Hinton, 2015).
@@ -201,10 +204,10 @@ class GRUCell(Cell):
     starts at ``update_bias``. Below 0 memory is kept until the cell learns to update it: at −3 for
     about 1/σ(−3) ≈ 20 steps.
 
-    State (h,), both c⟨t⟩ and a⟨t⟩ of the notes. ``seen`` (B, H): what gates and candidate see in
-    place of h where the two differ, as under `VariationalDropout`; h itself is carried on. Raises
-    `ShapeError` when x is not (B, D) or the state not ((B, H),), and `ValueError` for an
-    ``update_bias`` with ``bias=False``.
+    State (h,), both c⟨t⟩ and a⟨t⟩ of the notes (`nn.notes`). ``seen`` (B, H): what gates and
+    candidate see in place of h where the two differ, as under `VariationalDropout`; h itself is
+    carried on. Raises `ShapeError` when x is not (B, D) or the state not ((B, H),), and
+    `ValueError` for an ``update_bias`` with ``bias=False``.
     """
 
     carries_output = True
@@ -264,7 +267,8 @@ class LSTMCell(Cell):
     """Long short-term memory: c' = u·c̃ + f·c, h' = o·tanh(c').
 
     u, f, o = σ(x w_x + h w_h + b), c̃ = tanh(x w_x + h w_h + b), lying in the order u, f, o, c̃
-    (PyTorch calls u the input gate i and c̃ g, in the order i, f, g, o). The forget gate's bias
+    (PyTorch calls u the input gate i and c̃ g, in the order i, f, g, o; the notes' Γ_u, Γ_f, Γ_o and
+    W_u, …: `nn.notes`). The forget gate's bias
     starts at ``forget_bias`` = 1, so that memory is kept until the cell learns to drop it (Gers et
     al., 2000; Jozefowicz et al., 2015).
 
