@@ -196,7 +196,7 @@ def train_by_sgd(run: common.Run, lr: float, max_norm: float) -> float:
     """
     ts.seed(run.seed)
     rng = np.random.default_rng(run.seed)
-    cell = nn.RNNCell(2, 97, "relu")
+    cell = nn.RNNCell(2, 97, "relu", init=(nn.init.glorot_uniform, nn.init.orthogonal))
     cell.w_h.data = np.eye(97, dtype=np.float32)
     network = Network(cell, 1)
     sgd = optim.SGD(network.parameters(), lr=lr, momentum=0.9)

@@ -264,16 +264,16 @@ def drawn_cells(draw, sizes=(1, 2, 3, 7, 33)):
 
 
 BUILT_IN = {
-    "RNN": lambda D, H: nn.RNNCell(D, H),
-    "RNN relu": lambda D, H: nn.RNNCell(D, H, "relu"),
-    "GRU after": lambda D, H: nn.GRUCell(D, H),
-    "GRU before": lambda D, H: nn.GRUCell(D, H, "reset_before"),
-    "GRU simplified": lambda D, H: nn.GRUCell(D, H, "simplified"),
-    "LSTM": lambda D, H: nn.LSTMCell(D, H),
-    "peephole new": lambda D, H: nn.PeepholeLSTMCell(D, H),
-    "peephole previous": lambda D, H: nn.PeepholeLSTMCell(D, H, "previous"),
-    "LSTM normed": lambda D, H: nn.LayerNormLSTMCell(D, H),
-    "GRU normed": lambda D, H: nn.LayerNormGRUCell(D, H),
+    "RNN": lambda D, H, **options: nn.RNNCell(D, H, **options),
+    "RNN relu": lambda D, H, **options: nn.RNNCell(D, H, "relu", **options),
+    "GRU after": lambda D, H, **options: nn.GRUCell(D, H, **options),
+    "GRU before": lambda D, H, **options: nn.GRUCell(D, H, "reset_before", **options),
+    "GRU simplified": lambda D, H, **options: nn.GRUCell(D, H, "simplified", **options),
+    "LSTM": lambda D, H, **options: nn.LSTMCell(D, H, **options),
+    "peephole new": lambda D, H, **options: nn.PeepholeLSTMCell(D, H, **options),
+    "peephole previous": lambda D, H, **options: nn.PeepholeLSTMCell(D, H, "previous", **options),
+    "LSTM normed": lambda D, H, **options: nn.LayerNormLSTMCell(D, H, **options),
+    "GRU normed": lambda D, H, **options: nn.LayerNormGRUCell(D, H, **options),
 }
 WRAPPED = {
     "as it is": lambda cell: cell,
@@ -287,7 +287,7 @@ WRAPPED = {
 @st.composite
 def built_in_cells(draw, sizes=(1, 7, 33, 100)):
     D, H = draw(st.sampled_from([1, 4])), draw(st.sampled_from(sizes))
-    cell = BUILT_IN[draw(st.sampled_from(sorted(BUILT_IN)))](D, H)
+    cell = BUILT_IN[draw(st.sampled_from(sorted(BUILT_IN)))](D, H, bias=draw(st.booleans()))
     return WRAPPED[draw(st.sampled_from(sorted(WRAPPED)))](cell).train(draw(st.booleans()))
 
 

@@ -536,7 +536,7 @@ ERRORS = [
     (
         lambda: nn.Zoneout(nn.LSTM(3, 4)),
         TypeError,
-        r"Zoneout wraps a cell, got the layer Stacked. .*nn.Stacked\(Zoneout\(cell\)",
+        r"Zoneout takes a cell, got the layer Stacked. .*nn.Stacked\(Zoneout\(cell\)",
     ),
     (lambda: nn.Zoneout(nn.LSTMCell(3, 4), 1.0), ValueError, r"p=1.0 must be .*, at least 0"),
     (

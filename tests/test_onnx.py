@@ -61,6 +61,11 @@ def random(*shape, seed=0):
 LAYERS = {
     "rnn": lambda: [nn.RNN(D, H, 2)],
     "relu": lambda: [nn.RNN(D, H, nonlinearity="relu")],
+    **{
+        f"{kind.__name__} without bias": lambda kind=kind: [kind(D, H, 2, bias=False)]
+        for kind in (nn.RNN, nn.GRU, nn.LSTM)
+    },
+    "gru_simplified_without_bias": lambda: [nn.GRU(D, H, variant="simplified", bias=False)],
     "gru_reset_after": lambda: [nn.GRU(D, H, 3)],
     "gru_reset_before": lambda: [nn.GRU(D, H, 2, variant="reset_before")],
     "gru_simplified": lambda: [nn.GRU(D, H, variant="simplified")],

@@ -180,6 +180,12 @@ def test_clipping_by_the_global_norm():
     np.testing.assert_allclose([*a.grad.tolist(), *b.grad.tolist()], [0.6, 0.0, 0.8], rtol=1e-6)
 
 
+def test_clipping_each_by_its_own_norm():
+    a, b, _ = ps = two_gradients((3e25, 4e25), (0.5,))
+    assert optim.clip_grad_norm_each(iter(ps), 1.0) == [pytest.approx(5e25), 0.5]
+    np.testing.assert_allclose([*a.grad.tolist(), *b.grad.tolist()], [0.6, 0.8, 0.5], rtol=1e-6)
+
+
 def test_clipping_what_has_exploded():
     """The squares of these are not finite in float32, the gradients themselves are."""
     a, b, _ = ps = two_gradients((3e25, 0.0), (4e25,))
@@ -196,7 +202,9 @@ def test_clipping_by_value():
     assert b.grad.tolist() == [-1.0]
 
 
-@pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
+@pytest.mark.parametrize(
+    "clip", [optim.clip_grad_norm, optim.clip_grad_norm_each, optim.clip_grad_value]
+)
 def test_clipping_nan_is_refused_and_changes_nothing(clip):
     a, b, _ = ps = two_gradients((3.0, 0.0), (np.nan,))
     with pytest.raises(ValueError, match=r"gradients? .*is nan: the gradient of a parameter holds"):
@@ -205,7 +213,9 @@ def test_clipping_nan_is_refused_and_changes_nothing(clip):
     assert np.isnan(b.grad.item())
 
 
-@pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
+@pytest.mark.parametrize(
+    "clip", [optim.clip_grad_norm, optim.clip_grad_norm_each, optim.clip_grad_value]
+)
 def test_a_recorded_gradient_is_clipped_by_an_op(clip):
     """Not in place: what was computed from it before keeps its own value and gradient."""
     p = nn.Parameter([3.0])

@@ -161,9 +161,19 @@ def model(vocabulary_size: int = 7, **options: object) -> text.LanguageModel:
     return text.LanguageModel(vocabulary_size, 6, 2, **options)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "peephole", "layernorm"])
-def test_model_shapes_and_carried_state(cell):
-    m = model(cell=cell, embedding_size=4)
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"cell": cell} for cell in ("rnn", "gru", "lstm", "peephole", "layernorm")),
+        {"cell": "gru", "variant": "reset_before"},
+        {"cell": "gru", "variant": "simplified"},
+        {"cell": "lstm", "peephole": "previous"},
+        {"cell": nn.PeepholeLSTMCell, "output_sees": "previous", "dropout": 0.0},
+        {"cell": lambda D, H: nn.LearnedState(nn.GRUCell(D, H, update_bias=-3.0))},
+    ],
+)
+def test_model_shapes_and_carried_state(options):
+    m = model(embedding_size=4, **options)
     symbols = np.random.default_rng(0).integers(0, 7, (9, 2))
     whole, last = m(symbols)
     assert whole.shape == (9, 2, 7)
@@ -173,6 +183,16 @@ def test_model_shapes_and_carried_state(cell):
     np.testing.assert_allclose(parts, whole.numpy(), rtol=1e-5, atol=1e-6)
     for a, b in zip(state, last, strict=True):
         np.testing.assert_allclose(a[0].numpy(), b[0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_options_reach_the_cells():
+    """By the factory's name or by the class, they are the same cells, as they are saved."""
+    named = model(cell="lstm", peephole="previous", forget_bias=2.0)
+    own = model(cell=nn.PeepholeLSTMCell, output_sees="previous", forget_bias=2.0)
+    assert repr(named) == repr(own)
+    assert [layer.cell.output_sees for layer in own.recurrent.layers] == ["previous"] * 2
+    own.load_state_dict(named.state_dict())
+    assert text.score(named, np.arange(50) % 7) == text.score(own, np.arange(50) % 7)
 
 
 def test_model_trains():
@@ -192,6 +212,10 @@ def test_model_trains():
 def test_model_refuses_an_unknown_cell():
     with pytest.raises(ValueError, match="cell='lstn' must be 'rnn' or 'gru' or 'lstm'"):
         text.LanguageModel(7, cell="lstn")
+    with pytest.raises(ValueError, match=r"bidirectional=True is no option .* read forwards"):
+        text.LanguageModel(7, bidirectional=True)
+    with pytest.raises(TypeError, match=r"Recurrent takes a cell, got the layer Stacked"):
+        text.LanguageModel(7, cell=nn.GRU)
     with pytest.raises(ValueError, match="embedding_size=0"):
         text.LanguageModel(7, embedding_size=0)
 

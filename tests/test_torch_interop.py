@@ -31,13 +31,15 @@ def assert_equal(ours, theirs, **kwargs):
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-10, atol=1e-10, **kwargs)
 
 
+@pytest.mark.parametrize("options", [{}, {"bias": False}])
 @pytest.mark.parametrize("direction", ["load", "give"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-def test_recurrent_layers(kind, num_layers, bidirectional, direction):
-    layer = getattr(nn, kind)(D, H, num_layers, bidirectional=bidirectional).double()
-    twin = getattr(torch.nn, kind)(D, H, num_layers, bidirectional=bidirectional).double()
+def test_recurrent_layers(kind, num_layers, bidirectional, direction, options):
+    options = {"bidirectional": bidirectional, **options}
+    layer = getattr(nn, kind)(D, H, num_layers, **options).double()
+    twin = getattr(torch.nn, kind)(D, H, num_layers, **options).double()
     if direction == "load":
         nn.interop.load_torch(layer, twin.state_dict())
     else:
@@ -120,9 +122,11 @@ def test_embedding():
     np.testing.assert_allclose(layer.weight.grad.numpy(), twin.weight.grad.numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", ["RNNCell", "GRUCell", "LSTMCell"])
-def test_cells(kind):
-    cell, twin = getattr(nn, kind)(D, H).double(), getattr(torch.nn, kind)(D, H).double()
+def test_cells(kind, bias):
+    cell = getattr(nn, kind)(D, H, bias=bias).double()
+    twin = getattr(torch.nn, kind)(D, H, bias=bias).double()
     nn.interop.load_torch(cell, twin.state_dict())
     rng = np.random.default_rng(0)
     x, h, c = (rng.standard_normal(s) for s in ((B, D), (B, H), (B, H)))

@@ -17,7 +17,13 @@ LEFT_OUT = {
     **pictures.LEFT_OUT,
 }
 SPACES = {"ts": ts, "nn": nn, "optim": optim, "text": text, "viz": viz, "functional": functional}
-SPACES |= {"random": ts.random, "init": nn.init, "interop": nn.interop, "onnx": nn.onnx}
+SPACES |= {
+    "random": ts.random,
+    "init": nn.init,
+    "interop": nn.interop,
+    "onnx": nn.onnx,
+    "notes": nn.notes,
+}
 
 
 def public():

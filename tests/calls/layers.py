@@ -10,6 +10,8 @@ from tinyseq.nn.reservoir import EchoCell, EchoState
 
 T, B, D, H, V = 2, 3, 2, 2, 5
 SIZES = {"input_size": D, "hidden_size": H}
+INITS = (nn.init.he_normal, nn.init.orthogonal)
+OPTIONS = {"bias": True, "init": INITS, "rng": None}
 ECHO = {"spectral_radius": 0.9, "leak": 0.5, "sparsity": 0.0, "input_scaling": 1.0}
 ECHO |= {"bias_scaling": 0.5}
 WEIGHT = {"shape": (D, H), "rng": None}
@@ -114,31 +116,40 @@ CALLS = {
         nn.RNNCell(D, H).initial_state,
         {"batch_size": 2, "dtype": np.float64},
     ),
-    "nn.RNNCell": lambda: (nn.RNNCell, {**SIZES, "nonlinearity": "relu", "rng": None}),
+    "nn.RNNCell": lambda: (nn.RNNCell, {**SIZES, "nonlinearity": "relu", **OPTIONS}),
     "nn.RNNCell()": cell(lambda: nn.RNNCell(D, H)),
-    "nn.GRUCell": lambda: (nn.GRUCell, {**SIZES, "variant": "simplified", "rng": None}),
+    "nn.GRUCell": lambda: (
+        nn.GRUCell,
+        {**SIZES, "variant": "simplified", "update_bias": -1.0, **OPTIONS},
+    ),
     "nn.GRUCell()": cell(lambda: nn.GRUCell(D, H), seen=tensor(B, H)),
-    "nn.LSTMCell": lambda: (nn.LSTMCell, {**SIZES, "forget_bias": 1.0, "rng": None}),
+    "nn.LSTMCell": lambda: (nn.LSTMCell, {**SIZES, "forget_bias": 1.0, **OPTIONS}),
     "nn.LSTMCell()": cell(lambda: nn.LSTMCell(D, H), 2),
     "nn.PeepholeLSTMCell": lambda: (
         nn.PeepholeLSTMCell,
-        {**SIZES, "output_sees": "new", "forget_bias": 1.0, "rng": None},
+        {**SIZES, "output_sees": "new", "forget_bias": 1.0, **OPTIONS},
     ),
     "nn.PeepholeLSTMCell()": cell(lambda: nn.PeepholeLSTMCell(D, H), 2),
     "nn.LayerNormLSTMCell": lambda: (
         nn.LayerNormLSTMCell,
-        {**SIZES, "forget_bias": 1.0, "rng": None},
+        {**SIZES, "forget_bias": 1.0, **OPTIONS},
     ),
     "nn.LayerNormLSTMCell()": cell(lambda: nn.LayerNormLSTMCell(D, H), 2),
-    "nn.LayerNormGRUCell": lambda: (nn.LayerNormGRUCell, {**SIZES, "rng": None}),
+    "nn.LayerNormGRUCell": lambda: (
+        nn.LayerNormGRUCell,
+        {**SIZES, "update_bias": -1.0, **OPTIONS},
+    ),
     "nn.LayerNormGRUCell()": cell(lambda: nn.LayerNormGRUCell(D, H)),
 }
 
 LAYERS = {"num_layers": 1, "bidirectional": True, "dropout": 0.0, "batch_first": False}
-LAYERS |= {**SIZES, "mode": "unroll", "rng": None}
+LAYERS |= {**SIZES, "mode": "unroll", **OPTIONS}
 CALLS |= {
     "nn.RNN": lambda: (nn.RNN, {**LAYERS, "nonlinearity": "tanh"}),
-    "nn.GRU": lambda: (nn.GRU, {**LAYERS, "variant": "reset_after", "layer_norm": False}),
+    "nn.GRU": lambda: (
+        nn.GRU,
+        {**LAYERS, "variant": "reset_after", "update_bias": 0.0, "layer_norm": False},
+    ),
     "nn.LSTM": lambda: (
         nn.LSTM,
         {**LAYERS, "forget_bias": 1.0, "peephole": None, "layer_norm": False},
@@ -263,11 +274,16 @@ CALLS |= {
         nn.interop.load_torch,
         {"layer": lstm(), "state_dict": nn.interop.to_torch(lstm()), "prefix": ""},
     ),
+    "notes.weights": lambda: (nn.notes.weights, {"part": nn.LSTMCell(D, H)}),
+    "notes.load": lambda: (
+        nn.notes.load,
+        {"part": nn.RNNCell(D, H), "weights": nn.notes.weights(nn.RNNCell(D, H))},
+    ),
     "onnx.export": lambda: (
         nn.onnx.export,
         {"layers": [nn.Linear(2, 2)], "path": Path("a.onnx"), "lengths": False, "state": False},
     ),
-    "init.zeros": lambda: (nn.init.zeros, {"shape": (2, 3)}),
+    "init.zeros": lambda: (nn.init.zeros, {"shape": (2, 3), "rng": None}),
     "init.uniform": lambda: (nn.init.uniform, {"shape": (2,), "bound": 0.1, "rng": rng()}),
     "init.normal": lambda: (nn.init.normal, {"shape": (2,), "std": 0.1, "rng": rng()}),
     "init.glorot_uniform": lambda: (nn.init.glorot_uniform, {**WEIGHT, "fan_out": 2}),

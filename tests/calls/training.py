@@ -38,6 +38,10 @@ def plateau():
 
 
 CALLS = {
+    "optim.clip_grad_norm_each": lambda: (
+        optim.clip_grad_norm_each,
+        {"params": params(), "max_norm": 1.0},
+    ),
     "optim.clip_grad_norm": lambda: (
         optim.clip_grad_norm,
         {"params": params(), "max_norm": 1.0},

@@ -14,7 +14,7 @@ from tinyseq.nn.training import *
 from tinyseq.nn.unroll import unroll
 
 if TYPE_CHECKING:
-    from tinyseq.nn import interop, onnx
+    from tinyseq.nn import interop, notes, onnx
     from tinyseq.nn.attention import AdditiveAttention, Attention, DotAttention
     from tinyseq.nn.beam import Hypothesis
     from tinyseq.nn.recompute import checkpoint
@@ -36,7 +36,7 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attention", "interop", "onnx", "reservoir", "seq2seq"):
+    if name in ("attention", "interop", "notes", "onnx", "reservoir", "seq2seq"):
         return importlib.import_module(f"tinyseq.nn.{name}")
     for module, names in _LATER.items():
         if name in names:
@@ -47,6 +47,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AdditiveAttention", "Attention", "Bridge", "DotAttention", "EchoCell", "EchoState",
     "EncoderDecoder", "Hypothesis", "LearnedState", "Module", "Parameter", "TrainingStep",
-    "VariationalDropout", "Wrapper", "Zoneout", "checkpoint", "init", "interop", "onnx", "unroll",
+    "VariationalDropout", "Wrapper", "Zoneout", "checkpoint", "init", "interop", "notes", "onnx",
+    "unroll",
 ]  # fmt: skip
 __all__ += [*cells.__all__, *layers.__all__, *recurrent.__all__, *training.__all__]

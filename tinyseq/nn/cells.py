@@ -3,22 +3,28 @@
 ``cell(x, state) -> state``: x (B, D); a state is a tuple of tensors (B, H), and ``state[0]`` is the
 output. Row vectors throughout: with the notation of the lecture notes W_ax = w_x.T and W_aa =
 w_h.T, and Γ_u, Γ_r, Γ_f, Γ_o are the update, relevance (reset), forget and output gates, σ their
-sigmoid.
+sigmoid. `nn.notes` maps every symbol of theirs, and gives and takes a cell's weights as they write
+them.
 
 The k gates of a cell lie side by side in ``w_x`` (D, k·H), ``w_h`` (H, k·H) and ``b`` (k·H). The
 input product and the recurrent product are kept apart, never ``concat(x, h) @ w``: only the second
 one has to wait for the step before. Defaults: w_x Glorot, w_h orthogonal, one bias, 0.
+
+All cells take ``bias=False``, which leaves ``b`` (and a GRU's ``b_h``) out: it is `None`; and
+``init``, which draws each gate's block of w_x and of w_h as ``init(shape, rng=rng)``: a function of
+`nn.init` for both, or a pair, such as ``(nn.init.he_normal, nn.init.orthogonal)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
 
 from tinyseq import errors, graph, ops
-from tinyseq.arguments import Count, Finite, FloatDtype, Size, checked, one_of
-from tinyseq.nn import init
+from tinyseq.arguments import Count, Finite, FloatDtype, Size, checked, no_class, one_of
+from tinyseq.nn.init import glorot_uniform, he_normal, orthogonal, zeros
 from tinyseq.nn.layers import LayerNorm
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.tensor import Tensor
@@ -32,6 +38,8 @@ State = tuple[Tensor, ...]
 Nonlinearity = Annotated[str, one_of("tanh", "relu")]
 Variant = Annotated[str, one_of("reset_after", "reset_before", "simplified")]
 Memory = Annotated[str, one_of("new", "previous")]
+Draw = Annotated[Callable[..., np.ndarray], no_class]
+Init = Draw | tuple[Draw, Draw]
 
 
 def seen_of(seen: Tensor, h: Tensor) -> Tensor:
@@ -42,6 +50,11 @@ def seen_of(seen: Tensor, h: Tensor) -> Tensor:
             f"that of the state h, {errors.describe(h.shape)}."
         )
     return seen
+
+
+def _biased(x: Tensor, b: Tensor | None) -> Tensor:
+    """x + b, or x for a cell without a bias."""
+    return x if b is None else x + b
 
 
 def _gates(x: Tensor, k: int) -> list[Tensor]:
@@ -62,19 +75,48 @@ class Cell(Module):
     hidden_size: Size
     w_x: Tensor
     w_h: Tensor
-    b: Tensor
+    b: Tensor | None
 
     @checked
     def __init__(self, input_size: Size, hidden_size: Size) -> None:
         self.input_size = int(input_size)
         self.hidden_size = int(hidden_size)
 
-    def _make_gates(self, k: int, rng: np.random.Generator | None) -> None:
+    def _make_gates(
+        self,
+        k: int,
+        rng: np.random.Generator | None,
+        bias: bool,
+        init: Init | None,
+    ) -> None:
         D, H = self.input_size, self.hidden_size
-        w_x = [init.glorot_uniform((D, H), rng) for _ in range(k)]
-        self.w_x = Parameter(np.concatenate(w_x, axis=1))
-        self.w_h = Parameter(init.orthogonal((H, k * H), rng))
-        self.b = Parameter(init.zeros((k * H,)))
+        init = (glorot_uniform, orthogonal) if init is None else init
+        draw_x, draw_h = init if isinstance(init, tuple | list) else (init, init)
+        self.w_x = Parameter(self._drawn(draw_x, (D, H), k, rng))
+        self.w_h = Parameter(self._drawn(draw_h, (H, H), k, rng))
+        self.b = Parameter(zeros((k * H,))) if bias else None
+
+    def _drawn(
+        self, draw: Draw, shape: tuple[int, int], k: int, rng: np.random.Generator | None
+    ) -> np.ndarray:
+        """k blocks of this shape, side by side, each drawn by itself."""
+        blocks = [np.asarray(draw(shape, rng=rng), np.float32) for _ in range(k)]
+        if wrong := [b.shape for b in blocks if b.shape != shape]:
+            raise errors.ShapeError(
+                f"{type(self).__name__}: init gave {errors.describe(wrong[0])} for the shape "
+                f"{errors.describe(shape)}. It is called as init(shape, rng=rng)."
+            )
+        return np.concatenate(blocks, axis=1)
+
+    def _start_bias(self, gate: int, name: str, value: float, unless: float) -> None:
+        """The bias of one gate starts at ``value``, by default at ``unless``."""
+        if self.b is not None:
+            self.b._data[gate * self.hidden_size : (gate + 1) * self.hidden_size] = value
+        elif value != unless:
+            raise ValueError(
+                f"{type(self).__name__}: {name}={value} is where a bias starts, and bias=False "
+                f"leaves it out. Leave out one of the two."
+            )
 
     @checked
     def initial_state(self, batch_size: Count, dtype: FloatDtype = np.float32) -> State:
@@ -113,6 +155,12 @@ class Cell(Module):
 class RNNCell(Cell):
     """The simple recurrence: h' = g(x w_x + h w_h + b), g = tanh (default) or relu. Elman, 1990.
 
+    In the notes a⟨t⟩ = g(W_aa a⟨t−1⟩ + W_ax x⟨t⟩ + b_a): see `nn.notes`.
+
+    With relu, w_x and w_h start as `init.he_normal` draws them unless ``init`` is given. Where H is
+    small, the state may then grow over hundreds of steps; from the identity it does not:
+    ``init=(nn.init.he_normal, lambda shape, rng: np.eye(*shape))`` (Le, Jaitly and Hinton, 2015).
+
     State (h,). Raises `ShapeError` when x is not (B, D) or the state not ((B, H),).
     """
 
@@ -125,16 +173,20 @@ class RNNCell(Cell):
         hidden_size: Size,
         nonlinearity: Nonlinearity = "tanh",
         rng: np.random.Generator | None = None,
+        *,
+        bias: bool = True,
+        init: Init | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.nonlinearity = nonlinearity
-        self._make_gates(1, rng)
+        init = he_normal if init is None and nonlinearity == "relu" else init
+        self._make_gates(1, rng, bias, init)
 
     def forward(self, x: Tensor, state: State) -> State:
         self.check(x, state)
         (h,) = state
         g = ops.tanh if self.nonlinearity == "tanh" else ops.relu
-        return (g(x @ self.w_x + h @ self.w_h + self.b),)
+        return (g(_biased(x @ self.w_x + h @ self.w_h, self.b)),)
 
 
 class GRUCell(Cell):
@@ -148,15 +200,19 @@ class GRUCell(Cell):
     + b)
     - ``"simplified"`` (the notes): no relevance gate, c̃ = tanh(x w_x + h w_h + b)
 
-    Gates lie in the order u, r, c̃. Mind the sign: PyTorch's z is 1 − u. State (h,), both c⟨t⟩ and
-    a⟨t⟩ of the notes. ``seen`` (B, H): what gates and candidate see in place of h where the two
-    differ, as under `VariationalDropout`; h itself is carried on. Raises `ShapeError` when x is not
-    (B, D) or the state not ((B, H),).
+    Gates lie in the order u, r, c̃. Mind the sign: PyTorch's z is 1 − u. The update gate's bias
+    starts at ``update_bias``. Below 0 memory is kept until the cell learns to update it: at −3 for
+    about 1/σ(−3) ≈ 20 steps.
+
+    State (h,), both c⟨t⟩ and a⟨t⟩ of the notes (`nn.notes`). ``seen`` (B, H): what gates and
+    candidate see in place of h where the two differ, as under `VariationalDropout`; h itself is
+    carried on. Raises `ShapeError` when x is not (B, D) or the state not ((B, H),), and
+    `ValueError` for an ``update_bias`` with ``bias=False``.
     """
 
     carries_output = True
     variant: Variant
-    b_h: Tensor
+    b_h: Tensor | None
 
     @checked
     def __init__(
@@ -165,12 +221,17 @@ class GRUCell(Cell):
         hidden_size: Size,
         variant: Variant = "reset_after",
         rng: np.random.Generator | None = None,
+        *,
+        update_bias: Finite = 0.0,
+        bias: bool = True,
+        init: Init | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.variant = variant
-        self._make_gates(2 if variant == "simplified" else 3, rng)
+        self._make_gates(2 if variant == "simplified" else 3, rng, bias, init)
+        self._start_bias(0, "update_bias", update_bias, unless=0.0)
         if variant == "reset_after":
-            self.b_h = Parameter(init.zeros((hidden_size,)))
+            self.b_h = Parameter(zeros((hidden_size,))) if bias else None
 
     def forward(self, x: Tensor, state: State, seen: Tensor | None = None) -> State:
         self.check(x, state)
@@ -184,20 +245,20 @@ class GRUCell(Cell):
 
     def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
-        from_x, from_h = x @ self.w_x + self.b, seen @ self.w_h
+        from_x, from_h = _biased(x @ self.w_x, self.b), seen @ self.w_h
         update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
-        candidate = ops.tanh(from_x[:, 2 * H :] + reset * (from_h[:, 2 * H :] + self.b_h))
+        candidate = ops.tanh(from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h))
         return (update * candidate + (1 - update) * h,)
 
     def _reset_before(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
-        from_x = x @ self.w_x + self.b
+        from_x = _biased(x @ self.w_x, self.b)
         update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + seen @ self.w_h[:, : 2 * H]), 2)
         candidate = ops.tanh(from_x[:, 2 * H :] + (reset * seen) @ self.w_h[:, 2 * H :])
         return (update * candidate + (1 - update) * h,)
 
     def _simplified(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
-        update, candidate = _gates(x @ self.w_x + seen @ self.w_h + self.b, 2)
+        update, candidate = _gates(_biased(x @ self.w_x + seen @ self.w_h, self.b), 2)
         update, candidate = ops.sigmoid(update), ops.tanh(candidate)
         return (update * candidate + (1 - update) * h,)
 
@@ -206,12 +267,14 @@ class LSTMCell(Cell):
     """Long short-term memory: c' = u·c̃ + f·c, h' = o·tanh(c').
 
     u, f, o = σ(x w_x + h w_h + b), c̃ = tanh(x w_x + h w_h + b), lying in the order u, f, o, c̃
-    (PyTorch calls u the input gate i and c̃ g, in the order i, f, g, o). The forget gate's bias
+    (PyTorch calls u the input gate i and c̃ g, in the order i, f, g, o; the notes' Γ_u, Γ_f, Γ_o and
+    W_u, …: `nn.notes`). The forget gate's bias
     starts at ``forget_bias`` = 1, so that memory is kept until the cell learns to drop it (Gers et
     al., 2000; Jozefowicz et al., 2015).
 
-    State (h, c), each (B, H). Raises `ShapeError` when x is not (B, D) or the state does not fit.
-    Hochreiter and Schmidhuber, 1997.
+    State (h, c), each (B, H). Raises `ShapeError` when x is not (B, D) or the state does not fit,
+    and `ValueError` for another ``forget_bias`` with ``bias=False``. Hochreiter and Schmidhuber,
+    1997.
     """
 
     state_names = ("h", "c")
@@ -223,16 +286,19 @@ class LSTMCell(Cell):
         hidden_size: Size,
         forget_bias: Finite = 1.0,
         rng: np.random.Generator | None = None,
+        *,
+        bias: bool = True,
+        init: Init | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        self._make_gates(4, rng)
-        self.b._data[...] = init.forget_bias(hidden_size, forget_bias)
+        self._make_gates(4, rng, bias, init)
+        self._start_bias(1, "forget_bias", forget_bias, unless=1.0)
 
     def forward(self, x: Tensor, state: State) -> State:
         self.check(x, state)
         h, c = state
         H = self.hidden_size
-        gates = x @ self.w_x + h @ self.w_h + self.b
+        gates = _biased(x @ self.w_x + h @ self.w_h, self.b)
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
@@ -261,17 +327,20 @@ class PeepholeLSTMCell(LSTMCell):
         output_sees: Memory = "new",
         forget_bias: Finite = 1.0,
         rng: np.random.Generator | None = None,
+        *,
+        bias: bool = True,
+        init: Init | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, forget_bias, rng)
+        super().__init__(input_size, hidden_size, forget_bias, rng, bias=bias, init=init)
         self.output_sees = output_sees
-        self.p_u = Parameter(init.zeros((hidden_size,)))
-        self.p_f = Parameter(init.zeros((hidden_size,)))
-        self.p_o = Parameter(init.zeros((hidden_size,)))
+        self.p_u = Parameter(zeros((hidden_size,)))
+        self.p_f = Parameter(zeros((hidden_size,)))
+        self.p_o = Parameter(zeros((hidden_size,)))
 
     def forward(self, x: Tensor, state: State) -> State:
         self.check(x, state)
         h, c = state
-        from_u, from_f, from_o, from_c = _gates(x @ self.w_x + h @ self.w_h + self.b, 4)
+        from_u, from_f, from_o, from_c = _gates(_biased(x @ self.w_x + h @ self.w_h, self.b), 4)
         update = ops.sigmoid(from_u + self.p_u * c)
         forget = ops.sigmoid(from_f + self.p_f * c)
         candidate = ops.tanh(from_c)
@@ -296,8 +365,11 @@ class LayerNormLSTMCell(LSTMCell):
         hidden_size: Size,
         forget_bias: Finite = 1.0,
         rng: np.random.Generator | None = None,
+        *,
+        bias: bool = True,
+        init: Init | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, forget_bias, rng)
+        super().__init__(input_size, hidden_size, forget_bias, rng, bias=bias, init=init)
         self.norm_x = LayerNorm(4 * hidden_size, bias=False)
         self.norm_h = LayerNorm(4 * hidden_size, bias=False)
         self.norm_c = LayerNorm(hidden_size)
@@ -306,7 +378,7 @@ class LayerNormLSTMCell(LSTMCell):
         self.check(x, state)
         h, c = state
         H = self.hidden_size
-        gates = self.norm_x(x @ self.w_x) + self.norm_h(h @ self.w_h) + self.b
+        gates = _biased(self.norm_x(x @ self.w_x) + self.norm_h(h @ self.w_h), self.b)
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
@@ -324,15 +396,25 @@ class LayerNormGRUCell(GRUCell):
 
     @checked
     def __init__(
-        self, input_size: Size, hidden_size: Size, rng: np.random.Generator | None = None
+        self,
+        input_size: Size,
+        hidden_size: Size,
+        rng: np.random.Generator | None = None,
+        *,
+        update_bias: Finite = 0.0,
+        bias: bool = True,
+        init: Init | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, "reset_after", rng)
+        super().__init__(
+            input_size, hidden_size, "reset_after", rng,
+            update_bias=update_bias, bias=bias, init=init,
+        )  # fmt: skip
         self.norm_x = LayerNorm(3 * hidden_size, bias=False)
         self.norm_h = LayerNorm(3 * hidden_size, bias=False)
 
     def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
-        from_x, from_h = self.norm_x(x @ self.w_x) + self.b, self.norm_h(seen @ self.w_h)
+        from_x, from_h = _biased(self.norm_x(x @ self.w_x), self.b), self.norm_h(seen @ self.w_h)
         update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
-        candidate = ops.tanh(from_x[:, 2 * H :] + reset * (from_h[:, 2 * H :] + self.b_h))
+        candidate = ops.tanh(from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h))
         return (update * candidate + (1 - update) * h,)

@@ -19,8 +19,8 @@ Weight = tuple[Count, ...]  # what is no weight, `_fans` refuses
 
 
 @checked
-def zeros(shape: tuple[Count, ...]) -> np.ndarray:
-    """All 0."""
+def zeros(shape: tuple[Count, ...], rng: np.random.Generator | None = None) -> np.ndarray:
+    """All 0; ``rng`` is there so that it goes where the others go."""
     return np.zeros(shape, np.float32)
 
 

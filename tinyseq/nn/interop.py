@@ -93,10 +93,11 @@ def _to_torch(module: Module) -> Arrays:
         return ours | {"weight": np.ascontiguousarray(ours["weight"].T)}
     if not isinstance(module, Cell):
         return ours
-    b, b_h = ours["b"], np.zeros_like(ours["b"])
+    theirs = {"weight_ih": ours["w_x"], "weight_hh": ours["w_h"]}
+    if "b" in ours:
+        theirs |= {"bias_ih": ours["b"], "bias_hh": np.zeros_like(ours["b"])}
     if "b_h" in ours:
-        b_h[-module.hidden_size :] = ours["b_h"]
-    theirs = {"weight_ih": ours["w_x"], "weight_hh": ours["w_h"], "bias_ih": b, "bias_hh": b_h}
+        theirs["bias_hh"][-module.hidden_size :] = ours["b_h"]
     return {name: _gates_to_torch(type(module), array) for name, array in theirs.items()}
 
 
@@ -107,6 +108,8 @@ def _from_torch(module: Module, theirs: Arrays) -> Arrays:
         return theirs
     ours = {name: _gates_from_torch(type(module), array) for name, array in theirs.items()}
     out = {"w_x": ours["weight_ih"], "w_h": ours["weight_hh"]}
+    if "bias_ih" not in ours:
+        return out
     b, b_h = ours["bias_ih"], ours["bias_hh"]
     if isinstance(module, GRUCell):  # r·(h w_h + b_h) keeps the second bias of the candidate apart
         out["b_h"] = b_h[-module.hidden_size :].copy()
@@ -177,7 +180,8 @@ def _cells(layer: Recurrent | Bidirectional | Stacked) -> Iterator[tuple[str, Mo
 
 def _options(cell: Module) -> tuple[Any, ...]:
     relu = getattr(cell, "nonlinearity", "")
-    return type(cell).__name__, cell.hidden_size, *([relu] if relu else [])  # type: ignore[attr-defined]
+    biased = [] if cell.b is not None else ["bias=False"]  # type: ignore[attr-defined]
+    return type(cell).__name__, cell.hidden_size, *([relu] if relu else []), *biased  # type: ignore[attr-defined]
 
 
 def _cell(module: Module) -> Module:

@@ -305,9 +305,10 @@ def _weights(cell: RNNCell | GRUCell | LSTMCell, order: list[int]) -> dict[str, 
                 ours.insert(1, np.full_like(ours[0], open_gate))
         return np.concatenate([ours[i] for i in order], axis=-1).T
 
-    b = gates(cell.b._data, _OPEN)
+    bias = np.zeros(cell.w_h.shape[1], cell.w_h.dtype) if cell.b is None else cell.b._data
+    b = gates(bias, _OPEN)
     b_h = np.zeros_like(b)
-    if isinstance(cell, GRUCell) and cell.variant == "reset_after":
+    if isinstance(cell, GRUCell) and cell.variant == "reset_after" and cell.b_h is not None:
         b_h[-cell.hidden_size :] = cell.b_h._data
     return {"W": gates(cell.w_x._data), "R": gates(cell.w_h._data), "B": np.concatenate([b, b_h])}
 

@@ -18,6 +18,7 @@ from tinyseq.functional.targets import as_lengths
 from tinyseq.kernels import load
 from tinyseq.nn.cells import (
     GRUCell,
+    Init,
     LayerNormGRUCell,
     LayerNormLSTMCell,
     LSTMCell,
@@ -81,7 +82,8 @@ class Recurrent(_Around):
     `detect_anomaly`, which names the step. Values and gradients, also of gradients, are the same in
     all modes, but for rounding.
     Gradients flow to x, the parameters and the initial state. Raises `ShapeError` for an x that is
-    not (T, B, D), an empty sequence, or lengths that do not fit.
+    not (T, B, D), an empty sequence, or lengths that do not fit, and `TypeError` for a layer in
+    place of a cell.
     """
 
     reverse: bool
@@ -89,6 +91,7 @@ class Recurrent(_Around):
 
     @checked
     def __init__(self, cell: Module, reverse: bool = False, mode: Mode | None = "auto") -> None:
+        refuse_layer("Recurrent", cell)
         self.cell = cell
         self.reverse = bool(reverse)
         self.mode = mode or "auto"
@@ -313,6 +316,15 @@ class Stacked(_Several):
         return f"dropout={self.dropout.p}" if self.dropout.p else ""
 
 
+def refuse_layer(name: str, cell: Module) -> None:
+    """`TypeError` for a layer in place of a cell."""
+    if isinstance(cell, Recurrent | Bidirectional | Stacked | Reversed):
+        raise TypeError(
+            f"{name} takes a cell, got the layer {type(cell).__name__}. Give it a cell, such as "
+            f"nn.GRUCell(…), and make layers of it: nn.Stacked({name}(cell), …)."
+        )
+
+
 def _check_sequence(x: Tensor, name: str, batch_first: bool = False) -> None:
     if x.ndim != 3:
         raise errors.ShapeError(
@@ -406,15 +418,20 @@ def RNN(
     num_layers: Size = 1,
     *,
     nonlinearity: Nonlinearity = "tanh",
+    bias: bool = True,
+    init: Init | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
     mode: Mode | None = "auto",
     rng: np.random.Generator | None = None,
 ) -> Stacked:
-    """``num_layers`` layers of `RNNCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H)."""
+    """``num_layers`` layers of `RNNCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
+
+    ``nonlinearity``, ``bias`` and ``init`` are those of the cell.
+    """
     layers = _layers(
-        lambda D, H: RNNCell(D, H, nonlinearity, rng),
+        lambda D, H: RNNCell(D, H, nonlinearity, rng, bias=bias, init=init),
         input_size, hidden_size, num_layers, bidirectional, mode,
     )  # fmt: skip
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
@@ -427,7 +444,10 @@ def GRU(
     num_layers: Size = 1,
     *,
     variant: Variant = "reset_after",
+    update_bias: Finite = 0.0,
     layer_norm: bool = False,
+    bias: bool = True,
+    init: Init | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
@@ -437,15 +457,20 @@ def GRU(
     """``num_layers`` layers of `GRUCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``layer_norm=True`` makes them of `LayerNormGRUCell`, which has the variant reset_after alone.
+    ``variant``, ``update_bias``, ``bias`` and ``init`` are those of the cell.
     """
     if layer_norm and variant != "reset_after":
         raise ValueError(
             f"GRU: layer_norm=True has no variant={variant!r}. Use variant='reset_after'."
         )
-    layers = _layers(
-        lambda D, H: LayerNormGRUCell(D, H, rng) if layer_norm else GRUCell(D, H, variant, rng),
-        input_size, hidden_size, num_layers, bidirectional, mode,
-    )  # fmt: skip
+    options: dict[str, Any] = {"update_bias": update_bias, "bias": bias, "init": init}
+
+    def make_cell(D: int, H: int) -> Module:
+        if layer_norm:
+            return LayerNormGRUCell(D, H, rng, **options)
+        return GRUCell(D, H, variant, rng, **options)
+
+    layers = _layers(make_cell, input_size, hidden_size, num_layers, bidirectional, mode)
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
 
 
@@ -458,6 +483,8 @@ def LSTM(
     forget_bias: Finite = 1.0,
     peephole: Memory | None = None,
     layer_norm: bool = False,
+    bias: bool = True,
+    init: Init | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
@@ -468,6 +495,7 @@ def LSTM(
 
     ``peephole``: ``"new"`` or ``"previous"`` makes them of `PeepholeLSTMCell`, whose output gate
     sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, without peepholes.
+    ``forget_bias``, ``bias`` and ``init`` are those of the cell.
     """
     if layer_norm and peephole is not None:
         raise ValueError(
@@ -475,12 +503,14 @@ def LSTM(
             "cell you want: a Module with forward(x, state)."
         )
 
+    options: dict[str, Any] = {"bias": bias, "init": init}
+
     def make_cell(D: int, H: int) -> Module:
         if layer_norm:
-            return LayerNormLSTMCell(D, H, forget_bias, rng)
+            return LayerNormLSTMCell(D, H, forget_bias, rng, **options)
         if peephole is not None:
-            return PeepholeLSTMCell(D, H, peephole, forget_bias, rng)
-        return LSTMCell(D, H, forget_bias, rng)
+            return PeepholeLSTMCell(D, H, peephole, forget_bias, rng, **options)
+        return LSTMCell(D, H, forget_bias, rng, **options)
 
     layers = _layers(make_cell, input_size, hidden_size, num_layers, bidirectional, mode)
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)

@@ -26,7 +26,7 @@ from tinyseq.arguments import Count, FloatDtype, Fraction, checked, shown
 from tinyseq.nn.cells import State, seen_of
 from tinyseq.nn.layers import kept_of
 from tinyseq.nn.module import Module, Parameter
-from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked, _Around
+from tinyseq.nn.recurrent import _Around, refuse_layer
 from tinyseq.nn.unroll import noise_of, start_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
@@ -43,12 +43,7 @@ class Wrapper(_Around):
 
     @checked
     def __init__(self, cell: Module) -> None:
-        kind = type(self).__name__
-        if isinstance(cell, Recurrent | Bidirectional | Stacked | Reversed):
-            raise TypeError(
-                f"{kind} wraps a cell, got the layer {type(cell).__name__}. Wrap its cells and "
-                f"make layers of them: nn.Stacked({kind}(cell), …)."
-            )
+        refuse_layer(type(self).__name__, cell)
         self.cell = cell
         self.carries_output = bool(getattr(cell, "carries_output", False))
 

@@ -1,4 +1,4 @@
-"""Gradient clipping: by the norm of all gradients together, or element by element."""
+"""Gradient clipping: by the norm of all gradients together, of each by itself, or by element."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: Limit) -> float:
                 np.multiply(g._data, max_norm / norm, out=g._data)
                 g.changed()
     return norm
+
+
+@checked
+def clip_grad_norm_each(params: Iterable[Tensor], max_norm: Limit) -> list[float]:
+    """g ← g · min(1, max_norm / ‖g‖) for each gradient by itself; returns each ‖g‖ before.
+
+    One exploding gradient leaves the others as they are, but the direction of them all changes. As
+    TensorFlow's ``clip_by_norm``, of which the notes speak. Raises as `clip_grad_norm`, with all
+    gradients as they were.
+    """
+    params = [p for p in tensors("clip_grad_norm_each", params) if p.grad is not None]
+    if params:
+        clip_grad_norm(params, math.inf)  # which refuses what is not finite
+    return [clip_grad_norm([p], max_norm) for p in params]
 
 
 def _sum_of_squares(g: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors, functional, nn, op, ops
-from tinyseq.arguments import Count, Fraction, Size, checked, one_of
+from tinyseq.arguments import Count, Fraction, Size, Within, checked, one_of
 from tinyseq.functional.targets import IGNORED
 from tinyseq.nn.beam import finite, log_softmax
 from tinyseq.nn.training import reads_from_the_end
@@ -30,6 +30,10 @@ CELLS: dict[str, Callable[..., nn.Stacked]] = {
     "peephole": partial(nn.LSTM, peephole="new"),
     "layernorm": partial(nn.LSTM, layer_norm=True),
 }
+MakesCells = Annotated[
+    Callable[..., nn.Module],
+    Within(lambda f: not isinstance(f, type) or issubclass(f, nn.Module), "or a class of cells"),
+]
 
 
 class LanguageModel(nn.Module):
@@ -50,13 +54,17 @@ class LanguageModel(nn.Module):
         hidden_size: H, of every recurrent layer.
         num_layers: recurrent layers on top of each other.
         cell: ``"rnn"``, ``"gru"``, ``"lstm"``, ``"peephole"`` (an LSTM whose gates see its memory,
-            the output gate the new one) or ``"layernorm"`` (an LSTM with layer norm).
+            the output gate the new one) or ``"layernorm"`` (an LSTM with layer norm); or what makes
+            a cell for sizes D and H: a class, such as `nn.PeepholeLSTMCell`, or a function.
         embedding_size: D of the embedding; H when left out.
         dropout: share of the units set to zero between the layers and before the head, in training.
         mode: of the recurrent layers, as in `nn.Recurrent`.
+        options: of `nn.RNN`, `nn.GRU` or `nn.LSTM` for a cell by its name, such as
+            ``variant="reset_before"`` or ``peephole="previous"``; of a class or function, its own.
 
     Raises:
-        ValueError: an unknown cell or mode, a size below one, a dropout outside of 0 … 1.
+        ValueError: an unknown cell or mode, a size below one, a dropout outside of 0 … 1, and
+            ``bidirectional`` or ``batch_first``: a text is read forwards, time first.
     """
 
     @checked
@@ -65,19 +73,32 @@ class LanguageModel(nn.Module):
         vocabulary_size: Size,
         hidden_size: Size = 128,
         num_layers: Size = 2,
-        cell: Annotated[str, one_of(*CELLS)] = "lstm",
+        cell: Annotated[str, one_of(*CELLS)] | MakesCells = "lstm",
         *,
         embedding_size: Size | None = None,
         dropout: Fraction = 0.0,
         mode: str | None = "auto",
+        **options: Any,
     ) -> None:
+        if refused := {"bidirectional", "batch_first"} & options.keys():
+            raise ValueError(
+                f"LanguageModel: {min(refused)}={options[min(refused)]} is no option here. A text "
+                "is read forwards, time first: leave it out."
+            )
         embedding_size = hidden_size if embedding_size is None else embedding_size
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.recurrent = CELLS[cell](
-            embedding_size, hidden_size, num_layers, dropout=dropout, mode=mode
-        )
+        if isinstance(cell, str):
+            self.recurrent = CELLS[cell](
+                embedding_size, hidden_size, num_layers, dropout=dropout, mode=mode, **options
+            )
+        else:
+            sizes = [embedding_size, *[hidden_size] * (num_layers - 1)]
+            cells = [cell(D, hidden_size, **options) for D in sizes]
+            self.recurrent = nn.Stacked(
+                *(nn.Recurrent(one, mode=mode) for one in cells), dropout=dropout
+            )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden_size, vocabulary_size)
+        self.head = nn.Linear(self.recurrent.hidden_size, vocabulary_size)
 
     def forward(self, indices: npt.ArrayLike, state: Any = None) -> tuple[Tensor, Any]:
         """Symbols (T, B), whole numbers → logits (T, B, V) for the next ones, and the last state.

@@ -56,7 +56,7 @@ def gates() -> Any:
         [8, -8, 0, -3],  # b
         [0, 0, 0, 0],  # anything else
     ]
-    cell.b.data = [-4, 4, 4, 0]
+    cell.b = nn.Parameter([-4.0, 4.0, 4.0, 0.0])
     letters = "··a·····b···a··a···b··"
     x = functional.one_hot(["ab·".index(letter) for letter in letters], 3)
     recorded = viz.record(nn.Recurrent(cell), x.numpy()[:, None])  # (T, B, D)
