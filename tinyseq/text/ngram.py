@@ -117,7 +117,8 @@ class NGram:
 
         Raises:
             TypeError: numbers that are not whole.
-            ValueError: fewer than n symbols, one out of range, or more than one dimension.
+            ValueError: fewer than n symbols, one or ``start`` out of range, or more than one
+                dimension.
         """
         text = _integers(indices, "indices")
         if len(text) < self.n:
@@ -127,6 +128,11 @@ class NGram:
             )
         size = self._given_size or int(text.max()) + 1
         _check_range(text, size, "indices")
+        if self.start is not None and self.start >= size:
+            raise ValueError(
+                f"start={self.start} is out of range, for the vocabulary has {size} symbols, 0 to "
+                f"{size - 1}. It is the number of the symbol that stands before a sentence"
+            )
         if len(text) * size >= 2**63:
             raise ValueError(
                 f"vocabulary_size={size} is too large to number the n-grams of {len(text)} symbols"

@@ -63,6 +63,8 @@ class Vocabulary:
     Attributes:
         symbols: all of them; a symbol's place is its number.
         unk, bos, eos, pad: the number of that special symbol, or `None` where there is none.
+        separator: what `decode` puts between symbols: a space between words, of which one is longer
+            than a character and none has white space in it, and nothing between others.
     """
 
     symbols: tuple[str, ...]
@@ -170,6 +172,7 @@ class Vocabulary:
         self._longer = next((s for s in symbols if len(s) > 1 and s not in named), None)
         self._kind = "characters" if self._longer is None and not special else "symbols"
         self._spaces = any(s.split() != [s] for s in symbols if s not in named)
+        self.separator = " " if self._longer is not None and not self._spaces else ""
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -323,16 +326,14 @@ class Vocabulary:
         """The text whose characters or tokens have these numbers, integers 0 … len − 1.
 
         It is the one that ``encode`` got, but for what became ``unk``; of words, as ``str.split``
-        makes them, with a space between. They are words if one is longer than a character, and none
-        has white space in it. `Words.join` of `symbols_of` puts none before punctuation. Special
-        symbols are written as they are spelled.
+        makes them, with a space between. `Words.join` of `symbols_of` puts none before punctuation.
+        Special symbols are written as they are spelled.
 
         Raises:
             TypeError: numbers that are not integers.
             ValueError: an index out of range.
         """
-        words = self._longer is not None and not self._spaces
-        return (" " if words else "").join(self.symbols_of(indices))
+        return self.separator.join(self.symbols_of(indices))
 
     @checked
     def symbols_of(self, indices: Iterable[int] | npt.ArrayLike) -> list[str]:
