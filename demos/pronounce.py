@@ -60,15 +60,15 @@ class Speller:
     def __init__(self, dictionary: Dictionary, attention: str | None) -> None:
         self.letters = text.Vocabulary("".join(dictionary))
         phonemes = (phoneme for several in dictionary.values() for p in several for phoneme in p)
-        self.phonemes = text.Vocabulary.from_counts(phonemes, unk=None, pad="<START>")
-        assert self.phonemes.pad is not None
+        self.phonemes = text.Vocabulary.from_counts(phonemes, unk=None, bos="<START>")
+        assert self.phonemes.bos is not None
         assert self.phonemes.eos is not None
         self.model = nn.EncoderDecoder(
             nn.LSTM(EMBEDDING, HIDDEN // 2, bidirectional=True),
             nn.LSTM(EMBEDDING, HIDDEN),
             source_size=len(self.letters),
             target_size=len(self.phonemes),
-            bos=self.phonemes.pad,  # what fills up is never read, so it may as well start
+            bos=self.phonemes.bos,
             eos=self.phonemes.eos,
             attention=attention,
             dropout=DROPOUT,

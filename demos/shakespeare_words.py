@@ -71,7 +71,7 @@ class Words:
     """Sentences as numbers: the tokens of a text in lower case, and the vocabulary."""
 
     def __init__(self, sentences: Sequence[str]) -> None:
-        self.tokens = text.Words()
+        self.tokens = text.Words(keep_spaces=True)
         counted = [token for sentence in sentences for token in self.split(sentence)]
         self.vocabulary = text.Vocabulary.from_counts(counted, SIZE)
         assert self.vocabulary.eos is not None

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import tinyseq as ts
 from tinyseq import errors, nn, ops, text
 from tinyseq.errors import CompileError
+from tinyseq.nested import mapped
 from tinyseq.text import generation, language_model, sampling
 
 SYMBOLS = text.Vocabulary("abcdefghijklmnopqrs")
@@ -461,6 +462,134 @@ def test_a_wide_beam_finds_the_likeliest_text():
     best = WORDS.symbols_of(found[0].symbols)
     assert written(m, "b", 2, beam_width=200, allow_unknown=False) == best
     assert written(m, "b", 9, beam_width=1) == written(m, "b", 9, temperature=0)
+
+
+# -- from a state, and by counting ----------------------------------------------------------------
+
+
+def behind(m, *primes):
+    """The state of a model that has read so many texts, of one length, from their beginning."""
+    symbols = np.stack([[text.START, *MANY.encode(prime)] for prime in primes], axis=1)
+    with nn.evaluation(m):
+        return m(symbols)[1]
+
+
+@pytest.mark.parametrize("mode", ["unroll", "compiled"])
+def test_a_text_goes_on_from_a_state(many, mode):
+    options = {"vocabulary": MANY, "mode": mode}
+    whole = written(many, "abcdef", 40, **options)
+    goes_on = {"state": behind(many, "abc"), "start": False}
+    assert written(many, "def", 40, **options, **goes_on) == whole
+    assert written(many, "f", 40, state=behind(many, "abcde"), start=False, **options) == whole
+    # as nested lists of arrays, and for several texts, whose primes have different lengths
+    plain = [[part.numpy() for part in layer] for layer in behind(many, "abc")]
+    assert written(many, "def", 40, state=plain, start=False, **options) == whole
+    texts = ["abcdef", "cbab", "bbbad"]
+    states = behind(many, *(t[:3] for t in texts))
+    rests = [t[3:] for t in texts]
+    one, other = (
+        text.generate_batch(many, MANY, *given, 30, rng=np.random.default_rng(3), mode=mode, **how)
+        for given, how in (([rests], {"state": states, "start": False}), ([texts], {}))
+    )
+    assert one == other
+
+
+def test_what_is_written_depends_on_the_state(many):
+    state = many.initial_state(1, np.float64)
+    assert written(many, "", 40, vocabulary=MANY, state=state) == written(
+        many, "", 40, vocabulary=MANY
+    )
+    genres = [
+        mapped(lambda part, s=sign: ts.Tensor(s * np.ones(part.shape)), state) for sign in (2, -2)
+    ]
+    found = [
+        "".join(written(many, "", 40, vocabulary=MANY, state=genre, mode=mode, temperature=0))
+        for genre in genres
+        for mode in ("unroll", "compiled")
+    ]
+    assert found[0] == found[1] != found[2] == found[3]
+    beams = [text.beam_search(many, MANY, "de", 6, 4, **o) for o in (
+        {"state": behind(many, "abc"), "start": False}, {"state": genres[0]})]  # fmt: skip
+    assert beams[0] == text.beam_search(many, MANY, "abcde", 6, 4)
+    best = MANY.symbols_of(beams[1][0].symbols)
+    assert written(many, "de", 6, vocabulary=MANY, beam_width=4, state=genres[0]) == best
+
+
+def test_a_state_of_other_texts_is_refused_at_once(many):
+    for ask in (
+        lambda: text.generate(many, MANY, state=behind(many, "a", "b")),
+        lambda: text.generate(many, MANY, state=behind(many, "a", "b"), beam_width=2),
+        lambda: text.beam_search(many, MANY, state=behind(many, "a", "b")),
+    ):
+        with pytest.raises(
+            ts.errors.ShapeError, match=r"shape \(2, 33\).* write: 1\. Each .*\(1, …"
+        ):
+            ask()
+    with pytest.raises(ts.errors.ShapeError, match=r"\(1, 33\), and texts to write: 2\."):
+        text.generate_batch(many, MANY, ["a", "b"], state=behind(many, "a"))
+
+
+COUNTED = "abcab bacbaabc cba"
+LETTERS = text.Vocabulary(COUNTED)
+
+
+@pytest.mark.parametrize("smoothing", ["kneser-ney", "add-k", None])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_an_ngram_writes_as_a_network_does(n, smoothing):
+    space = LETTERS.symbols.index(" ")
+    for start in (None, space):
+        m = text.NGram(n, 4, smoothing, start=start).fit(LETTERS.encode(COUNTED))
+        for prime in ("", "a", "cbaab"):
+            options = {"vocabulary": LETTERS, "temperature": 0.7}
+            rng = np.random.default_rng(0)
+            expected = m.sample(60, LETTERS.encode(prime), rng, 0.7)
+            assert written(m, prime, 60, **options) == LETTERS.symbols_of(expected)
+            if prime and start is None:  # without a start, there is nothing before the prime
+                assert written(m, prime, 60, start=False, **options) == LETTERS.symbols_of(expected)
+        # each text by itself, though primes have different lengths
+        primes = ["", "a", "cbaab", "ba"]
+        batch = text.generate_batch(m, LETTERS, primes, 20, temperature=0)
+        assert batch == [written(m, p, 20, 0, LETTERS, temperature=0) for p in primes]
+        assert "".join(batch[2]) == text.sample(m, LETTERS, "cbaab", 20, 0)
+        # a beam finds all that is possible, and nothing else
+        before = [*([] if start is None else [start]), *LETTERS.encode("ab")]
+        nats = {s: m.log_probability(s, before) for s in itertools.product(range(4), repeat=3)}
+        found = text.beam_search(m, LETTERS, "ab", 3, 70)
+        assert {tuple(h.symbols): pytest.approx(h.log_probability) for h in found} == {
+            s: p for s, p in nats.items() if p > -math.inf
+        }
+        best = LETTERS.symbols_of(found[0].symbols)
+        assert written(m, "ab", 3, 0, LETTERS, beam_width=70) == best
+
+
+def test_sentences_by_counting_start_and_end():
+    sentences = [["a", "b"], ["a", "c", "b"]]
+    vocabulary = text.Vocabulary.from_counts("abc", bos="<BOS>")
+    ends = [[vocabulary.bos, *vocabulary.encode(s), vocabulary.eos] for s in sentences]
+    m = text.NGram(3, len(vocabulary), None, start=vocabulary.bos).fit(np.concatenate(ends))
+    batch = text.generate_batch(m, vocabulary, [""] * 20, rng=np.random.default_rng(0))
+    assert {tuple(t) for t in batch} == set(map(tuple, sentences))
+    first, second = text.rank(m, vocabulary, [["c", "b"], ["a", "b"]])
+    assert first == (["a", "b"], pytest.approx(math.log(1 / 2)), pytest.approx(math.log(1 / 2) / 3))
+    assert second.log_probability == -math.inf
+    assert text.likeliest(m, vocabulary, "", 1) == [("a", 1.0)]
+    assert text.likeliest(m, vocabulary, "ac", 1) == [("b", 1.0)]
+
+
+def test_what_counting_cannot_do():
+    m = text.NGram(2, 4).fit(LETTERS.encode(COUNTED))
+    with pytest.raises(ValueError, match="an NGram has no state: what came before is its prime"):
+        text.generate(m, LETTERS, state=((np.zeros((1, 2)),),))
+    with pytest.raises(ts.errors.CompileError, match=r"takes a text\.LanguageModel, and NGram has"):
+        list(text.generate(m, LETTERS, mode="compiled"))
+    with pytest.raises(ValueError, match="has counted nothing yet"):
+        list(text.generate(text.NGram(2), LETTERS))
+
+
+def test_the_beginning_is_never_written():
+    vocabulary = text.Vocabulary.from_counts("ab", bos="<BOS>", eos=None)
+    symbols = written(Fixed(0.0, 9.0, 0.0, 0.0), vocabulary=vocabulary)
+    assert set(symbols) == {"<UNK>", "a", "b"}
 
 
 def test_what_cannot_be_asked_for():

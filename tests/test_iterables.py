@@ -149,7 +149,16 @@ CALLS = {
     "rank": lambda several: text.rank(
         language_model(), WORDS, several([several(["a", "b"]), ["c"]])
     ),
-    "perplexity": lambda several: language_model().perplexity(several([[2, 3, 2], [3, 4]])),
+    "perplexity": lambda several: [
+        model.perplexity(several(rows), several(context), vocabulary=WORDS)
+        for model in (language_model(), text.NGram(2, 5).fit([1, 2, 1, 3, 4, 2]))
+        for context in ([3], ["a"])
+        for rows in ([[2, 3, 2], [3, 4]], [2, 3], NAMES, [several(NAMES), several([2, 3])])
+    ],
+    "text.perplexity": lambda several: text.perplexity(several([0.5, 0.25])),
+    "NGram.log_probabilities_of": lambda several: (
+        text.NGram(2, 5).fit([1, 2, 1, 3]).log_probabilities_of(several([[2, 3], [3]])).tolist()
+    ),
     "log_probabilities_of": lambda several: (
         language_model().log_probabilities_of(several([[2, 3], [3, 4]])).tolist()
     ),
@@ -269,7 +278,9 @@ HELD = {
     "Vocabulary.symbols_of.indices", "Words.join.tokens", "Characters.join.tokens",
     "text.padded.sequences", "text.generate.prime", "text.generate_batch.primes",
     "text.beam_search.prime", "text.likeliest.prefix", "text.rank.candidates",
-    "LanguageModel.log_probabilities_of.sentences", "LanguageModel.perplexity.sentences",
+    "LanguageModel.log_probabilities_of.sentences", "LanguageModel.perplexity.sequences",
+    "LanguageModel.perplexity.context", "NGram.perplexity.sequences", "NGram.perplexity.context",
+    "NGram.log_probabilities_of.sentences", "text.perplexity.probabilities",
     "viz.draw.tensor", "viz.draw_unrolled.columns", "viz.colour_text.text", "viz.find_units.text",
     "viz.heatmap.names", "viz.heatmap.units", "viz.heatmap.symbols", "optim.clip_grad_norm.params",
     "optim.clip_grad_value.params", "ts.grad.y", "ts.grad.xs", "ts.grad.grad_outputs",

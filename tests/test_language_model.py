@@ -137,6 +137,63 @@ def test_a_perplexity_counts_every_symbol():
     assert m.perplexity(sentences) == pytest.approx(V)
 
 
+NOTES = [["an", "apple"], ["pear", "an", "pear", "<EOS>"]]
+
+
+@pytest.mark.parametrize("start", [None, EOS])
+@pytest.mark.parametrize("smoothing", ["kneser-ney", "add-k", None])
+def test_one_meaning_of_perplexity(start, smoothing):
+    """exp(−1/N Σ ln p) over all symbols that are given, the first after the start of a sentence."""
+    counted = [EOS, *(i for s in NOTES for i in WORDS.encode([*s, "<EOS>"]))]
+    for m in (model(), text.NGram(2, V, smoothing, start=start).fit(counted)):
+        rows = [WORDS.encode(s) for s in NOTES]
+        p = [[math.exp(m.log_probabilities(r[:t])[r[t]]) for t in range(len(r))] for r in rows]
+        expected = float(np.prod(np.concatenate(p))) ** (-1 / 6)
+        assert text.perplexity(p) == pytest.approx(expected, rel=1e-12)
+        for several in (rows, NOTES, iter(NOTES), [r.tolist() for r in rows]):
+            assert m.perplexity(several, vocabulary=WORDS) == pytest.approx(expected, rel=1e-12)
+        for one in (rows[0], NOTES[0], tuple(NOTES[0]), rows[0].tolist(), rows[:1], NOTES[:1]):
+            found = m.perplexity(one, vocabulary=WORDS)
+            assert found == pytest.approx(text.perplexity(p[0]), rel=1e-12)
+        assert m.perplexity(rows) == m.perplexity(rows, vocabulary=WORDS)
+        # two symbols of the second sentence, as they are after the first two
+        for context in (rows[1][:2], NOTES[1][:2]):
+            found = m.perplexity(rows[1][2:], context, vocabulary=WORDS)
+            assert found == pytest.approx(text.perplexity(p[1][2:]), rel=1e-12)
+
+
+def test_perplexities_of_characters():
+    letters = text.Vocabulary("abc")
+    for m in (text.NGram(2, 3).fit([0, 1, 2, 0, 1, 1]), text.LanguageModel(3, 4, 1, "rnn")):
+        one = m.perplexity([0, 1])
+        for same in ("ab", ["ab"], ["a", "b"], [["a", "b"]], np.array([0, 1]), [np.array([0, 1])]):
+            assert m.perplexity(same, vocabulary=letters) == one
+        two = m.perplexity([[0, 1], [2]])
+        assert two != one
+        for same in (["ab", "c"], ["ab", ["c"]], [[0, 1], "c"], [np.array([0, 1]), "c"]):
+            assert m.perplexity(same, vocabulary=letters) == two
+        assert m.perplexity("b", "a", vocabulary=letters) == m.perplexity([1], [0])
+        with pytest.raises(TypeError, match=r"'ab' is made of strings\. Pass vocabulary="):
+            m.perplexity("ab")
+        with pytest.raises(TypeError, match="'ab' is made of strings"):
+            m.perplexity([0], "ab")
+
+
+def test_perplexities_of_probabilities():
+    assert text.perplexity(np.full((2, 3), 1 / 7)) == pytest.approx(7)
+    assert text.perplexity([1.0, 1]) == 1
+    assert text.perplexity([0.5, 0.0]) == math.inf
+    assert text.perplexity([[0.5], [0.25, 0.125]]) == pytest.approx(4)
+    for none in ([], [[], []]):
+        with pytest.raises(ValueError, match="at least one symbol, and probabilities has none"):
+            text.perplexity(none)
+    for wrong in ([1.5], [0.5, -0.1], [math.nan], [[0.5], [2]]):
+        with pytest.raises(ValueError, match="probabilities are from 0 to 1, and not"):
+            text.perplexity(wrong)
+    with pytest.raises(TypeError, match="probabilities are real numbers, not 'a'"):
+        text.perplexity([0.5, "a"])
+
+
 def test_evaluation_leaves_no_trace():
     m = model(dropout=0.5)
     before = ts.random.get_state()

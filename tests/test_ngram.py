@@ -6,6 +6,7 @@ import math
 import re
 import sys
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,7 +16,11 @@ from hypothesis import strategies as st
 
 from tinyseq import text
 
-SMOOTHING = ("kneser-ney", "add-k")
+SMOOTHING = ("kneser-ney", "add-k", None)
+
+
+def ln(p):
+    return math.log(p) if p else -math.inf
 
 
 @st.composite
@@ -86,6 +91,13 @@ def naive(n, size, counted, smoothing, k):
         total = sum(counts.get((*context, v), 0) for v in range(size))
         return (counts.get((*context, symbol), 0) + k) / (total + k * size)
 
+    def most_likely(context, symbol):
+        counts = raw(len(context) + 1)
+        total = sum(counts.get((*context, v), 0) for v in range(size))
+        return (
+            counts.get((*context, symbol), 0) / total if total else most_likely(context[1:], symbol)
+        )
+
     def kneser_ney(context, symbol, counts):
         d = discounts(counts)
         following = [counts.get((*context, v), 0) for v in range(size)]
@@ -101,6 +113,8 @@ def naive(n, size, counted, smoothing, k):
         context = tuple(past[max(0, len(past) - n + 1) :])
         if smoothing == "add-k":
             return add_k(context, symbol)
+        if smoothing is None:
+            return most_likely(context, symbol)
         return kneser_ney(context, symbol, raw(len(context) + 1))
 
     return probability
@@ -112,10 +126,12 @@ def test_perplexities_are_those_of_a_naive_counter(problem):
     model = text.NGram(n, size, smoothing, k=k).fit(counted)
     probability = naive(n, size, counted, smoothing, k)
     each = [probability(w, predicted[:i]) for i, w in enumerate(predicted)]
-    nats = -sum(map(math.log, each[1:])) / len(each[1:])
-    assert model.perplexity(predicted) == pytest.approx(math.exp(nats), rel=1e-12)
+    nats = -sum(map(ln, each[1:])) / len(each[1:])
     assert model.score(predicted) == pytest.approx(nats, rel=1e-12, abs=1e-12)
-    every = sum(map(math.log, each))
+    every = sum(map(ln, each))
+    notes = math.exp(-every / len(each)) if every > -math.inf else math.inf
+    assert model.perplexity(predicted) == pytest.approx(notes, rel=1e-12)
+    assert text.perplexity(each) == pytest.approx(notes, rel=1e-12)
     assert model.log_probability(predicted) == pytest.approx(every, rel=1e-12, abs=1e-12)
 
 
@@ -194,6 +210,81 @@ def test_discounts_by_hand():
     np.testing.assert_allclose(p, (kept + 6.5 / 10) / 15)
 
 
+WORDS = ["the", "cat", "sits", ".", "the", "cat", "sleeps", ".", "the", "dog", "sits", "."]
+VOCABULARY = text.Vocabulary.from_counts(WORDS)  # <UNK> and <EOS> never came
+
+
+def by_word(model, *context):
+    p = np.exp(model.log_probabilities(context=VOCABULARY.encode(context)))
+    assert p.sum() == pytest.approx(1, rel=1e-15)
+    return dict(zip(VOCABULARY.symbols, p.tolist(), strict=True))
+
+
+def test_counting_as_the_notes_count():
+    counted = VOCABULARY.encode(WORDS)
+    unigram, bigram, trigram = (
+        text.NGram(n, len(VOCABULARY), smoothing=None).fit(counted) for n in (1, 2, 3)
+    )
+    assert by_word(unigram)["the"] == pytest.approx(3 / 12)  # count(w) / total words
+    assert by_word(bigram, "the")["cat"] == pytest.approx(2 / 3)
+    assert by_word(bigram, "the")["sits"] == by_word(bigram, "the")["<UNK>"] == 0
+    assert by_word(trigram, "the", "cat")["sits"] == pytest.approx(1 / 2)  # "The cat sits"
+    # count(., the) / count(.) would be 2/3: the text ends in the third, and nothing follows there
+    assert by_word(bigram, ".")["the"] == pytest.approx(1)
+    # never seen: the shorter context stands in
+    assert by_word(trigram, "dog", "cat") == by_word(bigram, "cat")
+    assert by_word(bigram, "<UNK>") == by_word(unigram)
+    unseen = VOCABULARY.encode(["the", "sits"])
+    assert bigram.log_probability(unseen) == -math.inf
+    assert bigram.perplexity(unseen) == bigram.score(unseen) == math.inf
+    assert bigram.log_probabilities_of([unseen, unseen[:1]]) == pytest.approx(
+        [-math.inf, math.log(1 / 4)]
+    )
+    # the: 1/4, cat | the: 2/3, sits | cat: 1/2
+    p = 1 / 4 * 2 / 3 * 1 / 2
+    some = WORDS[:3]
+    assert bigram.perplexity(some, vocabulary=VOCABULARY) == pytest.approx(p ** (-1 / 3))
+    assert text.perplexity([1 / 4, 2 / 3, 1 / 2]) == pytest.approx(p ** (-1 / 3))
+
+
+@given(problems())
+def test_counts_are_those_of_a_naive_counter(problem):
+    n, size, counted, _, smoothing, _ = problem
+    model = text.NGram(n, size, smoothing).fit(counted)
+    for m in range(1, n + 1):
+        grams = [tuple(counted[i : i + m]) for i in range(len(counted) - m + 1)]
+        found = model.counts(m)
+        assert found == Counter(grams)
+        ranks = [(-count, gram) for gram, count in found.items()]
+        assert ranks == sorted(ranks)
+        assert found[(0,) * (m + 1)] == 0
+
+
+def test_counts_are_a_table():
+    model = text.NGram(2, len(VOCABULARY)).fit(VOCABULARY.encode(WORDS))
+    counts = model.counts(2, VOCABULARY)
+    assert counts["the", "cat"] == 2
+    assert counts["cat", "the"] == 0
+    assert repr(counts).splitlines()[:3] == [
+        "count  2-gram", "    2  .       the", "    2  the     cat"
+    ]  # fmt: skip
+    assert "<tr><td>2</td><td>the</td><td>cat</td></tr>" in counts._repr_html_()
+    letters = text.Vocabulary("<a \n" + "".join(map(chr, range(0x4E00, 0x4E19))))
+    model = text.NGram(1).fit(np.repeat(np.arange(29), 1000))
+    counts = model.counts(1, letters)
+    assert repr(counts).splitlines()[1:4] == ["1,000  '\\n'", "1,000  ' '", "1,000  <"]
+    assert repr(counts).endswith("… and 9 more")
+    html = counts._repr_html_()
+    assert "<td>&lt;</td>" in html
+    assert "<td>&#x27; &#x27;</td>" in html
+    assert html.endswith("<td>… and 9 more</td></tr></table>")
+    assert repr(type(counts)()) == "count  0-gram"
+    with pytest.raises(ValueError, match=r"n=2 is more than the 1 symbols that NGram\(1\) counts"):
+        model.counts(2)
+    with pytest.raises(ValueError, match="index 28 is out of range"):
+        model.counts(1, text.Vocabulary("ab"))
+
+
 def test_what_came_after_one_word_only_is_not_likely_elsewhere():
     """Kneser and Ney's example: "Francisco" is frequent, but only ever after "San"."""
     san, francisco, glasses, others = 0, 1, 2, list(range(3, 13))
@@ -207,14 +298,17 @@ def test_what_came_after_one_word_only_is_not_likely_elsewhere():
     assert p[glasses] < p[francisco]
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHING)
+@pytest.mark.parametrize("smoothing", SMOOTHING[:2])
 def test_a_sentence_starts_after_the_end_of_another(smoothing):
     eos, apple, pear, salad = range(4)
     counted = [eos, apple, salad, eos, pear, salad, eos, pear, salad, eos]
     model = text.NGram(3, 4, smoothing).fit(counted)
+    started = text.NGram(3, 4, smoothing, start=eos).fit(counted)
 
     def nats(*sentence):
-        return model.log_probability([*sentence, eos], context=[eos])
+        found = model.log_probability([*sentence, eos], context=[eos])
+        assert started.log_probability([*sentence, eos]) == found
+        return found
 
     assert nats(pear, salad) > nats(apple, salad) > nats(salad, apple)
     # Over all sentences of up to three symbols that is less than 1: longer ones have the rest.
@@ -315,7 +409,7 @@ def test_arguments_out_of_range():
         text.NGram(0)
     with pytest.raises(ValueError, match="vocabulary_size=0 must be a whole number, at least 1"):
         text.NGram(2, 0)
-    with pytest.raises(ValueError, match="'laplace' must be 'kneser-ney' or 'add-k'"):
+    with pytest.raises(ValueError, match="'laplace' must be 'kneser-ney' or 'add-k' or None"):
         text.NGram(2, 5, "laplace")
     for k in (0, -1, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"k={k} must be a real number, above 0 and finite"):
@@ -332,6 +426,8 @@ def test_texts_that_cannot_be_counted():
         model.fit([0, 1, 4])
     with pytest.raises(ValueError, match=r"indices\[1\] is -1"):
         text.NGram(1).fit([0, -1])
+    with pytest.raises(ValueError, match="start=4 is out of range, .* 4 symbols, 0 to 3"):
+        text.NGram(2, 4, start=4).fit([0, 1, 2])
     with pytest.raises(TypeError, match="indices of float64: expected the whole numbers"):
         model.fit([0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match=r"shape \(2, 3\): expected one dimension"):
@@ -347,6 +443,7 @@ def test_texts_that_cannot_be_counted():
         lambda model: model.perplexity([0, 1]),
         lambda model: model.log_probability([0]),
         lambda model: model.log_probabilities(),
+        lambda model: model.counts(2),
         lambda model: model.sample(3),
     ],
 )
@@ -364,9 +461,9 @@ def test_questions_that_have_no_answer():
         model.score([0, 3])
     with pytest.raises(ValueError, match=r"context\[0\] is 3: out of range"):
         model.score([0, 1], context=[3])
-    with pytest.raises(ValueError, match=r"context\[0\] is -1: out of range"):
+    with pytest.raises(ValueError, match=r"prefix\[0\] is -1: out of range"):
         model.log_probabilities([-1])
-    with pytest.raises(TypeError, match="context of float64: expected the whole"):
+    with pytest.raises(TypeError, match="prefix of float64: expected the whole"):
         model.log_probabilities([0.5])
     with pytest.raises(ValueError, match=r"prime\[0\] is 3: out of range"):
         model.sample(2, prime=[3])
@@ -395,6 +492,7 @@ def test_the_size_of_the_vocabulary_is_taken_from_the_text_when_left_out():
 def test_repr_and_docstring():
     assert repr(text.NGram(3, 65)) == "NGram(3, 65, 'kneser-ney')"
     assert repr(text.NGram(3, 65, "add-k", k=1.0)) == "NGram(3, 65, 'add-k', k=1.0)"
+    assert repr(text.NGram(3, 65, None, start=1)) == "NGram(3, 65, None, start=1)"
     failed, attempted = doctest.testmod(sys.modules[text.NGram.__module__])
     assert attempted > 0
     assert failed == 0

@@ -65,10 +65,10 @@ def test_what_the_error_for_a_missing_character_says():
 
 
 def test_the_docstring_of_a_vocabulary():
-    module = sys.modules[text.Vocabulary.__module__]
-    failed, attempted = doctest.testmod(module)
-    assert attempted > 0
-    assert failed == 0
+    for thing in (text.Vocabulary, text.perplexity):
+        failed, attempted = doctest.testmod(sys.modules[thing.__module__])
+        assert attempted > 0
+        assert failed == 0
 
 
 def test_repr_of_a_vocabulary():

@@ -21,7 +21,8 @@ PATTERNS = ["a", r"\w+", r"(\w)(\w)?", r"x*", r"\b", "", r"(?=a)", r".\n", r"\s?
 
 @given(UNICODE | PROSE)
 def test_every_character_belongs_to_exactly_one_token(sample):
-    for tokenizer in (Characters(), Words(), *map(Words, PATTERNS)):
+    patterns = (None, *PATTERNS)
+    for tokenizer in (Characters(), *(Words(p, keep_spaces=True) for p in patterns)):
         tokens = tokenizer.split(sample)
         assert tokenizer.join(tokens) == sample
         assert "".join(tokens) == sample
@@ -31,7 +32,8 @@ def test_every_character_belongs_to_exactly_one_token(sample):
 
 @given(UNICODE | PROSE)
 def test_a_pattern_s_matches_are_its_tokens(sample):
-    tokens = Words(r"\w+").split(sample)
+    assert Words(r"\w+").split(sample) == re.findall(r"\w+", sample)
+    tokens = Words(r"\w+", keep_spaces=True).split(sample)
     found = [re.fullmatch(r"\w+", token) is not None for token in tokens]
     assert [t for t, one in zip(tokens, found, strict=True) if one] == re.findall(r"\w+", sample)
     assert all(a != b for a, b in itertools.pairwise(found))  # and each stretch between is one
@@ -54,8 +56,61 @@ def test_a_pattern_s_matches_are_its_tokens(sample):
         ("what!?", "what|!|?"),
     ],
 )
+def test_words_with_their_spaces(sample, tokens):
+    assert SPACED.split(sample) == tokens.split("|")
+
+
+@pytest.mark.parametrize(
+    ("sample", "tokens"),
+    [
+        ("the cat saw the dog. the dog ran", "the|cat|saw|the|dog|the|dog|ran"),
+        ("To be,\n or  not", "To|be|or|not"),
+        ("'Tis o'er, the 'cat' isn't dogs'", "Tis|o'er|the|cat|isn't|dogs"),
+        ("Romeo's Juliet’s it's2", "Romeo|'s|Juliet|’s|it's2"),
+        ("good-night, go--stay a-", "good-night|go|stay|a"),
+        ("1,000.5 in 12-13, 3. 1.2.3 .5", "1,000.5|in|12-13|3|1.2.3|5"),
+        ("COVID-19 mp3 15th a_b x.y", "COVID-19|mp3|15th|a|b|x|y"),
+        ("ça  👍🏽 \u0301 नमस्ते!", "ça|नमस्ते"),
+    ],
+)
 def test_words(sample, tokens):
     assert Words().split(sample) == tokens.split("|")
+    kept = [t for t in Words(punctuation=True).split(sample) if t in tokens.split("|")]
+    assert kept == tokens.split("|")
+
+
+def test_the_notes_sentence_has_as_many_words_as_they_say():
+    """T_x = 9."""
+    sentence = "Harry Potter and Hermione Granger invented a new spell."
+    words = Words().split(sentence)
+    assert len(words) == 9
+    assert Words().join(words) + "." == sentence
+    assert Words(punctuation=True).split(sentence) == [*words, "."]
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        "the cat saw the dog. the dog ran",
+        "Ay me! O Romeo, Romeo's gone (he said)... 1,000.5; good-night?",
+        "“well…” ¿si? [a] {b} «c» 5% :",
+        "",
+    ],
+)
+def test_punctuation_is_joined_as_it_is_written(sample):
+    words = Words(punctuation=True)
+    assert words.join(words.split(sample)) == sample.replace(" :", ":")
+
+
+@given(UNICODE | PROSE)
+def test_words_have_no_spaces_and_are_the_same_when_joined_and_split_again(sample):
+    words = Words()
+    tokens = words.split(sample)
+    assert all(token.split() == [token] for token in tokens)
+    assert words.split(" ".join(tokens)) == tokens
+
+
+SPACED = Words(keep_spaces=True)
 
 
 def composed(word: str) -> str:
@@ -99,8 +154,8 @@ SCRIPTS = {  # words, as they are written with a space between
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_word_of_any_script_is_one_token(script, form):
     words = form(SCRIPTS[script]).split(" ")
-    tokens = Words().split(" ".join(words))
-    assert tokens == [words[0], *(f" {word}" for word in words[1:])]
+    assert SPACED.split(" ".join(words)) == [words[0], *(f" {word}" for word in words[1:])]
+    assert Words(punctuation=True).split(" ".join(words)) == words
 
 
 @pytest.mark.parametrize(
@@ -120,7 +175,7 @@ def test_a_word_of_any_script_is_one_token(script, form):
     ],
 )
 def test_where_words_of_other_scripts_end(sample, tokens):
-    assert Words().split(sample) == tokens.split("|")
+    assert SPACED.split(sample) == tokens.split("|")
 
 
 MARKS = st.characters(categories=["Mn", "Mc", "Me"]) | st.sampled_from("\u200c\u200d\ufe0f")
@@ -130,7 +185,8 @@ WORD = st.lists(st.tuples(LETTERS, st.text(MARKS, max_size=3)).map("".join), min
 
 @given(st.lists(WORD.map("".join), min_size=1))
 def test_letters_and_their_marks_are_words(words):
-    assert Words().split(" ".join(words)) == [words[0], *(f" {word}" for word in words[1:])]
+    assert SPACED.split(" ".join(words)) == [words[0], *(f" {word}" for word in words[1:])]
+    assert Words().split(" ".join(words)) == words
 
 
 SIGNS = st.sampled_from(" \t\n\r_'’1.!👍🏽🇩\u00a0\u200f")
@@ -139,7 +195,7 @@ SIGNS = st.sampled_from(" \t\n\r_'’1.!👍🏽🇩\u00a0\u200f")
 @given(UNICODE | PROSE | st.text(MARKS | LETTERS | SIGNS))
 def test_no_mark_is_cut_off(sample):
     """Behind white space that ends a line or a cell, and at the start, a mark stands alone."""
-    for before, after in itertools.pairwise(Words().split(sample)):
+    for before, after in itertools.pairwise(SPACED.split(sample)):
         belongs = unicodedata.category(after[0])[0] == "M" or after[0] in "\u200c\u200d"
         alone = before[-1].isspace() and unicodedata.category(before[-1]) != "Zs"
         assert alone or not belongs, (before, after)
@@ -162,12 +218,16 @@ def test_the_docstrings():
     assert attempted >= 4
     assert failed == 0
     assert repr(Words()) == "Words()"
-    assert repr(Words("a+")) == "Words('a+')"
+    assert repr(Words("a+", keep_spaces=True)) == "Words('a+', keep_spaces=True)"
+    assert repr(Words(punctuation=True)) == "Words(punctuation=True)"
 
 
 def test_what_is_no_regular_expression():
     with pytest.raises(ValueError, match=r"'\(' is not a regular expression: missing \)"):
         Words("(")
+    with pytest.raises(ValueError, match=r"punctuation=True beside pattern='a': .* as r'"):
+        Words("a", punctuation=True)
+    assert Words(r"\w+|[^\w\s]").split("Ay me!") == ["Ay", "me", "!"]
 
 
 @functools.cache
@@ -178,7 +238,7 @@ def plays() -> str:
 def test_the_plays_in_words():
     """Under two tokens of punctuation a word; no token is mere space, so no step is spent on it."""
     sample = plays()[:1_000_000]
-    tokens = Words().split(sample)
+    tokens = SPACED.split(sample)
     assert "".join(tokens) == sample
     words = [token for token in tokens if token.strip()[-1:].isalnum()]
     assert len(words) > 0.7 * len(tokens)
@@ -192,7 +252,7 @@ def test_the_plays_in_words():
 
 def test_words_take_at_most_four_times_the_text():
     sample = plays()[:2_000_000]
-    tokens = Words().split(sample)
+    tokens = SPACED.split(sample)
     objects = {id(token): token for token in tokens}.values()
     taken = sys.getsizeof(tokens) + sum(map(sys.getsizeof, objects))
     assert taken < 3 * len(sample)  # besides the text itself

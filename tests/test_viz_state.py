@@ -552,8 +552,11 @@ def test_words_have_columns_of_their_own_width():
     coloured = viz.colour_text(model, vocabulary, words, 0, likely=1)
     assert coloured.symbols == tuple(words)
     first, *rest = coloured.terminal(colour=False).splitlines()
-    assert first.startswith("to")
+    assert first.split() == words[: len(first.split())]
     assert len(rest) == 2
+    plain = re.sub(r"\x1b\[[\d;]*m", "", coloured.terminal(colour=True, likely=False))
+    assert plain == "to be or not to be"
+    assert 'class="line" style="column-gap:0.5em"' in coloured.html()
 
 
 def test_what_cannot_be_coloured(tmp_path):

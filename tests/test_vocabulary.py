@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import tracemalloc
 from collections import Counter
 
@@ -23,6 +24,7 @@ SPECIAL = st.fixed_dictionaries(
         "unk": st.sampled_from([None, "<UNK>", "?"]),
         "eos": st.sampled_from([None, "<EOS>", "\n"]),
         "pad": st.sampled_from([None, "<PAD>", "_"]),
+        "bos": st.sampled_from([None, "<BOS>", "^"]),
     }
 )
 
@@ -43,10 +45,12 @@ def test_tokens_come_back_from_their_numbers(tokens, special):
     indices = vocabulary.encode(tokens)
     assert indices.dtype == np.int64
     assert vocabulary.symbols_of(indices) == tokens
-    assert vocabulary.decode(indices) == "".join(tokens)
+    ordinary = set(tokens) - set(special.values())
+    words = any(len(t) > 1 for t in ordinary) and all(t.split() == [t] for t in ordinary)
+    assert vocabulary.decode(indices) == (" " if words else "").join(tokens)
     assert vocabulary.encode([]).shape == (0,)
     assert vocabulary.encode(iter(tokens)).tolist() == indices.tolist()
-    numbers = {s: getattr(vocabulary, s) for s in ("unk", "eos", "pad")}
+    numbers = {s: getattr(vocabulary, s) for s in ("unk", "eos", "pad", "bos")}
     spelled = {s: None if i is None else vocabulary.symbols[i] for s, i in numbers.items()}
     assert spelled == special
 
@@ -54,7 +58,7 @@ def test_tokens_come_back_from_their_numbers(tokens, special):
 @given(TOKENS, SPECIAL, st.integers(1, 4), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_the_most_frequent_are_kept_and_the_others_unknown(tokens, special, least, room, shuffle):
     counts = Counter(tokens)
-    named = [s for s in (special["pad"], special["unk"], special["eos"]) if s is not None]
+    named = [s for s in map(special.get, ("pad", "unk", "bos", "eos")) if s is not None]
     frequent = [t for t in counts if counts[t] >= least and t not in named]
     if not frequent:
         return
@@ -74,7 +78,7 @@ def test_the_most_frequent_are_kept_and_the_others_unknown(tokens, special, leas
     assert Vocabulary.from_counts(counts, size, least, **special) == vocabulary
     unknown = [i for i, t in enumerate(tokens) if t not in vocabulary.symbols]
     if vocabulary.unk is None and unknown:
-        with pytest.raises(ValueError, match=f"token {unknown[0]} of {len(tokens)}"):
+        with pytest.raises(ValueError, match=f"(token|character) {unknown[0]} of {len(tokens)}"):
             vocabulary.encode(tokens)
         return
     indices = vocabulary.encode(tokens)
@@ -125,8 +129,11 @@ def test_what_the_json_looks_like():
         "symbols": ["<UNK>", "<EOS>", "to", "be"],
         "pad": None,
         "unk": "<UNK>",
+        "bos": None,
         "eos": "<EOS>",
     }
+    older = '{"symbols": ["<UNK>", "<EOS>", "to"], "pad": null, "unk": "<UNK>", "eos": "<EOS>"}'
+    assert Vocabulary.from_json(older) == Vocabulary.from_counts(["to"])
     characters = Vocabulary("to be")
     assert Vocabulary.from_json(characters.to_json()) == characters
     assert characters != Vocabulary.from_counts("to be", unk=None, eos=" ")
@@ -181,6 +188,8 @@ def test_from_counts_refuses_what_makes_no_vocabulary():
         Vocabulary.from_counts(["a"], size=0, unk=None, eos=None)
     with pytest.raises(ValueError, match="special symbols have to differ"):
         Vocabulary.from_counts(["a"], eos="<X>", pad="<X>")
+    with pytest.raises(ValueError, match=r"special symbols have to differ: .*'bos': '<X>'"):
+        Vocabulary.from_counts(["a"], eos="<X>", bos="<X>")
     with pytest.raises(ValueError, match="a special symbol cannot be the empty string"):
         Vocabulary.from_counts(["a"], eos="")
     with pytest.raises(ValueError, match="a token cannot be the empty string"):
@@ -189,6 +198,74 @@ def test_from_counts_refuses_what_makes_no_vocabulary():
         Vocabulary.from_counts(["a", 3])
     with pytest.raises(TypeError, match="in one plain sequence: unhashable"):
         Vocabulary.from_counts(iter([["a"], ["b"]]))
+
+
+def test_the_beginning_and_the_end_are_two_symbols():
+    words = Vocabulary.from_counts(["to", "be"], bos="<BOS>")
+    assert words.symbols == ("<UNK>", "<BOS>", "<EOS>", "be", "to")
+    assert (words.unk, words.bos, words.eos, words.pad) == (0, 1, 2, None)
+    assert words.encode(["<BOS>", "to", "<EOS>"]).tolist() == [1, 4, 2]
+
+
+@pytest.mark.parametrize("sentence", ["the cat sits . the cat sleeps .", "R OW1 M", "I am"])
+def test_words_come_back_with_spaces_between(sentence):
+    vocabulary = Vocabulary.from_counts(sentence.split())
+    assert vocabulary.decode(vocabulary.encode(sentence.split())) == sentence
+
+
+SENTENCE = "The cat saw the dog. The dog ran!"
+SPLITTERS = {  # and what helps, where a sentence is not split
+    "str.split(text)": str.split,
+    "text.Words().split(text)": text.Words().split,
+    "text.Words(punctuation=True).split(text)": text.Words(punctuation=True).split,
+    "text.Words(keep_spaces=True).split(text)": text.Words(keep_spaces=True).split,
+}
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS)
+def test_a_string_for_words_gets_the_advice_that_helps(splitter):
+    words = Vocabulary.from_counts(SPLITTERS[splitter](SENTENCE))
+    model = text.LanguageModel(len(words), 2, 1)
+    ngram = text.NGram(2, len(words)).fit(np.arange(len(words)))
+    for m in (model, ngram):
+        for ask in (
+            lambda: words.encode(SENTENCE),
+            lambda m=m: text.generate(m, words, SENTENCE),
+            lambda m=m: text.generate_batch(m, words, [SENTENCE]),
+            lambda m=m: text.beam_search(m, words, SENTENCE),
+            lambda m=m: text.rank(m, words, [SENTENCE]),
+            lambda m=m: text.likeliest(m, words, SENTENCE),
+            lambda m=m: m.perplexity(SENTENCE, vocabulary=words),
+        ):
+            with pytest.raises(TypeError, match=rf"'The.*perhaps by {re.escape(splitter)}$"):
+                ask()
+    known = words.encode(eval(splitter, {"text": Text(SENTENCE), "str": str}))
+    assert words.unk not in known
+
+
+class Text(str):
+    """A text, and the library's module, as they are called in the advice."""
+
+    Words = text.Words
+
+
+def test_tokens_that_were_split_in_another_way_are_not_unknown():
+    spaced = Vocabulary.from_counts(text.Words(keep_spaces=True).split(SENTENCE))
+    advice = r"Split .*perhaps by text\.Words\(keep_spaces=True\)\.split\(' ' \+ text\)"
+    for tokens, at in ((["cat"], 0), (["The", "cat", "saw"], 1), (iter(["cat", "dog"]), 0)):
+        with pytest.raises(ValueError, match=rf"has ' cat' and lacks 'cat', token {at}\. {advice}"):
+            spaced.encode(tokens)
+    tokens = text.Words(keep_spaces=True).split(" cat")
+    assert spaced.unk not in spaced.encode(tokens)
+    # a word that is rare at the start of a line, in a text that was split as it should be
+    assert spaced.encode(["cat", " saw"]).tolist()[0] == spaced.unk
+    words = Vocabulary.from_counts(text.Words().split(SENTENCE))
+    for token, known in ((" cat", "cat"), ("the dog", "the"), ("a\tcat", "cat")):
+        with pytest.raises(ValueError, match=rf"has '{known}' .* perhaps by str\.split\(text\)"):
+            words.encode(["saw", token])
+    assert words.encode(["zebra", "a zebra", "zebras"]).tolist() == [words.unk] * 3
+    with pytest.raises(ValueError, match="has 'The' and lacks"):
+        words.encode([SENTENCE])
 
 
 def test_encode_refuses_what_is_no_list_of_tokens():

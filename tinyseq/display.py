@@ -56,12 +56,24 @@ def _values(array: np.ndarray) -> str:
     if array.ndim >= 2:
         for line in tags:
             line[0] = "th"
+    which = _line(f"[{', '.join('0' for _ in before)}, :, :]") if before else ""
+    return which + _table(cells, tags)
+
+
+def table(cells: list[list[str]]) -> str:
+    """Texts as an HTML table under a row of headings."""
+    from html import escape
+
+    tags = [["th" if i == 0 else "td" for _ in line] for i, line in enumerate(cells)]
+    return _table([[escape(text) for text in line] for line in cells], tags)
+
+
+def _table(cells: list[list[str]], tags: list[list[str]]) -> str:
     body = "".join(
         f"<tr>{''.join(f'<{tag}>{text}</{tag}>' for tag, text in zip(*both, strict=True))}</tr>"
         for both in zip(tags, cells, strict=True)
     )
-    which = _line(f"[{', '.join('0' for _ in before)}, :, :]") if before else ""
-    return f"{which}<table>{body}</table>"
+    return f"<table>{body}</table>"
 
 
 def _ends(n: int) -> list[int]:

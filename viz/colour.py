@@ -73,6 +73,7 @@ class ColouredText:
         probabilities: (N, k), theirs.
         title: which unit this is.
         signed: whether activations are drawn to both sides of 0, else from 0 on.
+        separator: what stands between symbols: a space between words, nothing between others.
     """
 
     symbols: tuple[str, ...]
@@ -81,6 +82,7 @@ class ColouredText:
     probabilities: np.ndarray
     title: str
     signed: bool
+    separator: str = ""
 
     def __str__(self) -> str:
         """As `terminal`, in colour if standard output is a terminal that wants it."""
@@ -129,7 +131,11 @@ class ColouredText:
             lines[-1].append(self._step(i))
             if symbol.endswith("\n"):
                 lines.append([])
-        rows = "\n".join(f'<div class="line">{"".join(line)}</div>' for line in lines if line)
+        rows = "\n".join(
+            f'<div class="line" style="column-gap:{len(self.separator) / 2}em">{"".join(line)}</div>'
+            for line in lines
+            if line
+        )
         k = self.probabilities.shape[1]
         choice = (
             f'<p><label><input type="checkbox" checked="checked"/> the {k} likeliest next symbols '
@@ -184,7 +190,7 @@ class ColouredText:
         likely = likely and self.probabilities.shape[1] > 0
         if colour and not likely:
             printed = (_printable(symbol) for symbol in self.symbols)
-            return "".join(
+            return self.separator.join(
                 _on(self._ground(i), s.rstrip("\n")) + "\n" * s.endswith("\n")
                 for i, s in enumerate(printed)
             )
@@ -205,7 +211,7 @@ class ColouredText:
                 yield line
                 line, used = [], 0
             line.append(i)
-            used += wide
+            used += wide + len(self.separator)
             if symbol.endswith("\n"):
                 yield line
                 line, used = [], 0
@@ -227,7 +233,7 @@ class ColouredText:
                 height = (float(self.activations[i]) - low) / (self.limit - low)
                 padded.insert(1, BARS[round(8 * min(1.0, max(0.0, height)))] * wide)
             rows.append(padded)
-        return "\n".join("".join(row).rstrip() for row in zip(*rows, strict=True))
+        return "\n".join(self.separator.join(row).rstrip() for row in zip(*rows, strict=True))
 
     def _ground(self, i: int) -> tuple[int, int, int]:
         value = float(self.activations[i])
@@ -289,6 +295,7 @@ def colour_text(
         probabilities=np.take_along_axis(probabilities, best, axis=1),
         title=f"{name} of unit {unit}, {recorded.name(layer)}",
         signed=is_signed(name, values),
+        separator=vocabulary.separator,
     )
 
 

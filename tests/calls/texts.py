@@ -32,6 +32,10 @@ def writes(**given):
     return {"model": model(), "vocabulary": vocabulary(), "length": 2, **given}
 
 
+def state(texts):
+    return model().initial_state(texts)
+
+
 RNG = np.random.default_rng(0)
 CHOICE = {"temperature": 1.0, "top_k": 2, "top_p": 0.9, "allow_unknown": True, "start": True}
 
@@ -47,6 +51,7 @@ CALLS = {
             "unk": "<UNK>",
             "eos": "<EOS>",
             "pad": None,
+            "bos": "<BOS>",
         },
     ),
     "text.Vocabulary.encode": lambda: (vocabulary().encode, {"text": "to"}),
@@ -59,7 +64,8 @@ CALLS = {
     ),
     "text.Characters.split": lambda: (text.Characters().split, {"text": "to be"}),
     "text.Characters.join": lambda: (text.Characters().join, {"tokens": ["t", "o"]}),
-    "text.Words": lambda: (text.Words, {"pattern": r"\w+"}),
+    "text.Words": lambda: (text.Words, {"pattern": r"\w+", "keep_spaces": True}),
+    "text.Words (punctuation)": lambda: (text.Words, {"punctuation": True}),
     "text.Words.split": lambda: (text.Words().split, {"text": "to be"}),
     "text.Words.join": lambda: (text.Words().join, {"tokens": ["to", " be"]}),
     "text.sentences": lambda: (text.sentences, {"text": "To be. Not to be."}),
@@ -93,13 +99,19 @@ CALLS = {
     # -- models
     "text.NGram": lambda: (
         text.NGram,
-        {"n": 2, "vocabulary_size": 3, "smoothing": "add-k", "k": 0.1},
+        {"n": 2, "vocabulary_size": 3, "smoothing": "add-k", "k": 0.1, "start": 0},
     ),
     "text.NGram.fit": lambda: (text.NGram(2).fit, {"indices": ROW}),
     "text.NGram.log_probability": lambda: of_ngram("log_probability", indices=[1], context=[0]),
     "text.NGram.score": lambda: of_ngram("score", indices=[1, 2], context=[0]),
-    "text.NGram.perplexity": lambda: of_ngram("perplexity", indices=[1, 2], context=[0]),
-    "text.NGram.log_probabilities": lambda: of_ngram("log_probabilities", context=[0]),
+    "text.NGram.perplexity": lambda: of_ngram(
+        "perplexity", sequences=["to", "be"], context="or", vocabulary=vocabulary()
+    ),
+    "text.NGram.counts": lambda: of_ngram("counts", n=2, vocabulary=vocabulary()),
+    "text.NGram.log_probabilities": lambda: of_ngram("log_probabilities", prefix=[1], context=[0]),
+    "text.NGram.log_probabilities_of": lambda: of_ngram(
+        "log_probabilities_of", sentences=[ROW, [1]]
+    ),
     "text.NGram.sample": lambda: of_ngram("sample", length=2, prime=[0], rng=RNG, temperature=1.0),
     "text.LanguageModel": lambda: (
         text.LanguageModel,
@@ -121,7 +133,10 @@ CALLS = {
     "text.LanguageModel.log_probabilities_of": lambda: of_model(
         "log_probabilities_of", sentences=[ROW, [1]]
     ),
-    "text.LanguageModel.perplexity": lambda: of_model("perplexity", sentences=[ROW, [1]]),
+    "text.LanguageModel.perplexity": lambda: of_model(
+        "perplexity", sequences=["to", "be"], context="or", vocabulary=vocabulary()
+    ),
+    "text.perplexity": lambda: (text.perplexity, {"probabilities": [0.5, 0.25]}),
     "text.LanguageModel.log_probabilities": lambda: of_model("log_probabilities", prefix=[1]),
     "text.score": lambda: (
         text.score,
@@ -143,12 +158,12 @@ CALLS = {
     # -- writing
     "text.generate": lambda: (
         text.generate,
-        writes(prime="to", rng=RNG, mode="unroll", beam_width=None, **CHOICE),
+        writes(prime="to", rng=RNG, mode="unroll", beam_width=None, state=state(1), **CHOICE),
     ),
     "text.generate (a beam)": lambda: (text.generate, writes(prime="to", beam_width=2)),
     "text.generate_batch": lambda: (
         text.generate_batch,
-        writes(primes=["to", "b"], rng=RNG, mode="unroll", **CHOICE),
+        writes(primes=["to", "b"], rng=RNG, mode="unroll", state=state(2), **CHOICE),
     ),
     "text.sample": lambda: (
         text.sample,
@@ -156,7 +171,9 @@ CALLS = {
     ),
     "text.beam_search": lambda: (
         text.beam_search,
-        writes(prime="to", width=2, length_penalty=0.5, allow_unknown=True, start=True),
+        writes(
+            prime="to", width=2, length_penalty=0.5, allow_unknown=True, start=True, state=state(1)
+        ),
     ),
 }
 

@@ -13,12 +13,13 @@ import numpy as np
 from tinyseq import errors, graph, nn, ops
 from tinyseq.arguments import Count, NotNegative, Size, checked
 from tinyseq.kernels import load
-from tinyseq.nested import mapped
+from tinyseq.nested import leaves, mapped
 from tinyseq.nn import beam
 from tinyseq.nn.modes import mode_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 from tinyseq.text.language_model import START, LanguageModel, as_tokens
+from tinyseq.text.ngram import NGram
 from tinyseq.text.sampling import Choice, Nucleus, choice, pick
 from tinyseq.text.vocabulary import Vocabulary
 
@@ -32,7 +33,7 @@ _length: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # written so f
 
 @checked
 def generate(
-    model: nn.Module,
+    model: nn.Module | NGram,
     vocabulary: Vocabulary,
     prime: str | list[str] = "",
     length: Count | None = 500,
@@ -43,18 +44,23 @@ def generate(
     beam_width: Size | None = None,
     allow_unknown: bool = True,
     start: bool = True,
+    state: Any = None,
     rng: np.random.Generator | None = None,
     mode: str | None = "auto",
 ) -> Iterator[str]:
     """The symbols that the model writes after ``prime``, one by one, until it writes ``<EOS>``.
 
-    ``<EOS>`` itself is not handed out, and ``<PAD>`` is never written. Each symbol is drawn from
-    softmax(logits / temperature), cut to what is allowed and brought back to a sum of 1::
+    ``<EOS>`` itself is not handed out, and ``<PAD>`` and ``<BOS>`` are never written. Each symbol
+    is drawn from softmax(logits / temperature), cut to what is allowed and brought back to a sum of
+    1::
 
-        print(*text.generate(model, vocabulary, top_p=0.9), sep="")
+        print(*text.generate(model, vocabulary, top_p=0.9))  # words; characters with sep=""
 
     Args:
-        prime: what the text goes on from; empty for a text from its beginning.
+        model: called as ``logits, state = model(symbols (T, B), state)``; or an `NGram`, whose
+            logits are its log-probabilities.
+        prime: what the text goes on from, a text of characters or a list of tokens; empty for a
+            text from its beginning.
         length: the most symbols to write, ``None`` for no end but ``<EOS>``.
         temperature: below 1 is more careful, above 1 more daring; 0 is greedy, it takes the
             likeliest each time, without a draw.
@@ -65,7 +71,12 @@ def generate(
             `beam_search`, which gives all of them. Nothing is drawn.
         allow_unknown: whether ``<UNK>`` may be written.
         start: whether the zero vector is read before the prime, as `LanguageModel.log_probability`
-            does. ``False`` for a model of one long stream, whose training had no first symbols.
+            does; of an `NGram`, its ``start``. ``False`` for a model of one long stream, whose
+            training had no first symbols.
+        state: what the model starts from, as it returns it, nested tuples of tensors (B, …) with
+            B = 1; from zeros when left out. What is written can so depend on a genre or a kind, or
+            go on from what the model has read: the prime is then the next symbol, and ``start`` is
+            ``False``. An `NGram` has none.
         rng: what to draw from, by default the library's own generator; one uniform number a symbol,
             drawn in blocks.
         mode: ``"unroll"`` calls the model once a symbol, ``"compiled"`` writes blocks of symbols in
@@ -78,8 +89,10 @@ def generate(
     before the last one.
 
     Raises:
-        ValueError: an argument out of range, a symbol of the prime that the vocabulary lacks, or,
-            when it comes to that, a model that gives numbers which are not finite.
+        TypeError: a prime that is one string, for a vocabulary of words.
+        ValueError: an argument out of range, a state of another number of texts, a symbol of the
+            prime that the vocabulary lacks, or, when it comes to that, a model that gives numbers
+            which are not finite.
     """
     mode = mode_of(mode)
     if beam_width is not None:
@@ -92,20 +105,19 @@ def generate(
             raise ValueError("a beam search needs a length, the most symbols to write")
         if length == 0:
             return iter(())
-        found = beam_search(
-            model, vocabulary, prime, length, beam_width, allow_unknown=allow_unknown, start=start
-        )
+        options: Any = {"allow_unknown": allow_unknown, "start": start, "state": state}
+        found = beam_search(model, vocabulary, prime, length, beam_width, **options)
         return (vocabulary.symbols[i] for i in found[0].symbols)
     symbols = _encoded(vocabulary, prime, start)
     how = choice(vocabulary, temperature, top_k, top_p, allow_unknown)
-    blocks = _blocks(model, [symbols], _sizes(length), how, rng, mode)
+    blocks = _blocks(_network(model, state, 1), [symbols], _sizes(length), how, rng, mode, state)
     texts = (vocabulary.symbols_of(_until(block[:, 0], how.eos)) for block in blocks)
     return itertools.chain.from_iterable(texts)
 
 
 @checked
 def generate_batch(
-    model: nn.Module,
+    model: nn.Module | NGram,
     vocabulary: Vocabulary,
     primes: Iterable[str | list[str]],
     length: Count = 500,
@@ -115,14 +127,16 @@ def generate_batch(
     top_p: Nucleus = 1.0,
     allow_unknown: bool = True,
     start: bool = True,
+    state: Any = None,
     rng: np.random.Generator | None = None,
     mode: str | None = "auto",
 ) -> list[list[str]]:
     """The symbols of many texts, one for each prime, written at the same time.
 
-    As `generate`, whose arguments these are; the primes may be of different lengths, and
-    ``[""] * B`` gives B texts from their beginning. Faster than one after the other: the weights
-    are read once for all, and the texts are shared out over the cores.
+    As `generate`, whose arguments these are; the state is of B texts, one for each prime. The
+    primes may be of different lengths, and ``[""] * B`` gives B texts from their beginning. Faster
+    than one after the other: the weights are read once for all, and the texts are shared out over
+    the cores.
 
     Raises:
         ValueError: as `generate`; no primes, no length.
@@ -132,14 +146,15 @@ def generate_batch(
         raise ValueError("primes is a list of what each text goes on from, one or more of them")
     symbols = [_encoded(vocabulary, prime, start) for prime in primes]
     how = choice(vocabulary, temperature, top_k, top_p, allow_unknown)
-    blocks = list(_blocks(model, symbols, _sizes(length), how, rng, mode_of(mode)))
+    network = _network(model, state, len(primes))
+    blocks = list(_blocks(network, symbols, _sizes(length), how, rng, mode_of(mode), state))
     written = np.concatenate(blocks) if blocks else np.empty((0, len(primes)), np.int64)
     return [vocabulary.symbols_of(_until(row, how.eos)) for row in written.T]
 
 
 @checked
 def sample(
-    model: nn.Module,
+    model: nn.Module | NGram,
     vocabulary: Vocabulary,
     prime: str | list[str] = "\n",
     length: Count = 500,
@@ -168,13 +183,14 @@ def sample(
     how = choice(vocabulary, temperature, None, 1.0, True)._replace(eos=None)
     sizes = [length] if length else []
     primes = [vocabulary.encode(prime)]
-    blocks = list(_blocks(model, primes, sizes, how, rng, mode_of(mode)))
+    network = _network(model, None, 1)
+    blocks = list(_blocks(network, primes, sizes, how, rng, mode_of(mode)))
     return vocabulary.decode(np.concatenate(blocks) if blocks else [])
 
 
 @checked
 def beam_search(
-    model: nn.Module,
+    model: nn.Module | NGram,
     vocabulary: Vocabulary,
     prime: str | list[str] = "",
     length: Size = 50,
@@ -183,10 +199,11 @@ def beam_search(
     length_penalty: NotNegative = 0.0,
     allow_unknown: bool = True,
     start: bool = True,
+    state: Any = None,
 ) -> list[nn.Hypothesis]:
     """The likeliest texts after ``prime`` that a beam of ``width`` finds, the best first.
 
-    ``length`` symbols at most, and ``prime`` and ``start`` as for `generate`; ranked by
+    ``length`` symbols at most, and ``prime``, ``start`` and ``state`` as for `generate`; ranked by
     log-probability / ((5 + |y|) / 6)^α with α = ``length_penalty``, as in
     `nn.EncoderDecoder.beam_search`, whose search this is. The symbols of a hypothesis are their
     numbers, without ``<EOS>``; its log-probability counts ``<EOS>`` where it ``ended``. With
@@ -198,21 +215,22 @@ def beam_search(
     """
     symbols = _encoded(vocabulary, prime, start)
     how = choice(vocabulary, 1.0, None, 1.0, allow_unknown)
-    with nn.evaluation(model):
-        state = None
+    network = _network(model, state, 1)
+    with nn.evaluation(network):
         if len(symbols) > 1:
-            _, state = model(symbols[:-1, None], None)
-        return beam.beam_search(
-            model,
+            _, state = network(symbols[:-1, None], state)
+        found = beam.beam_search(
+            network,
             symbols[-1:],
             state,
-            model=model,
+            model=network,
             eos=how.eos,
             width=width,
             max_steps=length,
             length_penalty=length_penalty,
             refused=how.refused,
         )[0]
+    return [h for h in found if h.log_probability > _NEVER]
 
 
 # -- what is asked for ----------------------------------------------------------------------------
@@ -243,6 +261,45 @@ def _sizes(length: int | None) -> Iterator[int]:
 # -- writing --------------------------------------------------------------------------------------
 
 
+class _NGram(nn.Module):
+    """An `NGram` as a network: symbols (T, B), state → logits (1, B, V) for the next ones, and the
+    last n symbols (B, n) as its state, of which the first may be `START`.
+    """
+
+    def __init__(self, ngram: NGram) -> None:
+        self.ngram = ngram
+
+    def forward(self, indices: np.ndarray, state: Any = None) -> tuple[Tensor, Any]:
+        n, start, rows = self.ngram.n, self.ngram.start, np.asarray(indices).T
+        before = np.full((len(rows), n), _NOTHING) if state is None else state[0]._data
+        rows = np.hstack([before, rows])
+        first = _NOTHING if start is None else start
+        contexts = [c[c != _NOTHING] for c in np.where(rows == START, first, rows)]
+        nats = np.stack([self.ngram.log_probabilities(context=c) for c in contexts])
+        return Tensor(np.maximum(nats, _NEVER)[None]), (Tensor(rows[:, -n:]),)
+
+
+_NOTHING = -2  # in place of a symbol, where there is none so far back
+_NEVER = -1e300  # in place of −∞, log 0
+
+
+def _network(model: nn.Module | NGram, state: Any, texts: int) -> nn.Module:
+    """The model as a network, for which the state is looked at."""
+    if isinstance(model, NGram):
+        if state is not None:
+            raise ValueError(
+                "an NGram has no state: what came before is its prime. Leave state out"
+            )
+        return _NGram(model)
+    wrong = [np.shape(part) for part in leaves(state) if np.shape(part)[:1] != (texts,)]
+    if wrong:
+        raise errors.ShapeError(
+            f"state holds a tensor of shape {errors.describe(wrong[0])}, and texts to write: "
+            f"{texts}. Each tensor is ({texts}, …), as the model returns it for so many"
+        )
+    return model
+
+
 def _blocks(
     model: nn.Module,
     primes: list[np.ndarray],
@@ -250,6 +307,7 @@ def _blocks(
     how: Choice,
     rng: np.random.Generator | None,
     mode: str,
+    state: Any = None,
 ) -> Iterator[np.ndarray]:
     """The symbols (n, B) of B texts, until all have ended; what follows an end means nothing."""
     ended = np.zeros(len(primes), bool)
@@ -261,7 +319,7 @@ def _blocks(
         draws = generator(rng).random(shape) if how.temperature > 0 else np.zeros(shape)
         if unrolled is None:
             with nn.evaluation(model):
-                unrolled = _Unrolled(model, primes, how)
+                unrolled = _Unrolled(model, primes, how, state)
         if writing is None and _compiles(model, draws.size, mode):
             with nn.evaluation(model):
                 writing = _compiled(unrolled, mode)
@@ -287,9 +345,9 @@ def _until(symbols: np.ndarray, eos: int | None) -> np.ndarray:
 class _Unrolled:
     """B texts on the way, written by calling the model once for each of their symbols."""
 
-    def __init__(self, model: nn.Module, primes: list[np.ndarray], how: Choice) -> None:
+    def __init__(self, model: nn.Module, primes: list[np.ndarray], how: Choice, state: Any) -> None:
         self.model = model
-        self._logits, self.state = _read(model, primes)
+        self._logits, self.state = _read(model, primes, state)
         self.following: np.ndarray | None = None  # what has been written, and not yet read
         V = self._logits.shape[-1]
         self.how = how._replace(refused=how.refused[how.refused < V])
@@ -320,11 +378,14 @@ class _Unrolled:
         return True
 
 
-def _read(model: nn.Module, primes: list[np.ndarray]) -> tuple[Tensor, Any]:
+def _read(model: nn.Module, primes: list[np.ndarray], state: Any) -> tuple[Tensor, Any]:
     """The logits (B, V) behind each prime, and the state. Those of one length are read at once."""
     lengths = np.array([len(prime) for prime in primes])
     groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
-    read = [model(np.stack([primes[b] for b in rows], axis=1), None) for rows in groups]
+    read = [
+        model(np.stack([primes[b] for b in rows], axis=1), beam.rows_of(state, rows))
+        for rows in groups
+    ]
     last = [(logits[-1], state) for logits, state in read]
     if len(last) == 1:
         return last[0]
@@ -341,8 +402,8 @@ def _compiles(model: nn.Module, symbols: int, mode: str) -> bool:
         if mode == "auto":
             return False
         raise errors.CompileError(
-            f"mode='compiled' takes a text.LanguageModel, and {kind.__name__} has a forward of its "
-            "own. Use mode='auto'."
+            f"mode='compiled' takes a text.LanguageModel, and {kind.__name__.lstrip('_')} has a "
+            "forward of its own. Use mode='auto'."
         )
     if mode == "auto":
         layers = [m for _, m in model.named_modules() if isinstance(m, nn.Recurrent)]

@@ -17,6 +17,7 @@ from tinyseq.nn.beam import finite, log_softmax
 from tinyseq.nn.training import reads_from_the_end
 from tinyseq.tensor import Tensor, plain_array
 from tinyseq.text.batches import padded
+from tinyseq.text.measures import numbers_of, of_nats, sequences_of
 from tinyseq.text.partition import one_text
 from tinyseq.text.vocabulary import Vocabulary
 
@@ -154,23 +155,24 @@ class LanguageModel(nn.Module):
     @checked
     def log_probabilities_of(self, sentences: Iterable[npt.ArrayLike]) -> np.ndarray:
         """`log_probability` of each of B sentences (T_b,) of any lengths, read at once: (B,)."""
-        return self._log_probabilities(self._rows(sentences))
+        return self._log_probabilities(self._rows(sentences, "sentences"))
 
-    def _rows(self, sentences: Iterable[npt.ArrayLike]) -> list[np.ndarray]:
+    def _rows(self, sentences: Iterable[npt.ArrayLike], name: str) -> list[np.ndarray]:
         V = self.embedding.num_embeddings
-        return [_sentence(s, V, f"sentences[{b}]") for b, s in enumerate(sentences)]
+        return [_sentence(s, V, f"{name}[{b}]") for b, s in enumerate(sentences)]
 
-    def _log_probabilities(self, rows: list[np.ndarray]) -> np.ndarray:
+    def _log_probabilities(self, rows: list[np.ndarray], given: int = 0) -> np.ndarray:
+        """ln P of each row but its first symbols, so many, which are given."""
         _check_reads_forwards(self, "log_probability")
         out = np.zeros(len(rows))
         order = sorted(range(len(rows)), key=lambda b: len(rows[b]))  # little padding in a batch
         with nn.evaluation(self):
             for n in range(0, len(rows), _BATCH):
                 batch = order[n : n + _BATCH]
-                out[batch] = self._read([rows[b] for b in batch])
+                out[batch] = self._read([rows[b] for b in batch], given)
         return finite(out, self)
 
-    def _read(self, sentences: list[np.ndarray]) -> np.ndarray:
+    def _read(self, sentences: list[np.ndarray], given: int) -> np.ndarray:
         both, _ = padded([np.concatenate([[START], s]) for s in sentences], IGNORED)
         inputs, targets = np.where(both == IGNORED, 0, both)[:-1], both[1:]
         total, state = np.zeros(len(sentences)), None
@@ -178,24 +180,38 @@ class LanguageModel(nn.Module):
         for t in range(0, len(inputs), steps):
             logits, state = self(inputs[t : t + steps], state)
             losses = functional.cross_entropy(logits, targets[t : t + steps], "none")
-            total -= losses.numpy().sum(axis=0, dtype=np.float64)
+            total -= losses.numpy()[max(0, given - t) :].sum(axis=0, dtype=np.float64)
         return total
 
     @checked
-    def perplexity(self, sentences: Iterable[npt.ArrayLike]) -> float:
-        """exp(−Σ ln P(sentence) / Σ T) over sentences (T_b,), each ``<EOS>`` counted as a symbol.
+    def perplexity(
+        self,
+        sequences: str | Iterable[Any],
+        context: str | Iterable[Any] = (),
+        *,
+        vocabulary: Vocabulary | None = None,
+    ) -> float:
+        """exp(−1/N Σ ln p) over all N symbols of one sequence or several: see `text.perplexity`.
 
-        As many equally likely symbols would be as hard to predict; at most the largest float.
+        As many equally likely symbols would be as hard to predict; at most the largest float. The
+        first symbol of each sequence is that of a sentence, after the zero vector, unless a
+        ``context`` says what came before. Each ``<EOS>`` that is given is a symbol.
+
+        Args:
+            sequences: whole numbers (T,), or a list of such; or strings, with their ``vocabulary``:
+                a text of characters, a list of tokens, or a list of such.
+            context: the symbols between the zero vector and each sequence, numbers or strings.
 
         Raises:
+            TypeError: strings without a vocabulary.
             ValueError: no symbols at all, or what `log_probability` raises.
         """
-        rows = self._rows(sentences)
+        rows = self._rows(sequences_of(sequences, vocabulary), "sequences")
+        V = self.embedding.num_embeddings
+        before = _sentence(numbers_of(context, vocabulary), V, "context")
         symbols = sum(map(len, rows))
-        if not symbols:
-            raise ValueError("a perplexity needs at least one symbol, and sentences has none")
-        nats = -self._log_probabilities(rows).sum() / symbols
-        return math.exp(min(nats, 709.0))
+        rows = [np.concatenate([before, row]) for row in rows]
+        return of_nats(-self._log_probabilities(rows, len(before)).sum(), symbols)
 
     @checked
     def log_probabilities(self, prefix: npt.ArrayLike = ()) -> np.ndarray:
@@ -244,9 +260,15 @@ class Ranked(NamedTuple):
     per_symbol: float
 
 
+class Reader(Protocol):
+    """What has `log_probabilities_of`: a `LanguageModel`, an `NGram`."""
+
+    def log_probabilities_of(self, sentences: Iterable[Any], /) -> np.ndarray: ...
+
+
 @checked
 def rank(
-    model: LanguageModel,
+    model: Reader,
     vocabulary: Vocabulary,
     candidates: Iterable[str | list[str]],
     *,
@@ -263,13 +285,15 @@ def rank(
     the word itself would make it.
 
     Args:
+        model: a `LanguageModel` or an `NGram`.
         by: ``"log_probability"`` of the whole sentence, which is what the question asks; it favours
             the short. ``"per_symbol"``, the mean over symbols, compares sentences of different
             lengths.
 
     Raises:
+        TypeError: a candidate that is one string, for a vocabulary of words.
         ValueError: no candidates, one without symbols, one with a symbol that a vocabulary without
-            ``<UNK>`` lacks, or what `LanguageModel.log_probability` raises.
+            ``<UNK>`` lacks, or what ``model.log_probabilities_of`` raises.
     """
     candidates = [as_tokens(c) for c in candidates]
     if not candidates:
@@ -303,7 +327,11 @@ def likeliest(
 ) -> list[tuple[str, float]]:
     """The k likeliest symbols after a prefix, each with its probability, the likeliest first.
 
+    ``prefix`` is the start of a sentence, a text of characters or a list of tokens; ``model`` a
+    `LanguageModel` or an `NGram`.
+
     Raises:
+        TypeError: a prefix that is one string, for a vocabulary of words.
         ValueError: k below 1, a symbol that the vocabulary lacks, or a vocabulary that is smaller
             than the model's.
     """

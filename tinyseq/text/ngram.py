@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from tinyseq import display
 from tinyseq.arguments import Count, NotNegative, Positive, Size, checked, one_of
 from tinyseq.random import generator
 from tinyseq.tensor import plain_array
+from tinyseq.text.measures import numbers_of, of_nats, sequences_of
 from tinyseq.text.sampling import Choice, pick
+from tinyseq.text.vocabulary import Vocabulary
 
 _TOGETHER = 2**19  # symbols that are counted or predicted at once: some 30 MB
+_ROWS = 20  # of a table of counts that are shown
 
 
 class NGram:
@@ -39,23 +44,42 @@ class NGram:
 
         P(w | c) = (N(cw) + k) / (Σ_v N(cv) + k · V)
 
-    Both are above 0 for every symbol and add up to 1 over all V of them. A context of m < n − 1
-    symbols, as at the start of a text, is read as ``NGram(m + 1)`` of the same text would.
+    Both are above 0 for every symbol. ``None`` is maximum likelihood, counting and nothing else::
+
+        P(w | c) = N(cw) / Σ_v N(cv)
+
+    An n-gram that was never seen has probability 0 and log-probability −∞, and so has every text
+    with it. Σ_v N(cv) is how often c came, but where the text ends in c: nothing followed it there,
+    so it is not counted, and probabilities add up to 1. What was never followed by anything has no
+    maximum likelihood: then c′ stands in for c.
+
+    All add up to 1 over the V symbols. A context of m < n − 1 symbols, as at the start of a text,
+    is read as ``NGram(m + 1)`` of the same text would.
 
     For sentences, fit to one text in which an end-of-sentence symbol stands before, between and
-    after them; ``log_probability([*sentence, eos], context=[eos])`` is then that of a sentence.
+    after them, and name it as ``start``: it is then the context of a sentence's first symbol.
 
     >>> model = NGram(3).fit([0, 1, 2, 0, 1, 2, 0, 1])
     >>> model.sample(6, prime=[0, 1], temperature=0)
     array([2, 0, 1, 2, 0, 1])
 
+    >>> words = "the cat sits . the cat sleeps . the dog sits .".split()
+    >>> vocabulary = Vocabulary.from_counts(words, unk=None, eos=None)
+    >>> bigrams = NGram(2, smoothing=None).fit(vocabulary.encode(words))
+    >>> bigrams.counts(2, vocabulary)["the", "cat"]
+    2
+    >>> the, cat = vocabulary.encode(["the", "cat"])
+    >>> round(math.exp(bigrams.log_probability([cat], context=[the])), 4)
+    0.6667
+
     Args:
         n: 1 for a unigram model, 2 for a bigram model, and so on.
         vocabulary_size: V, how many symbols there are; when left out, one more than the highest
             that is in the text.
-        smoothing: ``"kneser-ney"`` or ``"add-k"``.
-        k: what add-k adds to each count, above 0: with 0, what was never seen would have
-            probability 0, and log-probability −∞.
+        smoothing: ``"kneser-ney"``, ``"add-k"`` or ``None``.
+        k: what add-k adds to each count, above 0.
+        start: the symbol that stands before a sentence, as ``vocabulary.eos`` or ``vocabulary.bos``
+            in the text; when left out, a first symbol has no context.
 
     Raises:
         ValueError: n or vocabulary_size below one, an unknown smoothing, a k that is not above 0.
@@ -66,19 +90,22 @@ class NGram:
         self,
         n: Size,
         vocabulary_size: Size | None = None,
-        smoothing: Annotated[str, one_of("kneser-ney", "add-k")] = "kneser-ney",
+        smoothing: Annotated[str, one_of("kneser-ney", "add-k")] | None = "kneser-ney",
         *,
         k: Positive = 0.03,
+        start: Count | None = None,
     ) -> None:
         self.n = n
         self.vocabulary_size = vocabulary_size
         self._given_size = vocabulary_size  # what `fit` finds in a text goes no further than it
         self.smoothing = smoothing
         self.k = k
+        self.start = start
         self._orders: list[_Order] = []
 
     def __repr__(self) -> str:
         extra = f", k={self.k}" if self.smoothing == "add-k" else ""
+        extra += "" if self.start is None else f", start={self.start}"
         return f"NGram({self.n}, {self.vocabulary_size}, {self.smoothing!r}{extra})"
 
     @checked
@@ -90,7 +117,8 @@ class NGram:
 
         Raises:
             TypeError: numbers that are not whole.
-            ValueError: fewer than n symbols, one out of range, or more than one dimension.
+            ValueError: fewer than n symbols, one or ``start`` out of range, or more than one
+                dimension.
         """
         text = _integers(indices, "indices")
         if len(text) < self.n:
@@ -100,6 +128,11 @@ class NGram:
             )
         size = self._given_size or int(text.max()) + 1
         _check_range(text, size, "indices")
+        if self.start is not None and self.start >= size:
+            raise ValueError(
+                f"start={self.start} is out of range, for the vocabulary has {size} symbols, 0 to "
+                f"{size - 1}. It is the number of the symbol that stands before a sentence"
+            )
         if len(text) * size >= 2**63:
             raise ValueError(
                 f"vocabulary_size={size} is too large to number the n-grams of {len(text)} symbols"
@@ -119,7 +152,8 @@ class NGram:
         for n in range(1, self.n + 1):
             grams = len(here.keys)
             above = None
-            lower = None
+            top = self._estimate(here.counts, here.keys // size, contexts, size)
+            lower = None if self.smoothing else top
             if n < self.n:
                 above = _numbered(here.of[:-1], text[n:], size)
                 if self.smoothing == "kneser-ney":
@@ -130,11 +164,8 @@ class NGram:
                     before = np.bincount(ends, minlength=grams)
                     before[here.of[0]] += 1  # the beginning of the text
                     lower = self._estimate(before, here.keys // size, contexts, size)
-            yield _Order(
-                here.keys,
-                self._estimate(here.counts, here.keys // size, contexts, size),
-                lower,
-            )
+            counts = here.counts.astype(np.min_scalar_type(here.counts.max()))
+            yield _Order(here.keys, counts, top, lower)
             if above is not None:
                 here, contexts = above, grams
 
@@ -149,7 +180,8 @@ class NGram:
             given_up = np.full(contexts, self.k * size)
             total += given_up
         else:
-            discount = _discounts(counts)[np.minimum(counts, 3)]
+            discounts = _discounts(counts) if self.smoothing else np.zeros(4)
+            discount = discounts[np.minimum(counts, 3)]
             kept -= discount
             given_up = np.bincount(context_of, discount, contexts)
             del discount
@@ -159,20 +191,59 @@ class NGram:
         kept /= total[context_of]
         np.log(kept, out=kept)
         share[-1] = -np.inf
-        return _Estimate(share, np.append(np.log(given_up / total), 0.0))
+        with np.errstate(divide="ignore"):  # −∞ without smoothing
+            return _Estimate(share, np.append(np.log(given_up / total), 0.0))
 
     @checked
-    def log_probability(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
+    def counts(self, n: Size, vocabulary: Vocabulary | None = None) -> Counts:
+        """How often each n-gram came, by the tuple of its numbers, the most frequent first.
+
+        With a ``vocabulary`` by the tuple of its symbols. n is any from 1 to that of the model.
+        What never came has the count 0. Printed, and in a notebook, it is a table. ::
+
+            print(ngram.counts(2, vocabulary))
+
+        Raises:
+            ValueError: an n above that of the model, a vocabulary that lacks a number, or a model
+                that was not fitted.
+        """
+        size = self._fitted()
+        if n > self.n:
+            raise ValueError(f"n={n} is more than the {self.n} symbols that NGram({self.n}) counts")
+        counts, contexts = self._orders[n - 1].counts, self._orders[n - 1].keys
+        symbols = np.empty((len(contexts), n), np.int64)
+        for m in reversed(range(n)):
+            contexts, symbols[:, m] = np.divmod(contexts, size)
+            contexts = self._orders[m - 1].keys[contexts]
+        order = np.lexsort((*symbols.T[::-1], -counts.astype(np.int64)))
+        named: list[Any] = symbols[order].ravel().tolist()
+        if vocabulary is not None:
+            named = vocabulary.symbols_of(named)
+        grams = zip(*(named[m::n] for m in range(n)), strict=True)
+        return Counts(dict(zip(grams, counts[order].tolist(), strict=True)))
+
+    @checked
+    def log_probability(
+        self, indices: npt.ArrayLike, context: npt.ArrayLike | None = None
+    ) -> float:
         """log P(indices | context), in nats: the sum over all of ``indices``, the first included.
 
-        Each is predicted from the up to n − 1 symbols before it, in ``indices`` or ``context``.
+        Each is predicted from the up to n − 1 symbols before it, in ``indices`` or ``context``;
+        without a context the first is that of a sentence, after ``start``. Without smoothing it is
+        −∞ where one of them has probability 0.
 
         Raises:
             TypeError: numbers that are not whole.
             ValueError: a symbol out of range, or a model that was not fitted.
         """
         text = self._checked(indices, "indices")
-        return self._total(text, self._checked(context, "context"), 0)
+        return self._total(text, self._before(context), 0)
+
+    @checked
+    def log_probabilities_of(self, sentences: Iterable[npt.ArrayLike]) -> np.ndarray:
+        """`log_probability` of each of B sentences (T_b,): (B,)."""
+        rows = [self._checked(s, f"sentences[{b}]") for b, s in enumerate(sentences)]
+        return np.array([self._total(row, self._before(None), 0) for row in rows])
 
     @checked
     def score(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
@@ -193,27 +264,49 @@ class NGram:
         return -self._total(text, self._checked(context, "context"), 1) / (len(text) - 1)
 
     @checked
-    def perplexity(self, indices: npt.ArrayLike, context: npt.ArrayLike = ()) -> float:
-        """exp(`score`): among how many equally likely symbols the model seems to guess.
+    def perplexity(
+        self,
+        sequences: str | Iterable[Any],
+        context: str | Iterable[Any] | None = None,
+        *,
+        vocabulary: Vocabulary | None = None,
+    ) -> float:
+        """exp(−1/N Σ ln p) over all N symbols of one sequence or several: see `text.perplexity`.
+
+        As many equally likely symbols would be as hard to predict. The first symbol of each
+        sequence is that of a sentence, after ``start``, unless a ``context`` says what came before.
+        Without smoothing it is ∞ where a symbol has probability 0.
+
+        Args:
+            sequences: whole numbers (T,), or a list of such; or strings, with their ``vocabulary``:
+                a text of characters, a list of tokens, or a list of such.
+            context: what came before each, numbers or strings.
 
         Raises:
-            TypeError: as in `score`.
-            ValueError: as in `score`.
+            TypeError: numbers that are not whole, or strings without a vocabulary.
+            ValueError: no symbols at all, one out of range, or a model that was not fitted.
         """
-        return math.exp(self.score(indices, context))
+        rows = [self._checked(s, "sequences") for s in sequences_of(sequences, vocabulary)]
+        before = self._before(None if context is None else numbers_of(context, vocabulary))
+        nats = -sum(self._total(row, before, 0) for row in rows)
+        return of_nats(nats, sum(map(len, rows)))
 
     @checked
-    def log_probabilities(self, context: npt.ArrayLike = ()) -> np.ndarray:
-        """log P(w | context) of every symbol w, a float64 array (V,).
+    def log_probabilities(
+        self, prefix: npt.ArrayLike = (), context: npt.ArrayLike | None = None
+    ) -> np.ndarray:
+        """log P(w | context, prefix) of every symbol w, a float64 array (V,).
 
-        Of the context, any number of symbols, the last n − 1 count.
+        Of the symbols before w, any number, the last n − 1 count; without a context ``prefix`` is
+        the start of a sentence, after ``start``. Without smoothing, −∞ for what never came there.
 
         Raises:
             TypeError: numbers that are not whole.
             ValueError: a symbol out of range, or a model that was not fitted.
         """
         size = self._fitted()
-        return self._next(self._read(self._checked(context, "context")), size)
+        before = np.concatenate([self._before(context), self._checked(prefix, "prefix")])
+        return self._next(self._read(before), size)
 
     @checked
     def sample(
@@ -229,6 +322,7 @@ class NGram:
         careful, above 1 more daring, 0 takes the most probable one, without a draw.
 
         Args:
+            prime: the start of a sentence, after ``start``.
             rng: what to draw from; the library's own generator when left out.
 
         Raises:
@@ -237,7 +331,8 @@ class NGram:
                 range, or a model that was not fitted.
         """
         size = self._fitted()
-        contexts = self._read(self._checked(prime, "prime"))
+        prime = np.concatenate([self._before(None), self._checked(prime, "prime")])
+        contexts = self._read(prime)
         how = Choice(temperature, 0, 1.0, np.empty(0, np.int64), None)
         draws = generator(rng).random(length) if temperature > 0 else np.zeros(length)
         written = np.empty(length, np.int64)
@@ -256,6 +351,12 @@ class NGram:
         array = _integers(indices, name)
         _check_range(array, self._fitted(), name)
         return array
+
+    def _before(self, context: npt.ArrayLike | None) -> np.ndarray:
+        """The symbols of a context; the start of a sentence where there is none."""
+        if context is None:
+            context = [] if self.start is None else [self.start]
+        return self._checked(context, "context")
 
     def _total(self, text: np.ndarray, past: np.ndarray, first: int) -> float:
         """Σ log P of the symbols of a text from ``first`` on, some at a time."""
@@ -312,6 +413,36 @@ class NGram:
         return [0, *(int(order.find(context * size + symbol)) for order, context in pairs)]
 
 
+class Counts(Counter[tuple[Any, ...]]):
+    """n-grams and how often each came: a `collections.Counter` that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows = [[c.rjust(widths[0]), *map(str.ljust, rest, widths[1:])] for c, *rest in rows]
+        return "\n".join(["  ".join(row).rstrip() for row in rows] + self._more())
+
+    def _repr_html_(self) -> str:
+        return display.table(self._rows() + [[more] for more in self._more()])
+
+    def _rows(self) -> list[list[str]]:
+        """A line of headings, and the most frequent: the count, and the symbols one by one."""
+        shown = self.most_common(_ROWS)
+        n = max((len(gram) for gram, _ in shown), default=0)
+        rows = [["count", f"{n}-gram", *[""] * (n - 1)]]
+        rows += [[f"{count:,d}", *map(_plain, gram)] for gram, count in shown]
+        return [row + [""] * (len(rows[0]) - len(row)) for row in rows]
+
+    def _more(self) -> list[str]:
+        return [f"… and {len(self) - _ROWS:,d} more"] if len(self) > _ROWS else []
+
+
+def _plain(symbol: object) -> str:
+    """A symbol as it is, but where white space or nothing would be seen."""
+    text = str(symbol)
+    return text if text.isprintable() and text.split() == [text] else repr(text)
+
+
 class _Numbered(NamedTuple):
     """The n-grams of a text."""
 
@@ -363,6 +494,7 @@ class _Order(NamedTuple):
     """What is known of the n-grams of one n, by their numbers."""
 
     keys: np.ndarray  # number of the context · V + symbol, sorted
+    counts: np.ndarray
     top: _Estimate  # as the highest order of a model
     lower: _Estimate | None  # below others; None: it has no part there
 

@@ -29,7 +29,7 @@ def choice(
     top_p: float,
     allow_unknown: bool,
 ) -> Choice:
-    refused = [vocabulary.pad, None if allow_unknown else vocabulary.unk]
+    refused = [vocabulary.pad, vocabulary.bos, None if allow_unknown else vocabulary.unk]
     numbers = np.array([i for i in refused if i is not None], np.int64)
     return Choice(float(temperature), int(top_k or 0), float(top_p), numbers, vocabulary.eos)
 

@@ -6,7 +6,7 @@ import json
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,18 @@ from tinyseq.arguments import Size, checked, shown
 from tinyseq.errors import DtypeError, listed
 from tinyseq.saving import write_atomically
 from tinyseq.tensor import plain_array
+from tinyseq.text.tokenize import Words
 
-_SPECIAL = ("pad", "unk", "eos")  # in the order of their numbers
+_SPECIAL = ("pad", "unk", "bos", "eos")  # in the order of their numbers
 _PIECE = 2**13  # tokens that are looked up at once: of an iterable, each is an object
 _SHOWN = 100  # characters that the repr of a vocabulary spells out …
 _FEW = 16  # … and a message
+_SPLITTERS: dict[str, Callable[[str], list[str]]] = {  # into words, the simplest first
+    "str.split": str.split,
+    "text.Words().split": lambda text: Words().split(text),
+    "text.Words(punctuation=True).split": lambda text: Words(punctuation=True).split(text),
+    "text.Words(keep_spaces=True).split": lambda text: Words(keep_spaces=True).split(text),
+}
 
 
 class Vocabulary:
@@ -39,24 +46,30 @@ class Vocabulary:
     ``Vocabulary(v.symbols)`` equals ``v``, and ``list(v.symbols)`` is what to keep in a JSON file.
 
     Words, or whatever tokens there are, come `from_counts`, the most frequent first, with symbols
-    for what the others become (unk), for the end (eos) and for what fills up a batch (pad):
+    for what the others become (unk), for the end (eos), and, where they are asked for, for the
+    beginning (bos) and for what fills up a batch (pad):
 
     >>> words = Vocabulary.from_counts(["to", "be", "or", "not", "to", "be"], size=4)
     >>> words.symbols
     ('<UNK>', '<EOS>', 'be', 'to')
     >>> words.encode(["not", "to", "be"])
     array([0, 3, 2])
+    >>> words.decode([3, 2])
+    'to be'
 
     The numbers are what `nn.Embedding` takes, and ``functional.one_hot(numbers, len(vocabulary))``
     makes vectors of them.
 
     Attributes:
         symbols: all of them; a symbol's place is its number.
-        unk, eos, pad: the number of that special symbol, or `None` where there is none.
+        unk, bos, eos, pad: the number of that special symbol, or `None` where there is none.
+        separator: what `decode` puts between symbols: a space between words, of which one is longer
+            than a character and none has white space in it, and nothing between others.
     """
 
     symbols: tuple[str, ...]
     unk: int | None
+    bos: int | None
     eos: int | None
     pad: int | None
 
@@ -91,10 +104,11 @@ class Vocabulary:
         unk: str | None = "<UNK>",
         eos: str | None = "<EOS>",
         pad: str | None = None,
+        bos: str | None = None,
     ) -> Vocabulary:
         """The most frequent tokens, the special symbols before them.
 
-        The order is pad, unk, eos, then falling counts; where two are equal, the code points
+        The order is pad, unk, bos, eos, then falling counts; where two are equal, the code points
         decide. So the same counts always give the same numbers.
 
         Args:
@@ -105,6 +119,7 @@ class Vocabulary:
                 and then those tokens are refused by `encode`.
             eos: the symbol that ends a sentence; `None` for none.
             pad: the symbol that fills up what is shorter; `None` for none.
+            bos: the symbol that begins a sentence, ``"<BOS>"`` say; `None` for none.
 
             A token that is spelled like a special symbol is that symbol.
 
@@ -115,7 +130,7 @@ class Vocabulary:
         """
         special = {
             kind: symbol
-            for kind, symbol in zip(_SPECIAL, (pad, unk, eos), strict=True)
+            for kind, symbol in zip(_SPECIAL, (pad, unk, bos, eos), strict=True)
             if symbol is not None
         }
         _check([*special.values()], "a special symbol")
@@ -149,13 +164,15 @@ class Vocabulary:
     def _set(self, symbols: tuple[str, ...], special: Mapping[str, str]) -> None:
         self.symbols = symbols
         self._indices = {symbol: i for i, symbol in enumerate(symbols)}
-        self.pad, self.unk, self.eos = (
+        self.pad, self.unk, self.bos, self.eos = (
             self._indices[special[kind]] if kind in special else None for kind in _SPECIAL
         )
         # What makes it one of words, and not of characters.
         named = special.values()
         self._longer = next((s for s in symbols if len(s) > 1 and s not in named), None)
         self._kind = "characters" if self._longer is None and not special else "symbols"
+        self._spaces = any(s.split() != [s] for s in symbols if s not in named)
+        self.separator = " " if self._longer is not None and not self._spaces else ""
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -167,7 +184,7 @@ class Vocabulary:
         return hash(self._identity())
 
     def _identity(self) -> tuple[Any, ...]:
-        return self.symbols, self.pad, self.unk, self.eos
+        return self.symbols, self.pad, self.unk, self.bos, self.eos
 
     def __repr__(self) -> str:
         if (
@@ -185,6 +202,10 @@ class Vocabulary:
 
     # -- to numbers and back ---------------------------------------------------------------------
 
+    def _is_text(self, string: str) -> bool:
+        """Whether it is a text of several characters, or none, rather than a token."""
+        return self._longer is None and len(string) != 1 and string not in self._indices
+
     @property
     def smallest_dtype(self) -> np.dtype[Any]:
         """The smallest dtype that holds all numbers: uint8 for up to 256 symbols, then uint16 …"""
@@ -193,10 +214,12 @@ class Vocabulary:
     def encode(self, text: str | Iterable[str], dtype: npt.DTypeLike = np.int64) -> np.ndarray:
         """The number of each character of a text, or of each token: an array (N,).
 
-        What the vocabulary lacks becomes ``unk``, where there is one. A long text takes an eighth
-        of the memory with ``dtype=vocabulary.smallest_dtype``, and is good for all that the library
-        does with it; mind that your own arithmetic may leave the range of so small a dtype. An
-        iterable, such as a file's lines one after the other, is read once and not kept::
+        What the vocabulary lacks becomes ``unk``, where there is one; tokens that were split in
+        another way than the vocabulary's, as "cat" is beside " cat", are an error. A long text
+        takes an eighth of the memory with ``dtype=vocabulary.smallest_dtype``, and is good for all
+        that the library does with it; mind that your own arithmetic may leave the range of so small
+        a dtype. An iterable, such as a file's lines one after the other, is read once and not
+        kept::
 
             vocabulary.encode(itertools.chain.from_iterable(file), vocabulary.smallest_dtype)
 
@@ -209,9 +232,9 @@ class Vocabulary:
         """
         if isinstance(text, str) and self._longer is not None:
             raise TypeError(
-                f"a vocabulary of tokens such as {reprlib.repr(self._longer)} takes a list of "
-                "them, not a string. Split the text first, as it was split to make the vocabulary: "
-                "text.Words().split(…)"
+                f"text={shown(text)}: a vocabulary of tokens such as {reprlib.repr(self._longer)} "
+                "takes a list of them, not a string. Split the text first, as it was split to make "
+                f"the vocabulary, perhaps by {self._split_by(text)}(text)"
             )
         if isinstance(text, bytes | Mapping) or not isinstance(text, Iterable):
             raise TypeError(
@@ -255,6 +278,8 @@ class Vocabulary:
                     f"{shown(tokens[i])}, of type {type(tokens[i]).__name__}"
                 )
         if missing.size:
+            if self._longer is not None:
+                self._check_split([tokens[i] for i in missing.tolist()], tokens, start)
             if self.unk is None:
                 at = int(missing[0])
                 code, what = "", "token"
@@ -269,18 +294,46 @@ class Vocabulary:
             indices[missing] = self.unk
         return indices
 
+    def _check_split(self, missing: list[Any], tokens: Sequence[Any], start: int) -> None:
+        """Raises where the vocabulary has a token that is missing, but for its spaces."""
+        if self._spaces and any(t.split() != [t] for t in tokens if isinstance(t, str)):
+            return  # a word at the start of a line has no space before it, and may be rare there
+        for token in missing:
+            if self._spaces:
+                parts, how = [f" {token}"], "(' ' + text), for there the space belongs to the word"
+            else:
+                parts, how = token.split(), "(text)"
+            known = next((part for part in parts if part != token and part in self._indices), None)
+            if known is not None:
+                raise ValueError(
+                    f"the vocabulary has {reprlib.repr(known)} and lacks {reprlib.repr(token)}, "
+                    f"token {start + tokens.index(token)}. Split the text as it was split to make "
+                    f"the vocabulary, perhaps by {self._split_by(' '.join(parts))}{how}"
+                )
+
+    def _split_by(self, text: str) -> str:
+        """What splits most of a text into tokens that the vocabulary has."""
+
+        def known(splitter: str) -> tuple[float, int]:
+            tokens = _SPLITTERS[splitter](text[:_PIECE])
+            count = sum(token in self._indices for token in tokens)
+            return count / max(1, len(tokens)), count
+
+        return max(_SPLITTERS, key=known)
+
     @checked
     def decode(self, indices: Iterable[int] | npt.ArrayLike) -> str:
         """The text whose characters or tokens have these numbers, integers 0 … len − 1.
 
-        It is the one that ``encode`` got, but for what became ``unk``. Special symbols are written
-        as they are spelled.
+        It is the one that ``encode`` got, but for what became ``unk``; of words, as ``str.split``
+        makes them, with a space between. `Words.join` of `symbols_of` puts none before punctuation.
+        Special symbols are written as they are spelled.
 
         Raises:
             TypeError: numbers that are not integers.
             ValueError: an index out of range.
         """
-        return "".join(self.symbols_of(indices))
+        return self.separator.join(self.symbols_of(indices))
 
     @checked
     def symbols_of(self, indices: Iterable[int] | npt.ArrayLike) -> list[str]:
@@ -301,7 +354,7 @@ class Vocabulary:
     # -- to JSON and back ------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """As JSON: an object of the list ``symbols`` and the spelling of ``pad, unk, eos``."""
+        """As JSON: an object of the list ``symbols`` and the spelling of ``pad, unk, bos, eos``."""
         numbers = {kind: getattr(self, kind) for kind in _SPECIAL}
         special = {kind: None if i is None else self.symbols[i] for kind, i in numbers.items()}
         return json.dumps({"symbols": self.symbols, **special}, ensure_ascii=False)

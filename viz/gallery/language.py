@@ -91,7 +91,7 @@ def words_or_characters() -> Any:
     """
     sentence = "Cats average 15 hours of sleep a day."
     pictures = []
-    for tokenizer in (text.Words(), text.Characters()):
+    for tokenizer in (text.Words(punctuation=True), text.Characters()):
         tokens = tokenizer.split(sentence)
         vocabulary = text.Vocabulary.from_counts(tokens)
         model = text.LanguageModel(len(vocabulary), 8, num_layers=1, cell="rnn")
