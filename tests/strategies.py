@@ -586,6 +586,162 @@ def checkpoint_case(draw):
     return Case(fn, [a, b], lambda a, b: np.concatenate([np.tanh(a).ravel(), 2 * b.ravel()]))
 
 
+def steps_of(fn, reference):
+    """A function of one number with steps at whole numbers and halves, none of them near."""
+
+    @st.composite
+    def strategy(draw):
+        x = draw(values(draw(shapes), -3.0, 3.0))
+        assume(np.abs(2 * x - np.round(2 * x)).min() > 1e-3)
+        return Case(fn, [x], reference)
+
+    return strategy()
+
+
+def quotient(fn, reference):
+    """A function of a / b with steps at whole ones, none of them near."""
+
+    @st.composite
+    def strategy(draw):
+        case = draw(binary(fn, reference, nonzero))
+        ratio = case.arrays[0] / case.arrays[1]
+        assume(np.abs(ratio - np.round(ratio)).min() > 1e-2)
+        return case
+
+    return strategy()
+
+
+@st.composite
+def cumprod_case(draw):
+    case = draw(along_axis(ts.cumprod, np.cumprod))
+    case.arrays[0][draw(hnp.arrays(bool, case.arrays[0].shape))] = 0.0  # none, one, several
+    return case
+
+
+@st.composite
+def norm_case(draw):
+    x = draw(values(draw(solid_shapes), away_from_zero=True))
+    ord = draw(st.sampled_from([None, 0.5, 1, 2, 3.5, -1, np.inf, -np.inf]))
+    assume(np.diff(np.sort(np.abs(x), None)).min(initial=1) > 1e-3)  # a largest and a smallest one
+    axis, keepdims = draw(st.integers(-x.ndim, x.ndim - 1)), draw(st.booleans())
+    if ord is None:
+        axis = draw(st.sampled_from([axis, None, *[(0, 1)] * (x.ndim > 1)]))
+    return Case(
+        lambda t: ts.norm(t, ord, axis, keepdims),
+        [x],
+        lambda a: np.linalg.norm(a, ord, axis, keepdims),
+    )
+
+
+@st.composite
+def masked_fill_case(draw):
+    both = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3))
+    x, mask = draw(values(both.input_shapes[0])), draw(hnp.arrays(bool, both.input_shapes[1]))
+    return Case(
+        lambda t, v: ts.masked_fill(t, mask, v),
+        [x, draw(values(()))],
+        lambda a, v: np.where(mask, v, a),
+    )
+
+
+@st.composite
+def take_case(draw):
+    x = draw(values(draw(solid_shapes)))
+    axis = draw(st.one_of(st.none(), st.integers(-x.ndim, x.ndim - 1)))
+    n = x.size if axis is None else x.shape[axis]
+    index = draw(hnp.arrays(np.int64, draw(shapes), elements=st.integers(-n, n - 1)))
+    return Case(lambda t: ts.take(t, index, axis), [x], lambda a: np.take(a, index, axis))
+
+
+@st.composite
+def repeat_case(draw):
+    x = draw(values(draw(solid_shapes)))
+    axis = draw(st.one_of(st.none(), st.integers(-x.ndim, x.ndim - 1)))
+    n, times = x.size if axis is None else x.shape[axis], st.integers(0, 3)
+    repeats = draw(st.one_of(times, st.lists(times, min_size=n, max_size=n)))
+    return Case(lambda t: ts.repeat(t, repeats, axis), [x], lambda a: np.repeat(a, repeats, axis))
+
+
+@st.composite
+def roll_case(draw):
+    x = draw(values(draw(shapes)))
+    axis = draw(axes_of(x.ndim).filter(lambda axis: axis != ()))
+    n = len(axis) if isinstance(axis, tuple) else 1
+    shifts = st.lists(st.integers(-5, 5), min_size=n, max_size=n)
+    shift = draw(st.one_of(st.integers(-5, 5), shifts))
+    return Case(lambda t: ts.roll(t, shift, axis), [x], lambda a: np.roll(a, shift, axis))
+
+
+@st.composite
+def tile_case(draw):
+    x, times = draw(values(draw(shapes))), st.integers(0, 3)
+    reps = draw(st.one_of(times, st.lists(times, max_size=4)))
+    return Case(lambda t: ts.tile(t, reps), [x], lambda a: np.tile(a, reps))
+
+
+def triangle(fn, reference):
+    @st.composite
+    def strategy(draw):
+        x = draw(values(draw(hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=4))))
+        k = draw(st.integers(-4, 4))
+        return Case(lambda t: fn(t, k), [x], lambda a: reference(a, k))
+
+    return strategy()
+
+
+def side_by_side(fn, reference):
+    @st.composite
+    def strategy(draw):
+        shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, max_side=3))
+        parts = [draw(values(shape)) for _ in range(draw(st.integers(1, 3)))]
+        return Case(lambda *t: fn(t), parts, lambda *a: reference(a))
+
+    return strategy()
+
+
+@st.composite
+def dot_case(draw):
+    n = draw(st.integers(1, 3))
+    sides = st.lists(st.integers(1, 3), max_size=2).map(tuple)
+    left = draw(sides.map(lambda s: (*s, n)))
+    right = draw(st.one_of(sides.map(lambda s: (*s, n, 2)), st.just((n,))))
+    if draw(st.booleans()):
+        left, right = draw(st.permutations([left, ()]))
+    return Case(ts.dot, [draw(values(left)), draw(values(right))], np.dot)
+
+
+@st.composite
+def tensordot_case(draw):
+    """Over as many axes of each as are drawn, named from the front or from the back."""
+    a, b = draw(solid_shapes), list(draw(solid_shapes))
+    n = draw(st.integers(0, min(len(a), len(b))))
+    if draw(st.booleans()):
+        axes, b[:n] = n, a[len(a) - n :]
+    else:
+        of_a, of_b = draw(st.permutations(range(len(a))))[:n], draw(st.permutations(range(len(b))))
+        axes = ([i - len(a) for i in of_a], of_b[:n])
+        for i, j in zip(of_a, of_b, strict=False):
+            b[j] = a[i]
+    return Case(
+        lambda s, t: ts.tensordot(s, t, axes),
+        [draw(values(a)), draw(values(tuple(b)))],
+        lambda s, t: np.tensordot(s, t, axes),
+    )
+
+
+@st.composite
+def topk_case(draw):
+    x = draw(values(draw(solid_shapes)))
+    axis, largest = draw(st.integers(-x.ndim, x.ndim - 1)), draw(st.booleans())
+    k = draw(st.integers(0, x.shape[axis]))
+
+    def reference(a):
+        in_order = np.sort(a, axis)
+        return np.take(np.flip(in_order, axis) if largest else in_order, range(k), axis)
+
+    return Case(lambda t: ts.topk(t, k, axis, largest).values, [x], reference)
+
+
 OPS: dict[str, st.SearchStrategy[Case]] = {
     "neg": unary(ts.neg, np.negative),
     "exp": unary(ts.exp, np.exp),
@@ -596,6 +752,8 @@ OPS: dict[str, st.SearchStrategy[Case]] = {
     "sin": unary(ts.sin, np.sin),
     "cos": unary(ts.cos, np.cos),
     "erf": unary(ts.erf, np.vectorize(math.erf, otypes=[float])),
+    "floor": steps_of(ts.floor, np.floor),
+    "rint": steps_of(ts.rint, np.rint),
     "abs": unary(ts.abs, np.abs, away_from_zero=True),
     "sign": unary(ts.sign, np.sign, away_from_zero=True),
     "tanh": unary(ts.tanh, np.tanh),
@@ -606,6 +764,8 @@ OPS: dict[str, st.SearchStrategy[Case]] = {
     "sub": binary(ts.sub, np.subtract),
     "mul": binary(ts.mul, np.multiply),
     "div": binary(ts.div, np.divide, nonzero),
+    "floor_divide": quotient(ts.floor_divide, np.floor_divide),
+    "remainder": quotient(ts.remainder, np.remainder),
     "pow": binary(lambda a, b: ts.pow(ts.exp(a), b), lambda a, b: np.power(np.exp(a), b)),
     "maximum": binary(ts.maximum, np.maximum),
     "minimum": binary(ts.minimum, np.minimum),
@@ -650,11 +810,24 @@ COMPOSED: dict[str, st.SearchStrategy[Case]] = {
     "std": reduction(ts.std, np.std),
     "std of a sample": sample_moment(ts.std, np.std),
     "prod": prod_case(),
+    "cumprod": cumprod_case(),
+    "norm": norm_case(),
     "any": truth(ts.any, np.any),
     "all": truth(ts.all, np.all),
     "sort": along_axis(ts.sort, np.sort),
     "gelu": unary(ts.gelu, np_gelu),
     "gelu by tanh": unary(lambda x: ts.gelu(x, "tanh"), np_gelu_by_tanh),
+    "silu": unary(ts.silu, lambda a: a / (1 + np.exp(-a))),
+    "elu": unary(ts.elu, lambda a: np.where(a > 0, a, np.expm1(a)), away_from_zero=True),
+    "leaky_relu": unary(
+        lambda x: ts.leaky_relu(x, 0.1), lambda a: np.where(a > 0, a, 0.1 * a), away_from_zero=True
+    ),
+    "tan": unary(ts.tan, np.tan, -1.2, 1.2),
+    "log2": unary(ts.log2, np.log2, 0.3, 3.0),
+    "log10": unary(ts.log10, np.log10, 0.3, 3.0),
+    "round": steps_of(lambda x: ts.round(x * 0.01, 2), lambda a: np.round(a * 0.01, 2)),
+    "isnan": unary(lambda x: ts.isnan(ts.where(x > 0, x, np.nan)), lambda a: a <= 0),
+    "masked_fill": masked_fill_case(),
     "clip": clip_case(),
     "logical_and": masks(ts.logical_and, np.logical_and),
     "logical_or": masks(ts.logical_or, np.logical_or),
@@ -670,6 +843,18 @@ COMPOSED: dict[str, st.SearchStrategy[Case]] = {
     "stack": stack_case(),
     "split": split_case(),
     "chunk": chunk_case(),
+    "hstack": side_by_side(ts.hstack, np.hstack),
+    "vstack": side_by_side(ts.vstack, np.vstack),
+    "roll": roll_case(),
+    "tile": tile_case(),
+    "repeat": repeat_case(),
+    "take": take_case(),
+    "tril": triangle(ts.tril, np.tril),
+    "triu": triangle(ts.triu, np.triu),
+    "dot": dot_case(),
+    "outer": binary(ts.outer, np.outer),
+    "tensordot": tensordot_case(),
+    "topk": topk_case(),
     "take_along_axis": take_along_axis_case(),
     "gather": gather_case(),
 }

@@ -15,8 +15,8 @@ from tinyseq.kernels.jit import EXACT, SUMS
 from tinyseq.op import REGISTRY
 
 ONE_INPUT = ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "relu", "sign", "sqrt"]
-ONE_INPUT += ["sin", "cos", "erf"]
-TWO_INPUTS = ["maximum", "minimum", "power"]
+ONE_INPUT += ["sin", "cos", "erf", "floor", "rint"]
+TWO_INPUTS = ["maximum", "minimum", "power", "floor_divide", "remainder"]
 DTYPES = [np.float32, np.float64]
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 

@@ -22,7 +22,7 @@ except ModuleNotFoundError:  # in the extra `bench`
     torch = None
 
 ALL = OPS | COMPOSED
-CONSTANT = {"any", "all", "logical_and", "logical_or", "logical_not"}
+CONSTANT = {"any", "all", "isnan", "logical_and", "logical_or", "logical_not"}
 CONSTANT |= {name for name in OPS if REGISTRY[name].vjp is None}
 DIFFERENTIABLE = sorted(set(ALL) - CONSTANT)
 

@@ -18,15 +18,28 @@ from tinyseq.gradcheck import GradcheckError, gradcheck
 from tinyseq.ops import (
     astype,
     clip,
+    dot,
+    elu,
     gelu,
+    isnan,
+    leaky_relu,
+    log2,
+    log10,
     logical_and,
     logical_not,
     logical_or,
+    masked_fill,
     matmul,
     numpy_functions,
+    outer,
+    round,
+    silu,
+    tan,
+    tensordot,
 )
+from tinyseq.ops.creation import *
 from tinyseq.ops.einsum import einsum
-from tinyseq.ops.indexing import argsort, gather, sort, take_along_axis
+from tinyseq.ops.indexing import argsort, gather, repeat, sort, take, take_along_axis, topk
 from tinyseq.ops.reductions import *
 from tinyseq.ops.shaping import *
 from tinyseq.primitives import *
@@ -50,10 +63,12 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "GradcheckError", "Tensor", "argsort", "astype", "backward", "clip", "detect_anomaly", "einsum",
-    "errors", "functional", "gather", "gelu", "grad", "gradcheck", "graph", "hvp", "jacobian",
-    "logical_and", "logical_not", "logical_or", "matmul", "nn", "no_grad", "ops", "optim", "random",
-    "seed", "sort", "take_along_axis", "tensor",
+    "GradcheckError", "Tensor", "argsort", "astype", "backward", "clip", "detect_anomaly", "dot",
+    "einsum", "elu", "errors", "functional", "gather", "gelu", "grad", "gradcheck", "graph", "hvp",
+    "isnan", "jacobian", "leaky_relu", "log2", "log10", "logical_and", "logical_not", "logical_or",
+    "masked_fill", "matmul", "nn", "no_grad", "ops", "optim", "outer", "random", "repeat", "round",
+    "seed", "silu", "sort", "take", "take_along_axis", "tan", "tensor", "tensordot", "topk",
 ]  # fmt: skip
 __all__ += ["get_num_threads", "set_num_threads"]  # noqa: F405  # by `__getattr__`
-__all__ += [*ops.reductions.__all__, *ops.shaping.__all__, *primitives.__all__]
+__all__ += [*ops.creation.__all__, *ops.reductions.__all__, *ops.shaping.__all__]
+__all__ += primitives.__all__

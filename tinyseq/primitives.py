@@ -49,8 +49,9 @@ from tinyseq.op import F32, Use, Write, primitive
 from tinyseq.tensor import FLOATS, Tensor
 
 __all__ = [  # as they are called from outside; the others have public faces in `ops`
-    "abs", "add", "cos", "div", "erf", "exp", "expm1", "log", "log1p", "maximum", "minimum", "mul",
-    "neg", "pow", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt", "sub", "tanh", "where",
+    "abs", "add", "cos", "div", "erf", "exp", "expm1", "floor", "floor_divide", "log", "log1p",
+    "maximum", "minimum", "mul", "neg", "pow", "relu", "remainder", "rint", "sigmoid", "sign",
+    "sin", "softplus", "sqrt", "sub", "tanh", "where",
 ]  # fmt: skip
 
 _ERF_SLOPE = 2 / math.sqrt(math.pi)
@@ -147,6 +148,20 @@ def sign(x: np.ndarray) -> Any:
     return np.sign(_number(x))
 
 
+@primitive(lambda g, y, x: (None,), reads="", emit="floor({0})")
+def floor(x: np.ndarray) -> Any:
+    """y = ⌊x⌋, the next whole number below, element by element; its gradient is 0 everywhere."""
+    return np.floor(x) if x.dtype in FLOATS else x
+
+
+@primitive(lambda g, y, x: (None,), reads="", emit="rint({0})")
+def rint(x: np.ndarray) -> Any:
+    """y = the nearest whole number, of two the even one, element by element; its gradient is 0
+    everywhere.
+    """
+    return np.rint(x) if x.dtype in FLOATS else x
+
+
 @primitive(lambda g, y, x: (g * sign(x),), reads="x", emit="abs({0})", into=np.absolute)
 def abs(x: np.ndarray) -> Any:
     """y = |x|, element by element; its gradient at 0 is taken to be 0."""
@@ -239,6 +254,28 @@ def mul(a: np.ndarray, b: np.ndarray) -> Any:
 def div(a: np.ndarray, b: np.ndarray) -> Any:
     """y = a / b, element by element, broadcast. Raises `ShapeError`."""
     return np.divide(a, b)
+
+
+@primitive(
+    lambda g, y, a, b: (None, None), reads="", emit="floor_divide({0}, {1})", hint=_BROADCAST
+)
+def floor_divide(a: np.ndarray, b: np.ndarray) -> Any:
+    """y = ⌊a / b⌋, element by element, broadcast; ``a // b``. Its gradient is 0 everywhere. Raises
+    `ShapeError`.
+    """
+    return np.floor_divide(_number(a), _number(b))
+
+
+def _remainder_vjp(g: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor | None, ...]:
+    return g, -g * floor_divide(a, b) if b.requires_grad else None
+
+
+@primitive(_remainder_vjp, reads="x", emit="remainder({0}, {1})", hint=_BROADCAST)
+def remainder(a: np.ndarray, b: np.ndarray) -> Any:
+    """y = a − b·⌊a / b⌋, element by element, broadcast, with the sign of b; ``a % b``. Raises
+    `ShapeError`.
+    """
+    return np.remainder(_number(a), _number(b))
 
 
 def _pow_vjp(g: Tensor, y: Tensor, a: Tensor, p: Tensor) -> tuple[Tensor | None, ...]:

@@ -19,7 +19,7 @@ from tinyseq.graph import Node, readable, unrepeated
 
 if TYPE_CHECKING:  # what is written over Tensor and its methods call: `tinyseq/__init__` sets them
     from tinyseq import backprop, display, ops
-    from tinyseq.ops import numpy_functions
+    from tinyseq.ops import indexing, numpy_functions
 
 Hook = Callable[["Tensor"], "Tensor | None"]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -367,6 +367,18 @@ class Tensor:
     def __rtruediv__(self, other: Any) -> Tensor:
         return ops.div(other, self)
 
+    def __floordiv__(self, other: Any) -> Tensor:
+        return ops.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return ops.floor_divide(other, self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return ops.remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return ops.remainder(other, self)
+
     def __pow__(self, other: Any) -> Tensor:
         return ops.pow(self, other)
 
@@ -444,6 +456,12 @@ class Tensor:
     def log1p(self) -> Tensor:
         return ops.log1p(self)
 
+    def log2(self) -> Tensor:
+        return ops.log2(self)
+
+    def log10(self) -> Tensor:
+        return ops.log10(self)
+
     def sqrt(self) -> Tensor:
         return ops.sqrt(self)
 
@@ -453,6 +471,9 @@ class Tensor:
     def cos(self) -> Tensor:
         return ops.cos(self)
 
+    def tan(self) -> Tensor:
+        return ops.tan(self)
+
     def tanh(self) -> Tensor:
         return ops.tanh(self)
 
@@ -461,6 +482,18 @@ class Tensor:
 
     def relu(self) -> Tensor:
         return ops.relu(self)
+
+    def floor(self) -> Tensor:
+        return ops.floor(self)
+
+    def round(self, decimals: int = 0) -> Tensor:
+        return ops.round(self, decimals)
+
+    def isnan(self) -> Tensor:
+        return ops.isnan(self)
+
+    def masked_fill(self, mask: Tensor | npt.ArrayLike, value: Tensor | npt.ArrayLike) -> Tensor:
+        return ops.masked_fill(self, mask, value)
 
     def clip(
         self, min: Tensor | npt.ArrayLike | None = None, max: Tensor | npt.ArrayLike | None = None
@@ -488,6 +521,9 @@ class Tensor:
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.min(self, axis, keepdims)
 
+    def norm(self, ord: float | None = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.norm(self, ord, axis, keepdims)
+
     def logsumexp(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.logsumexp(self, axis, keepdims)
 
@@ -500,6 +536,9 @@ class Tensor:
     def cumsum(self, axis: int | None = None) -> Tensor:
         return ops.cumsum(self, axis)
 
+    def cumprod(self, axis: int | None = None) -> Tensor:
+        return ops.cumprod(self, axis)
+
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         return ops.argmax(self, axis, keepdims)
 
@@ -509,15 +548,28 @@ class Tensor:
     def argsort(self, axis: int | None = -1) -> Tensor:
         return ops.argsort(self, axis)
 
+    def topk(self, k: int, axis: int = -1, largest: bool = True) -> indexing.TopK:
+        return ops.topk(self, k, axis, largest)
+
+    def take(self, indices: Tensor | npt.ArrayLike, axis: int | None = None) -> Tensor:
+        return ops.take(self, indices, axis)
+
     def gather(self, axis: int, index: Tensor | npt.ArrayLike) -> Tensor:
         return ops.gather(self, axis, index)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         return ops.reshape(self, *shape)
 
+    def view(self, *shape: int | Sequence[int]) -> Tensor:
+        """PyTorch's name of reshape."""
+        return ops.reshape(self, *shape)
+
+    def ravel(self) -> Tensor:
+        return ops.ravel(self)
+
     def flatten(self) -> Tensor:
-        """All elements along one axis, read row by row."""
-        return ops.reshape(self, -1)
+        """PyTorch's name of ravel."""
+        return ops.ravel(self)
 
     def transpose(self, *axes: int | Sequence[int]) -> Tensor:
         return ops.transpose(self, *axes)
@@ -540,6 +592,27 @@ class Tensor:
 
     def flip(self, axis: Axis = None) -> Tensor:
         return ops.flip(self, axis)
+
+    def roll(self, shift: int | Sequence[int], axis: Axis = None) -> Tensor:
+        return ops.roll(self, shift, axis)
+
+    def repeat(self, repeats: npt.ArrayLike, axis: int | None = None) -> Tensor:
+        return ops.repeat(self, repeats, axis)
+
+    def tile(self, reps: int | Sequence[int]) -> Tensor:
+        return ops.tile(self, reps)
+
+    def tril(self, k: int = 0) -> Tensor:
+        return ops.tril(self, k)
+
+    def triu(self, k: int = 0) -> Tensor:
+        return ops.triu(self, k)
+
+    def dot(self, b: Tensor | npt.ArrayLike) -> Tensor:
+        return ops.dot(self, b)
+
+    def outer(self, b: Tensor | npt.ArrayLike) -> Tensor:
+        return ops.outer(self, b)
 
     def chunk(self, chunks: int, axis: int = 0) -> list[Tensor]:
         return ops.chunk(self, chunks, axis)

@@ -40,28 +40,47 @@ OPS = {
     "broadcast_to": {"shape": (4, 2, 3)},
     "chunk": {"chunks": 2, "axis": 0},
     "clip": {"min": -0.5, "max": 0.5},
+    "cumprod": {"axis": 1},
     "cumsum": {"axis": 1},
+    "elu": {"alpha": 0.5},
     "expand_dims": {"axis": 0},
     "flip": {"axis": 1},
     "gather": {"axis": 1, "index": INDEX},
     "gelu": {"approximate": "tanh"},
+    "isnan": {},
+    "leaky_relu": {"negative_slope": 0.1},
+    "log10": {},
+    "log2": {},
     "logsumexp": {"axis": 1, "keepdims": True},
+    "masked_fill": {"mask": X > 0, "value": 0.5},
     "max": {"axis": 1, "keepdims": True},
     "mean": {"axis": 1, "keepdims": True},
     "min": {"axis": 1, "keepdims": True},
+    "norm": {"ord": 3.0, "axis": 1, "keepdims": True},
     "pad": {"pad_width": 1, "mode": "constant", "constant_values": 0.5},
     "prod": {"axis": 1, "keepdims": True},
+    "ravel": {},
+    "repeat": {"repeats": 2, "axis": 1},
+    "roll": {"shift": 1, "axis": 1},
+    "round": {"decimals": 1},
+    "silu": {},
     "sort": {"axis": 1},
     "split": {"indices_or_sections": 2, "axis": 0},
     "squeeze": {"axis": None},
     "std": {"axis": 1, "keepdims": True, "ddof": 1},
     "sum": {"axis": 1, "keepdims": True},
     "swapaxes": {"axis1": 0, "axis2": 1},
+    "take": {"indices": INDEX, "axis": 1},
     "take_along_axis": {"indices": INDEX, "axis": 1},
+    "tan": {},
+    "tile": {"reps": (2, 1)},
+    "topk": {"k": 2, "axis": 1, "largest": True},
+    "tril": {"k": 1},
+    "triu": {"k": 1},
     "unsqueeze": {"axis": 0},
     "var": {"axis": 1, "keepdims": True, "ddof": 1},
 }
-TWO = ("add", "div", "maximum", "minimum", "mul", "sub")
+TWO = ("add", "div", "floor_divide", "maximum", "minimum", "mul", "outer", "remainder", "sub")
 
 
 # What a call takes one by one, as in ``x.reshape(3, 2)``, is here one argument.
@@ -77,6 +96,10 @@ def reshape(shape: Sizes):
     return ts.reshape(x(), shape)
 
 
+def view(shape: Sizes):
+    return x().view(shape)
+
+
 def transpose(axes: Sizes):
     return ts.transpose(x(), axes)
 
@@ -89,6 +112,7 @@ SPREAD = {
     "expand": (expand, {"shape": (4, 2, 3)}),
     "permute": (permute, {"axes": (1, 0)}),
     "reshape": (reshape, {"shape": (3, 2)}),
+    "view": (view, {"shape": (3, 2)}),
     "transpose": (transpose, {"axes": (1, 0)}),
     "einsum": (einsum, {"subscripts": "ij,ij->i", "operands": x()}),
 }
@@ -131,9 +155,26 @@ CALLS = {
     "ts.logical_and": lambda: (ts.logical_and, {"a": X > 0, "b": X < 1}),
     "ts.logical_or": lambda: (ts.logical_or, {"a": X > 0, "b": X < 1}),
     "ts.logical_not": lambda: (ts.logical_not, {"x": X > 0}),
+    "ts.dot": lambda: (ts.dot, {"a": x(), "b": X.T}),
+    "ts.Tensor.dot": lambda: (x().dot, {"b": X.T}),
+    "ts.Tensor.outer": lambda: (x().outer, {"b": X}),
+    "ts.tensordot": lambda: (ts.tensordot, {"a": x(), "b": X, "axes": (1, 1)}),
     "ts.matmul": lambda: (ts.matmul, {"a": x(), "b": X.T}),
     "ts.concat": lambda: (ts.concat, {"xs": [x(), X], "axis": 1}),
     "ts.stack": lambda: (ts.stack, {"xs": [x(), X], "axis": 1}),
+    "ts.hstack": lambda: (ts.hstack, {"xs": [x(), X]}),
+    "ts.vstack": lambda: (ts.vstack, {"xs": [x(), X]}),
+    # -- what is made of a shape
+    "ts.arange": lambda: (
+        ts.arange,
+        {"start": 0, "stop": 5, "step": 2, "dtype": np.float64, "requires_grad": True},
+    ),
+    "ts.full": lambda: (
+        ts.full,
+        {"shape": (2, 3), "fill_value": 0.5, "dtype": np.float64, "requires_grad": True},
+    ),
+    "ts.ones": lambda: (ts.ones, {"shape": (2, 3), "dtype": np.float64, "requires_grad": True}),
+    "ts.zeros": lambda: (ts.zeros, {"shape": 3, "dtype": np.float64, "requires_grad": True}),
     # -- tensors and gradients
     "ts.Tensor": lambda: (
         ts.Tensor,
@@ -181,6 +222,10 @@ CALLS = {
     "random.set_state": lambda: (random.set_state, {"state": random.get_state()}),
     "random.spawn": lambda: (random.spawn, {"n": 1}),
     # -- losses
+    "functional.binary_cross_entropy": lambda: (
+        functional.binary_cross_entropy,
+        {"probabilities": (X + 1) / 2, "targets": X > 0, "reduction": "mean", "weight": X + 1},
+    ),
     "functional.binary_cross_entropy_with_logits": lambda: (
         functional.binary_cross_entropy_with_logits,
         {"logits": x(), "targets": X > 0, "reduction": "mean", "weight": X + 1, "pos_weight": 2.0},
@@ -207,6 +252,23 @@ CALLS = {
             "reduction": "mean",
             "zero_infinity": True,
         },
+    ),
+    "functional.huber_loss": lambda: (
+        functional.huber_loss,
+        {"prediction": x(), "target": X, "reduction": "mean", "delta": 0.5},
+    ),
+    "functional.kl_div": lambda: (
+        functional.kl_div,
+        {
+            "log_probs": functional.log_softmax(x()),
+            "targets": X - 1,
+            "reduction": "batchmean",
+            "log_target": True,
+        },
+    ),
+    "functional.l1_loss": lambda: (
+        functional.l1_loss,
+        {"prediction": x(), "target": X, "reduction": "mean"},
     ),
     "functional.log_sigmoid": lambda: (functional.log_sigmoid, {"x": x()}),
     "functional.log_softmax": lambda: (functional.log_softmax, {"x": x(), "axis": 1}),

@@ -266,7 +266,7 @@ CALLS |= {
     ),
     "nn.TrainingStep": lambda: (
         nn.TrainingStep,
-        {**training_step(), "max_norm": 1.0, "mode": "unroll"},
+        {**training_step(), "max_norm": 1.0, "mode": "unroll", "norm_type": 3.0},
     ),
     "nn.checkpoint": lambda: (checkpointed, {"fn": doubled, "inputs": states(2)}),
     "interop.to_torch": lambda: (nn.interop.to_torch, {"layer": lstm()}),

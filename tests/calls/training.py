@@ -44,7 +44,7 @@ CALLS = {
     ),
     "optim.clip_grad_norm": lambda: (
         optim.clip_grad_norm,
-        {"params": params(), "max_norm": 1.0},
+        {"params": params(), "max_norm": 1.0, "norm_type": 3.0},
     ),
     "optim.clip_grad_value": lambda: (
         optim.clip_grad_value,
@@ -54,8 +54,15 @@ CALLS = {
     "optim.SGD": made(optim.SGD, momentum=0.9, nesterov=True),
     "optim.RMSprop": made(optim.RMSprop, alpha=0.9, eps=1e-8, momentum=0.1, centered=True),
     "optim.Adagrad": made(optim.Adagrad, eps=1e-10),
-    "optim.Adam": made(optim.Adam, betas=(0.9, 0.999), eps=1e-8),
-    "optim.AdamW": made(optim.AdamW, betas=(0.9, 0.999), eps=1e-8),
+    "optim.Adam": made(optim.Adam, betas=(0.9, 0.999), eps=1e-8, amsgrad=True),
+    "optim.AdamW": made(optim.AdamW, betas=(0.9, 0.999), eps=1e-8, amsgrad=True),
+    "optim.NAdam": made(
+        optim.NAdam,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        momentum_decay=4e-3,
+        decoupled_weight_decay=True,
+    ),
     "optim.Optimizer.load_state_dict": restoring(adam),
     "optim.Schedule.load_state_dict": restoring(step_lr),
     "optim.ReduceLROnPlateau.load_state_dict": restoring(plateau),

@@ -23,7 +23,7 @@ REDUCTIONS = ("sum", "sum_to", "max", "min", "logsumexp")
 ASSEMBLIES = ("concat", "scatter_add")
 #: As much work as several loads: kept rather than computed again
 DEAR = {"exp", "log", "expm1", "log1p", "sin", "cos", "erf", "tanh", "sigmoid", "softplus", "pow"}
-DEAR |= {"sqrt", "div", "matmul", *REDUCTIONS, *ASSEMBLIES}
+DEAR |= {"sqrt", "div", "floor_divide", "remainder", "matmul", *REDUCTIONS, *ASSEMBLIES}
 
 
 @dataclass

@@ -11,9 +11,13 @@ from tinyseq import op, ops
 from tinyseq.arguments import Count, checked
 from tinyseq.functional.ctc import ctc_loss
 from tinyseq.functional.losses import (
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     centred,
     cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
     mse_loss,
     nll_loss,
     sequence_loss,
@@ -22,9 +26,13 @@ from tinyseq.functional.targets import as_indices as as_indices
 from tinyseq.tensor import Axis, Tensor
 
 __all__ = [
+    "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "ctc_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
     "log_sigmoid",
     "log_softmax",
     "mse_loss",
@@ -65,3 +73,6 @@ def one_hot(indices: op.TensorLike, size: Count, dtype: npt.DTypeLike = np.float
     """
     index = as_indices(indices, size, "one_hot: indices", "size")
     return ops.astype(ops.equal(index[..., None], np.arange(size)), dtype)
+
+
+globals().update(ops.axes.say_axis(globals(), __all__))

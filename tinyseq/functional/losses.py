@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyseq import errors, op, ops
 from tinyseq import primitives as raw
-from tinyseq.arguments import Rate, checked, one_of
+from tinyseq.arguments import Positive, Rate, checked, one_of
 from tinyseq.functional import targets as taken
 from tinyseq.functional.targets import IGNORED
 from tinyseq.tensor import Axis, Tensor, plain_array
@@ -143,6 +143,80 @@ def binary_cross_entropy_with_logits(
 
 
 @checked
+def binary_cross_entropy(
+    probabilities: op.TensorLike,
+    targets: op.TensorLike,
+    reduction: Reduction = "mean",
+    *,
+    weight: op.TensorLike | None = None,
+) -> Tensor:
+    """−w·(y·ln p + (1 − y)·ln(1 − p)), for what went through a sigmoid already, in nats.
+
+    probabilities p and targets y from 0 to 1, of the same shape (...); ``weight``, ``reduction``
+    and errors as for `binary_cross_entropy_with_logits`, which is exact in both tails. Here, as in
+    PyTorch, a logarithm is at least −100, and its slope at most 10¹².
+    """
+    name = "binary_cross_entropy"
+    p, y = taken.as_twins(name, "probabilities", probabilities, "targets", targets)
+    raw.check(p, rule=taken.refuse_improbable, name=name, argument="probabilities")
+    raw.check(y, rule=taken.refuse_improbable, name=name)
+    loss = -(y * _bounded_log(p) + (1 - y) * _bounded_log(1 - p))
+    if weight is not None:
+        loss = loss * taken.as_weights(name, "weight", weight, p)
+    return reduced(loss, reduction)
+
+
+def _bounded_log(p: Tensor) -> Tensor:
+    """ln p; below 10⁻¹² a constant, at least −100, and a slope of 10¹²."""
+    near, fixed = p < 1e-12, p.detach()
+    lowest = ops.log(ops.where(fixed > 0, fixed, 1e-44))
+    return ops.where(
+        near,
+        ops.maximum(lowest, -100.0) + (p - fixed) * 1e12,
+        ops.log(ops.where(near, 1.0, p)),
+    )
+
+
+@checked
+def kl_div(
+    log_probs: op.TensorLike,
+    targets: op.TensorLike,
+    reduction: Annotated[str, one_of("mean", "batchmean", "sum", "none")] = "mean",
+    *,
+    log_target: bool = False,
+) -> Tensor:
+    """p·(ln p − log_probs), element by element: summed over classes, the divergence of
+    distributions q = e^log_probs from p, KL(p ‖ q), in nats.
+
+    log_probs and targets p, probabilities (with ``log_target`` their logarithms), of the same shape
+    (...). Where p is 0 it costs nothing. ``reduction``: ``"mean"`` over all elements, classes
+    included; ``"batchmean"``, the sum over the length of the first axis, which is the divergence of
+    (B, V); ``"sum"``; or ``"none"``: (...). All as in PyTorch.
+
+    Raises `ShapeError` when the shapes differ, `DtypeError` for whole numbers, `ValueError` for
+    what are no probabilities or no logarithms of them.
+    """
+    q, p = taken.as_twins("kl_div", "log_probs", log_probs, "targets", targets)
+    raw.check(q, rule=taken.refuse_logits, name="kl_div")
+    if log_target:
+        raw.check(p, rule=taken.refuse_logits, name="kl_div", argument="targets")
+    else:
+        raw.check(p, rule=taken.refuse_improbable, name="kl_div")
+    some = p != (-math.inf if log_target else 0)  # elsewhere 0·∞ would be NaN, in gradients too
+    q, p = ops.where(some, q, 0.0), ops.where(some, p, 0.0 if log_target else 1.0)
+    loss = ops.exp(p) * (p - q) if log_target else p * (ops.log(p) - q)
+    loss = ops.where(some, loss, 0.0)
+    if reduction != "batchmean":
+        return reduced(loss, reduction)
+    if not loss.ndim or not len(loss):
+        raise errors.ShapeError(
+            f"kl_div: reduction='batchmean' divides by the length of the first axis of log_probs, "
+            f"and got {errors.describe(loss.shape)}. Give it one row or more."
+        )
+    return ops.sum(loss) / len(loss)
+
+
+@checked
 def mse_loss(
     prediction: op.TensorLike, target: op.TensorLike, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -154,6 +228,34 @@ def mse_loss(
     x, y = taken.as_twins("mse_loss", "prediction", prediction, "target", target)
     error = x - y
     return reduced(error * error, reduction)
+
+
+@checked
+def l1_loss(
+    prediction: op.TensorLike, target: op.TensorLike, reduction: Reduction = "mean"
+) -> Tensor:
+    """|prediction − target|, of the same shape (...): the absolute error. The rest as
+    `mse_loss`.
+    """
+    x, y = taken.as_twins("l1_loss", "prediction", prediction, "target", target)
+    return reduced(ops.abs(x - y), reduction)
+
+
+@checked
+def huber_loss(
+    prediction: op.TensorLike,
+    target: op.TensorLike,
+    reduction: Reduction = "mean",
+    *,
+    delta: Positive = 1.0,
+) -> Tensor:
+    """e²/2 where |e| ≤ delta, elsewhere delta·(|e| − delta/2), with e = prediction − target:
+    squares near the target, absolute errors far from it. The rest as `mse_loss`. Huber, 1964.
+    """
+    x, y = taken.as_twins("huber_loss", "prediction", prediction, "target", target)
+    error, delta = x - y, float(delta)
+    near = ops.clip(error, -delta, delta)
+    return reduced(near * (error - near * 0.5), reduction)
 
 
 @checked

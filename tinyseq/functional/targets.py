@@ -141,8 +141,8 @@ def as_weights(name: str, argument: str, weights: op.TensorLike, like: Tensor) -
         fits = False
     if not fits:
         raise errors.ShapeError(
-            f"{name}: {argument} of shape {errors.describe(w.shape)} does not broadcast to logits "
-            f"{errors.describe(like.shape)}."
+            f"{name}: {argument} of shape {errors.describe(w.shape)} does not broadcast to what "
+            f"it weighs, {errors.describe(like.shape)}."
         )
     return w
 
@@ -203,16 +203,16 @@ def _sum_to_one(p: np.ndarray) -> None:
         )
 
 
-def refuse_improbable(y: np.ndarray, name: str) -> None:
+def refuse_improbable(y: np.ndarray, name: str, argument: str = "targets") -> None:
     """A rule, which raises unless all are from 0 to 1."""
     if y.size and not (y.min() >= 0 and y.max() <= 1):
-        raise ValueError(f"{name}: targets must be probabilities, from 0 to 1.")
+        raise ValueError(f"{name}: {argument} must be probabilities, from 0 to 1.")
 
 
-def refuse_logits(log_probs: np.ndarray, name: str) -> None:
+def refuse_logits(log_probs: np.ndarray, name: str, argument: str = "log_probs") -> None:
     """A rule, which raises for what lies above 0, by more than was rounded: ln p does not."""
     if (log_probs > 1e-3).any():
         raise ValueError(
-            f"{name}: log_probs above 0 are no logarithms of probabilities. "
+            f"{name}: {argument} above 0 are no logarithms of probabilities. "
             "Pass logits through log_softmax first."
         )

@@ -9,7 +9,7 @@ meaning of NaN, ±∞ and ±0. They are meant for a loop that the compiler turns
 so there is no branch in `exp`, `expm1`, `log`, `log1p`, `tanh`, `sigmoid` and `softplus`: both
 sides are computed and one is selected. Against the true value they are off by at most 4 ulp in
 float32 and 1e−15 (relative) in float64, over the whole range, denormal results included. `sin`,
-`cos`, `erf` and `power` are C's, one element at a time.
+`cos`, `erf`, `power`, `remainder` and `floor_divide` are C's, one element at a time.
 
 In compiled code these names stand for the typed functions that `_family` makes; called from Python
 (or under ``NUMBA_DISABLE_JIT=1``) they are the NumPy expressions that they are defined as.
@@ -54,6 +54,10 @@ cos = _silent(np.cos)
 maximum = _silent(np.maximum)  # the larger one; NaN if either is
 minimum = _silent(np.minimum)  # the smaller one; NaN if either is
 power = _silent(np.power)  # aᵖ
+floor = _silent(np.floor)  # the next whole number below
+rint = _silent(np.rint)  # the nearest whole number, of two the even one
+floor_divide = _silent(np.floor_divide)  # ⌊a / b⌋
+remainder = _silent(np.remainder)  # a − b·⌊a / b⌋
 
 
 @_silent
@@ -267,7 +271,15 @@ def _family(
         y = -one if x < zero else y
         return y if x == x else x
 
-    functions = (exp, expm1, log, log1p, tanh, sigmoid, softplus, relu, sign)
+    def floor_divide(a: Scalar, b: Scalar) -> Scalar:
+        r = np.fmod(a, b)
+        q = (a - r) / b
+        q = q - one if (r != zero) & ((r < zero) != (b < zero)) else q
+        y = np.floor(q)
+        y = y + one if q - y > half else y
+        return a / b if b == zero else y
+
+    functions = (exp, expm1, log, log1p, tanh, sigmoid, softplus, relu, sign, floor_divide)
     return {function.__name__: function for function in functions}
 
 
@@ -325,6 +337,10 @@ _compiled(erf)(lambda x: lambda x: math.erf(x))
 _compiled(maximum)(lambda a, b: lambda a, b: a if (a >= b) | (a != a) else b)
 _compiled(minimum)(lambda a, b: lambda a, b: a if (a <= b) | (a != a) else b)
 _compiled(power)(lambda a, p: lambda a, p: a**p)
+_compiled(floor)(lambda x: lambda x: np.floor(x))
+_compiled(rint)(lambda x: lambda x: np.rint(x))
+_compiled(floor_divide)(lambda a, b: _typed("floor_divide")(a))
+_compiled(remainder)(lambda a, b: lambda a, b: np.remainder(a, b))
 
 
 # -- over whole arrays --------------------------------------------------------------------------

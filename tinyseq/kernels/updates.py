@@ -53,17 +53,18 @@ def _adam(
     eps: Any,
     steady: Any,
     rate: Any,
+    ahead: Any,
 ) -> None:
     number = p.dtype.type
     rise1, rise2 = number(1 - beta1), number(1 - beta2)
     shrink, beta1, beta2 = number(shrink), number(beta1), number(beta2)
-    eps, steady, rate = number(eps), number(steady), number(rate)
+    eps, steady, rate, ahead = number(eps), number(steady), number(rate), number(ahead)
     for i in range(p.size):
         m = beta1 * mean[i] + rise1 * g[i]
         s = beta2 * square[i] + rise2 * (g[i] * g[i])
         mean[i] = m
         square[i] = s
-        p[i] = shrink * p[i] - rate * (m / (np.sqrt(s) * steady + eps))
+        p[i] = shrink * p[i] - (rate * m + ahead * g[i]) / (np.sqrt(s) * steady + eps)
 
 
 def adam(
@@ -71,23 +72,10 @@ def adam(
     g: np.ndarray,
     mean: np.ndarray,
     square: np.ndarray,
-    t: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    decay: float,
+    options: tuple[float, ...],
 ) -> None:
-    """Update number t of `optim.Adam`; p ← (1 − lr·decay)·p before, as in `optim.AdamW`."""
-    over(_adam, (p, g, mean, square), _MANY, _adam_options(t, lr, betas, eps, decay))
-
-
-def _adam_options(
-    t: int, lr: float, betas: tuple[float, float], eps: float, decay: float
-) -> tuple[float, ...]:
-    """What `_adam` takes behind its arrays."""
-    beta1, beta2 = betas
-    steady, rate = 1 / math.sqrt(1 - beta2**t), lr / (1 - beta1**t)
-    return 1 - lr * decay, beta1, beta2, eps, steady, rate
+    """One update of `optim.Adam` and its kin, with the numbers that it multiplies by."""
+    over(_adam, (p, g, mean, square), _MANY, options)
 
 
 # -- all parameters in one pass -------------------------------------------------------------------
@@ -118,7 +106,7 @@ class Table:
 
 
 @jit(SUMS)
-def _adam_rows(rows, number, lo, hi, shrink, beta1, beta2, eps, steady, rate):  # type: ignore[no-untyped-def]
+def _adam_rows(rows, number, lo, hi, shrink, beta1, beta2, eps, steady, rate, ahead):  # type: ignore[no-untyped-def]
     """`_adam` for the elements lo … hi − 1 of all parameters, counted one after the other."""
     start = 0
     for i in range(rows.shape[0]):
@@ -129,7 +117,7 @@ def _adam_rows(rows, number, lo, hi, shrink, beta1, beta2, eps, steady, rate):  
             g = carray(_pointer(rows[i, 2], number), size)[a:b]
             mean = carray(_pointer(rows[i, 3], number), size)[a:b]
             square = carray(_pointer(rows[i, 4], number), size)[a:b]
-            _adam(p, g, mean, square, shrink, beta1, beta2, eps, steady, rate)
+            _adam(p, g, mean, square, shrink, beta1, beta2, eps, steady, rate, ahead)
         start += size
 
 
@@ -141,12 +129,11 @@ def _squares_rows(rows, number, column):  # type: ignore[no-untyped-def]
     return total
 
 
-def adam_of_all(table: Table, t: int, lr: float, betas: Any, eps: float, decay: float) -> None:
+def adam_of_all(table: Table, options: tuple[float, ...]) -> None:
     """`adam` for all parameters of a table of parameters, gradients, means and squares."""
-    options = _adam_options(t, lr, betas, eps, decay)
     if _PLAIN:
         for row in zip(*table.held, strict=True):
-            adam(*row, t, lr, betas, eps, decay)
+            adam(*row, options)
     elif table.size < _MANY:
         _adam_rows(table.rows, table.number, 0, table.size, *options)
     else:

@@ -15,6 +15,7 @@ from tinyseq.kernels import load
 from tinyseq.locks import new_lock
 from tinyseq.nested import leaves
 from tinyseq.nn.modes import Mode
+from tinyseq.optim.clipping import Order
 from tinyseq.optim.update import Update
 from tinyseq.tensor import Tensor, plain_array
 
@@ -33,7 +34,7 @@ class TrainingStep:
         value = loss(*arguments)
         optimizer.zero_grad()
         value.backward()
-        optim.clip_grad_norm(optimizer.params, max_norm)  # unless max_norm is None
+        optim.clip_grad_norm(optimizer.params, max_norm, norm_type)  # unless max_norm is None
         optimizer.step()
 
     The first two calls with arguments of new shapes run as they are written and are recorded: every
@@ -48,7 +49,7 @@ class TrainingStep:
             ``step`` gives the same.
         optimizer: its parameters get gradients; one that the loss does not hang on is left alone.
             Its rates are looked up at each call, so schedules go on.
-        max_norm: for `optim.clip_grad_norm`; ``norm`` is then the norm before clipping.
+        max_norm, norm_type: for `optim.clip_grad_norm`; ``norm`` is then the norm before clipping.
         mode: ``"auto"``, or `None`, plays back where that can be done and says once, with the
             reason, where it cannot; ``"compiled"`` raises `CompileError` there; ``"unroll"`` runs
             every step as it is written.
@@ -79,6 +80,7 @@ class TrainingStep:
     optimizer: optim.Optimizer
     max_norm: Positive | None
     mode: Mode
+    norm_type: Order
 
     @checked
     def __init__(
@@ -87,9 +89,10 @@ class TrainingStep:
         optimizer: optim.Optimizer,
         max_norm: Positive | None = None,
         mode: Mode | None = "auto",
+        norm_type: Order = 2.0,
     ) -> None:
         self.loss, self.optimizer, self.max_norm = loss, optimizer, max_norm
-        self.mode = mode or "auto"
+        self.mode, self.norm_type = mode or "auto", norm_type
         self.norm: float | None = None
         self._kinds: dict[Any, _Kind] = {}
         self._told = 0  # kinds so far
@@ -110,7 +113,7 @@ class TrainingStep:
             new = kind is None
             kind = kind or _Kind(self, arguments)
             done, update = kind.run(arrays)
-            self.norm = update(self.max_norm)
+            self.norm = update(self.max_norm, self.norm_type)
             if new:  # arguments that failed are not kept
                 self._keep(key, kind)
             return kind.result(done.outputs)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from tinyseq import errors
@@ -69,6 +71,31 @@ def one_axis_or_flat(x: TensorLike, axis: int | None, name: str) -> tuple[Tensor
     if axis is None:
         return raw.reshape(x, shape=(x.size,)), 0
     return x, one_axis(axis, x.ndim, name)
+
+
+def say_axis(space: Mapping[str, Any], names: Iterable[str]) -> dict[str, Callable[..., Any]]:
+    """Those functions of a module or a class that take an axis. Called with PyTorch's ``dim=`` or
+    ``keepdim=``, they now name the argument that it is here.
+    """
+    functions = {name: space[name] for name in names if inspect.isfunction(space.get(name))}
+    codes = {name: inspect.unwrap(function).__code__ for name, function in functions.items()}
+    takes = [n for n, code in codes.items() if "axis" in code.co_varnames[: code.co_argcount]]
+    return {name: _says_axis(functions[name]) for name in takes}
+
+
+_OURS = {"dim": "axis", "dims": "axis", "keepdim": "keepdims"}
+
+
+def _says_axis(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name in _OURS:
+                said = f"{function.__name__}: there is no argument {name}"
+                raise TypeError(f"{said}. Write {_OURS[name]}={shown(kwargs[name])}.")
+        return function(*args, **kwargs)
+
+    return call
 
 
 def for_rows_of(on: Tensor, x: Tensor) -> Tensor:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyseq import errors
 from tinyseq import primitives as raw
+from tinyseq.arguments import shown
 from tinyseq.op import TensorLike, as_tensor
-from tinyseq.ops.axes import one_axis, one_axis_or_flat, whole
-from tinyseq.tensor import Tensor, plain_array
+from tinyseq.ops.axes import one_axis, one_axis_or_flat, say_axis, whole
+from tinyseq.ops.shaping import flip
+from tinyseq.tensor import Tensor, flag, plain_array
+
+__all__ = [
+    "argsort", "gather", "getitem", "repeat", "sort", "take", "take_along_axis", "topk",
+]  # fmt: skip
 
 
 def getitem(x: TensorLike, index: Any) -> Tensor:
@@ -96,6 +103,37 @@ def _of_places(array: Any) -> Any:
     return array
 
 
+def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
+    """y = the elements of x at these places along the axis (of all in one row, for `None`): (T, B)
+    at (K, L) along axis 0 gives (K, L, B).
+
+    Raises `DtypeError` for indices that are not whole numbers, `IndexError` outside of x.
+    """
+    x, at = one_axis_or_flat(x, axis, "take")
+    index = _places(indices, x, at, "take", "indices")
+    return getitem(x, (*(slice(None),) * at, index) if at else index)
+
+
+def repeat(x: TensorLike, repeats: npt.ArrayLike, axis: int | None = None) -> Tensor:
+    """Each element along the axis (of all in one row, for `None`) several times in a row:
+    ``repeats`` times, or one number of times an element. For all of x again and again see `tile`.
+
+    Raises `DtypeError` for repeats that are not whole numbers, `ShapeError` for a negative one and
+    where they are neither one nor as many as the elements.
+    """
+    x, at = one_axis_or_flat(x, axis, "repeat")
+    times, n = as_tensor(repeats, None, "repeat", "repeats"), x.shape[at]
+    if times.dtype != np.int64:
+        raise errors.DtypeError(f"repeat: repeats must hold whole numbers, not {times.dtype}.")
+    counts = times.numpy()
+    if counts.shape not in ((), (1,), (n,)) or (counts < 0).any():
+        raise errors.ShapeError(
+            f"repeat: repeats={shown(repeats)} must be one number, at least 0, or one for each of "
+            f"the {n} elements along axis {at} of x of shape {errors.describe(x.shape)}."
+        )
+    return take(x, np.repeat(np.arange(n), counts), at)
+
+
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
     """y[i, j, k] = x[i, indices[i, j, k], k] for axis 1: along one axis, what the indices say.
 
@@ -134,16 +172,22 @@ def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
 
 
 def _indices(given: TensorLike, x: Tensor, axis: int, name: str, argument: str) -> Tensor:
-    """The indices, after a look at dtype, axes and range."""
-    index = as_tensor(given, None, name, argument)
-    if index.dtype != np.int64:
-        raise errors.DtypeError(f"{name}: {argument} must hold whole numbers, not {index.dtype}.")
-    index = Tensor(index)  # a copy: the caller may write into it before the backward pass
+    """The indices, with the axes of x."""
+    index = _places(given, x, axis, name, argument)
     if index.ndim != x.ndim:
         raise errors.ShapeError(
             f"{name}: {argument} {errors.describe(index.shape)} must have as many axes as x "
             f"{errors.describe(x.shape)}. Use expand_dims on it, or another axis."
         )
+    return index
+
+
+def _places(given: TensorLike, x: Tensor, axis: int, name: str, argument: str) -> Tensor:
+    """The indices, after a look at dtype and range."""
+    index = as_tensor(given, None, name, argument)
+    if index.dtype != np.int64:
+        raise errors.DtypeError(f"{name}: {argument} must hold whole numbers, not {index.dtype}.")
+    index = Tensor(index)  # a copy: the caller may write into it before the backward pass
     raw.check(index, rule=_within, shape=x.shape, axis=axis, name=f"{name}: {argument}")
     return index
 
@@ -181,3 +225,36 @@ def sort(x: TensorLike, axis: int | None = -1) -> Tensor:
     """
     x, at = one_axis_or_flat(x, axis, "sort")
     return _along(x, raw.argsort(x, axis=at), at, x.shape)
+
+
+class TopK(NamedTuple):
+    """What `topk` gives."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> TopK:
+    """The k largest (or smallest) elements along the axis, in order, and their places: ``values``
+    and ``indices``, int64, both k long there. As in PyTorch NaN is the largest; of equal elements
+    the first comes first. Gradients go back to where the values came from.
+
+    Raises `ShapeError` for more than there are.
+    """
+    x = as_tensor(x, None, "topk")
+    at, k = one_axis(axis, x.ndim, "topk"), whole(k, "topk: k")
+    n = x.shape[at]
+    if not 0 <= k <= n:
+        raise errors.ShapeError(
+            f"topk: k={k} of the {n} elements along axis {at} of x of shape "
+            f"{errors.describe(x.shape)}. Ask for 0 to {n}."
+        )
+    if flag(largest, "topk", "largest"):  # backwards twice: equal ones keep their order
+        order = flip(n - 1 - raw.argsort(flip(x, at), axis=at), at)
+    else:
+        order = raw.argsort(x, axis=at)
+    first = order[(*(slice(None),) * at, slice(k))]
+    return TopK(_along(x, first, at, first.shape), first)
+
+
+globals().update(say_axis(globals(), __all__))

@@ -32,7 +32,11 @@ SAME: dict[Callable[..., Any], Callable[..., Any]] = {
     np.power: ops.pow, np.negative: ops.neg, np.absolute: ops.abs, np.sign: ops.sign,
     np.exp: ops.exp, np.expm1: ops.expm1, np.log: ops.log, np.log1p: ops.log1p, np.sqrt: ops.sqrt,
     np.sin: ops.sin, np.cos: ops.cos, np.tanh: ops.tanh, np.square: lambda x: x * x,
-    np.maximum: ops.maximum, np.minimum: ops.minimum, np.matmul: ops.matmul,
+    np.tan: ops.tan, np.log2: ops.log2, np.log10: ops.log10, np.floor: ops.floor,
+    np.rint: ops.rint, np.round: ops.round, np.around: ops.round, np.isnan: ops.isnan,
+    np.remainder: ops.remainder, np.floor_divide: ops.floor_divide,
+    np.maximum: ops.maximum, np.minimum: ops.minimum, np.matmul: ops.matmul, np.dot: ops.dot,
+    np.outer: ops.outer, np.tensordot: ops.tensordot, np.linalg.norm: ops.norm,
     np.less: ops.less, np.less_equal: ops.less_equal, np.greater: ops.greater,
     np.greater_equal: ops.greater_equal, np.equal: ops.equal, np.not_equal: ops.not_equal,
     np.logical_and: ops.logical_and, np.logical_or: ops.logical_or,
@@ -40,7 +44,8 @@ SAME: dict[Callable[..., Any], Callable[..., Any]] = {
     np.bitwise_or: ops.logical_or, np.invert: ops.logical_not,
     np.sum: ops.sum, np.mean: ops.mean, np.var: ops.var, np.std: ops.std, np.prod: ops.prod,
     np.max: ops.max, np.amax: ops.max, np.min: ops.min, np.amin: ops.min, np.any: ops.any,
-    np.all: ops.all, np.cumsum: ops.cumsum, np.argmax: ops.argmax, np.argmin: ops.argmin,
+    np.all: ops.all, np.cumsum: ops.cumsum, np.cumprod: ops.cumprod, np.argmax: ops.argmax,
+    np.argmin: ops.argmin,
     np.argsort: lambda a, axis=-1, kind=None, stable=None: ops.argsort(a, axis),
     np.sort: lambda a, axis=-1, kind=None, stable=None: ops.sort(a, axis),
     np.clip: lambda a, a_min=None, a_max=None, min=None, max=None: ops.clip(
@@ -49,12 +54,13 @@ SAME: dict[Callable[..., Any], Callable[..., Any]] = {
     np.where: _where,
     np.einsum: lambda *operands, optimize=False: ops.einsum(*operands),
     np.reshape: lambda a, shape: ops.reshape(a, shape),
-    np.ravel: lambda a: ops.reshape(a, -1),
+    np.ravel: lambda a: ops.ravel(a), np.roll: ops.roll, np.tile: ops.tile,
+    np.tril: ops.tril, np.triu: ops.triu, np.hstack: ops.hstack, np.vstack: ops.vstack,
     np.transpose: lambda a, axes=None: ops.transpose(a, *([axes] if axes is not None else [])),
     np.swapaxes: ops.swapaxes, np.squeeze: ops.squeeze, np.expand_dims: ops.expand_dims,
     np.broadcast_to: ops.broadcast_to, np.flip: ops.flip, np.pad: ops.pad,
     np.concatenate: ops.concat, np.stack: ops.stack, np.split: ops.split,
-    np.take_along_axis: ops.take_along_axis,
+    np.take_along_axis: ops.take_along_axis, np.take: ops.take, np.repeat: ops.repeat,
     np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim, np.size: lambda a: a.size,
 }  # fmt: skip
 
@@ -63,17 +69,13 @@ _SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like}
 
 _INSTEAD: dict[str, str] = {
     "append": "concat", "array_split": "split or chunk", "average": "mean", "cbrt": "** (1 / 3)",
-    "column_stack": "stack or concat", "cumprod": "exp(cumsum(log(x)))", "diagonal": "einsum",
-    "diff": "x[1:] - x[:-1]", "dot": "matmul or einsum", "dsplit": "split", "dstack": "concat",
+    "ceil": "-floor(-x)", "column_stack": "stack or concat", "diagonal": "einsum",
+    "diff": "x[1:] - x[:-1]", "divmod": "// and %", "dsplit": "split", "dstack": "concat",
     "exp2": "2 ** x", "float_power": "**", "fmax": "maximum", "fmin": "minimum", "hsplit": "split",
-    "hstack": "concat", "hypot": "sqrt(a * a + b * b)", "inner": "matmul or einsum",
-    "isnan": "x != x", "kron": "einsum and reshape",
-    "log10": "log(x) / log(10)", "log2": "log(x) / log(2)", "logaddexp": "logsumexp of a stack",
-    "moveaxis": "transpose", "norm": "sqrt(sum(x * x))", "outer": "einsum('i,j->ij', a, b)",
-    "positive": "x itself", "ptp": "max and min", "reciprocal": "1 / x", "repeat": "x[indices]",
-    "roll": "concat of slices", "rollaxis": "transpose", "take": "x[indices]",
-    "tan": "sin(x) / cos(x)", "tensordot": "einsum", "tile": "concat", "trace": "einsum('ii', x)",
-    "vdot": "einsum", "vecdot": "einsum", "vsplit": "split", "vstack": "concat",
+    "hypot": "sqrt(a * a + b * b)", "inner": "matmul or einsum", "kron": "einsum and reshape",
+    "logaddexp": "logsumexp of a stack", "moveaxis": "transpose", "positive": "x itself",
+    "ptp": "max and min", "reciprocal": "1 / x", "rollaxis": "transpose",
+    "trace": "einsum('ii', x)", "vdot": "einsum", "vecdot": "einsum", "vsplit": "split",
 }  # fmt: skip
 
 

@@ -8,14 +8,15 @@ import numpy as np
 
 from tinyseq import errors
 from tinyseq import primitives as raw
-from tinyseq.op import Op, TensorLike, as_tensor
-from tinyseq.ops.axes import normalize_axes, one_axis_or_flat, whole
-from tinyseq.primitives import sqrt, where
-from tinyseq.tensor import Axis, Tensor, flag
+from tinyseq.arguments import checked
+from tinyseq.op import F32, Op, TensorLike, as_tensor
+from tinyseq.ops.axes import normalize_axes, one_axis_or_flat, say_axis, whole
+from tinyseq.primitives import abs, where
+from tinyseq.tensor import FLOATS, Axis, Tensor, flag
 
 __all__ = [
-    "all", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "prod", "std",
-    "sum", "var",
+    "all", "any", "argmax", "argmin", "cumprod", "cumsum", "logsumexp", "max", "mean", "min",
+    "norm", "prod", "std", "sum", "var",
 ]  # fmt: skip
 
 
@@ -85,9 +86,44 @@ def std(x: TensorLike, axis: Axis = None, keepdims: bool = False, *, ddof: int =
     """y = √var x over the axes, as `var`; where all elements are equal its gradient is taken
     to be 0.
     """
-    variance = _variance(x, axis, keepdims, ddof, "std")
-    flat = variance == 0  # the root's slope is ∞ there, and ∞·0 would be NaN
-    return where(flat, 0.0, sqrt(where(flat, 1.0, variance)))
+    return _power(_variance(x, axis, keepdims, ddof, "std"), 0.5)
+
+
+def _power(x: Tensor, p: float) -> Tensor:
+    """xᵖ for x ≥ 0 and p > 0, with a gradient of 0 at 0: a slope of ∞ times 0 would be NaN."""
+    zero = x == 0
+    safe = where(zero, 1.0, x)
+    return where(zero, 0.0, raw.sqrt(safe) if p == 0.5 else safe**p)
+
+
+@checked
+def norm(
+    x: TensorLike, ord: float | None = None, axis: Axis = None, keepdims: bool = False
+) -> Tensor:
+    """y = (Σ |x|ᵖ)^(1/p) over the axis, with p = ord: the length of vectors, as in `numpy.linalg`.
+
+    ``ord``: 2 by default, then over any number of axes (all, for `None`); inf and −inf: the largest
+    and the smallest |x|; 0: how many are not 0. Where y is 0, so is its gradient. Raises
+    `ValueError` for an ord over several axes: norms of matrices are not offered.
+    """
+    x = as_tensor(x, None, "norm")
+    x = x if x.dtype in FLOATS else raw.astype(x, dtype=F32)
+    axes = normalize_axes(axis, x.ndim, "norm")
+    if ord is None or (ord == 2 and len(axes) == 1):
+        return _power(sum(x * x, axes, keepdims), 0.5)
+    if len(axes) != 1:
+        raise ValueError(
+            f"norm: ord={ord} over {len(axes)} axes of x of shape {errors.describe(x.shape)} would "
+            "be the norm of a matrix. Give one axis, or leave ord out."
+        )
+    if ord == 0:
+        return raw.astype(sum(x != 0, axes, keepdims), dtype=x.dtype)
+    x, ord = abs(x), float(ord)
+    if math.isinf(ord):
+        return (max if ord > 0 else min)(x, axes, keepdims)
+    if ord < 0:
+        return sum(x**ord, axes, keepdims) ** (1 / ord)
+    return _power(sum(_power(x, ord), axes, keepdims), 1 / ord)
 
 
 def _variance(x: TensorLike, axis: Axis, keepdims: bool, ddof: int, name: str) -> Tensor:
@@ -141,6 +177,22 @@ def cumsum(x: TensorLike, axis: int | None = None) -> Tensor:
     return raw.cumsum(x, axis=at, reverse=False)
 
 
+def cumprod(x: TensorLike, axis: int | None = None) -> Tensor:
+    """yₜ = Π xₛ over s ≤ t along the axis, in x's shape; over all elements in one row for `None`.
+
+    Of products alone (log₂ n times every element with one before it), so that the gradient, of any
+    order, is right where elements are 0. Booleans and whole numbers give whole numbers.
+    """
+    x, at = one_axis_or_flat(x, axis, "cumprod")
+    y = raw.astype(x, dtype=np.dtype(np.int64)) if x.dtype == bool else x
+    before, step = (slice(None),) * at, 1
+    while step < x.shape[at]:
+        late, early = y[(*before, slice(step, None))], y[(*before, slice(-step))]
+        y = raw.concat(y[(*before, slice(step))], late * early, axis=at)
+        step *= 2
+    return y
+
+
 def any(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether some element over the axes is not 0: booleans, not differentiable; shapes as in
     `sum`.
@@ -177,3 +229,6 @@ def _place(op: Op, x: TensorLike, axis: int | None, keepdims: bool) -> Tensor:
     row, at = one_axis_or_flat(x, axis, op.name)
     y = op(row, axis=at, keepdims=keepdims)
     return raw.reshape(y, shape=(1,) * x.ndim) if keepdims and axis is None else y
+
+
+globals().update(say_axis(globals(), __all__))

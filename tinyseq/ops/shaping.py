@@ -13,12 +13,13 @@ from tinyseq import errors
 from tinyseq import primitives as raw
 from tinyseq.arguments import shown
 from tinyseq.op import TensorLike, as_tensor, coerce
-from tinyseq.ops.axes import normalize_axes, one_axis, one_axis_or_flat, several, whole
+from tinyseq.ops.axes import normalize_axes, one_axis, one_axis_or_flat, say_axis, several, whole
 from tinyseq.tensor import Axis, Tensor, constant, plain_array
 
 __all__ = [
-    "broadcast_to", "chunk", "concat", "expand", "expand_dims", "flip", "pad", "permute", "reshape",
-    "split", "squeeze", "stack", "swapaxes", "transpose",
+    "broadcast_to", "chunk", "concat", "expand", "expand_dims", "flip", "hstack", "pad", "permute",
+    "ravel", "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "tile", "transpose",
+    "tril", "triu", "vstack",
 ]  # fmt: skip
 
 Sizes = int | Sequence[int]
@@ -36,6 +37,11 @@ def reshape(x: TensorLike, *shape: Sizes) -> Tensor:
     Raises `ShapeError` where the number of elements would change.
     """
     return raw.reshape(x, shape=_spelled(shape, "reshape: a size of shape"))
+
+
+def ravel(x: TensorLike) -> Tensor:
+    """All elements along one axis, read row by row."""
+    return reshape(as_tensor(x, None, "ravel"), -1)
 
 
 def transpose(x: TensorLike, *axes: Sizes) -> Tensor:
@@ -145,6 +151,67 @@ def flip(x: TensorLike, axis: Axis = None) -> Tensor:
     return raw.getitem(x, index=tuple(step[a in axes] for a in range(x.ndim)))
 
 
+def roll(x: TensorLike, shift: Sizes, axis: Axis = None) -> Tensor:
+    """The elements moved on by ``shift`` places along the axis (in one row of all, for `None`),
+    those beyond its end to its beginning; x's shape. One shift for all axes, or one for each.
+
+    Raises `ShapeError` for any other number of shifts.
+    """
+    x = as_tensor(x, None, "roll")
+    y, along = (ravel(x), 0) if axis is None else (x, axis)
+    axes = [one_axis(a, y.ndim, "roll") for a in (along if several(along) else (along,))]
+    shifts = [whole(n, "roll: shift") for n in (shift if several(shift) else (shift,))]
+    try:
+        pairs = np.broadcast(shifts, axes)
+    except ValueError as cause:
+        raise errors.ShapeError(
+            f"roll: shift={shown(shift)} must be one number, or one for each of {len(axes)} axes."
+        ) from cause
+    for n, a in pairs:
+        cut = -n % (y.shape[a] or 1)
+        head, tail = _parts(y, a, [0, cut, y.shape[a]])
+        y = raw.concat(tail, head, axis=int(a)) if cut else y
+    return raw.reshape(y, shape=x.shape) if axis is None else y
+
+
+def tile(x: TensorLike, reps: Sizes) -> Tensor:
+    """All of x again and again: ``reps`` times along each axis, or along the last ones where there
+    are fewer of them; with new axes in front where there are more.
+
+    Raises `ShapeError` for a negative number.
+    """
+    x, times = as_tensor(x, None, "tile"), _spelled((reps,), "tile: one of reps")
+    if min(times, default=0) < 0:
+        raise errors.ShapeError(f"tile: reps={shown(reps)} must be at least 0.")
+    ndim = max(x.ndim, len(times))
+    times = (*(1,) * (ndim - len(times)), *times)
+    shape = (*(1,) * (ndim - x.ndim), *x.shape)
+    wide = raw.reshape(x, shape=tuple(n for size in shape for n in (1, size)))
+    wide = raw.broadcast_to(wide, shape=sum(zip(times, shape, strict=True), ()))
+    return raw.reshape(wide, shape=tuple(r * n for r, n in zip(times, shape, strict=True)))
+
+
+def tril(x: TensorLike, k: int = 0) -> Tensor:
+    """x (..., N, M), with 0 above diagonal k: 0 is the main one, 1 the one above it."""
+    return _triangle(x, k, "tril")
+
+
+def triu(x: TensorLike, k: int = 0) -> Tensor:
+    """x (..., N, M), with 0 below diagonal k: 0 is the main one, 1 the one above it."""
+    return _triangle(x, k, "triu")
+
+
+def _triangle(x: TensorLike, k: int, name: str) -> Tensor:
+    x = as_tensor(x, None, name)
+    if x.ndim < 2:
+        raise errors.ShapeError(
+            f"{name}: x of shape {errors.describe(x.shape)} is no matrix. Give it two axes or more."
+        )
+    upper = name == "triu"
+    lower = np.tri(x.shape[-2], x.shape[-1], whole(k, f"{name}: k") - upper, dtype=bool)
+    return raw.where(lower != upper, x, np.zeros((), x.dtype))
+
+
 def pad(
     x: TensorLike,
     pad_width: npt.ArrayLike | Mapping[int, Any],
@@ -214,7 +281,7 @@ def concat(xs: Iterable[TensorLike], axis: int | None = 0) -> Tensor:
     """The tensors one after the other along an axis; their other sizes must be equal, else
     `ShapeError`. ``axis=None`` puts the elements of all of them in one row.
     """
-    tensors = coerce(_some(xs, "concat"), "concat", ("xs",))
+    tensors = _tensors(xs, "concat")
     if axis is None:
         tensors = tuple(one_axis_or_flat(x, None, "concat")[0] for x in tensors)
     at = 0 if axis is None else one_axis(axis, tensors[0].ndim, "concat", of="of xs")
@@ -226,7 +293,7 @@ def stack(xs: Iterable[TensorLike], axis: int = 0) -> Tensor:
 
     Raises `ShapeError` where their shapes differ.
     """
-    tensors = coerce(_some(xs, "stack"), "stack", ("xs",))
+    tensors = _tensors(xs, "stack")
     shape = tensors[0].shape
     for x in tensors:
         if x.shape != shape:
@@ -237,7 +304,23 @@ def stack(xs: Iterable[TensorLike], axis: int = 0) -> Tensor:
     return raw.concat(*(raw.reshape(x, shape=wide) for x in tensors), axis=at)
 
 
-def _some(xs: Iterable[TensorLike], name: str) -> tuple[TensorLike, ...]:
+def hstack(xs: TensorLike | Iterable[TensorLike]) -> Tensor:
+    """The tensors side by side: `concat` along axis 1, and of vectors and numbers along axis 0."""
+    tensors = [x if x.ndim else ravel(x) for x in _tensors(xs, "hstack")]
+    return raw.concat(*tensors, axis=min(tensors[0].ndim, 2) - 1)
+
+
+def vstack(xs: TensorLike | Iterable[TensorLike]) -> Tensor:
+    """The tensors one below the other: `concat` along axis 0, vectors and numbers taken as rows."""
+    tensors = [x if x.ndim > 1 else reshape(x, 1, -1) for x in _tensors(xs, "vstack")]
+    return raw.concat(*tensors, axis=0)
+
+
+def _tensors(xs: TensorLike | Iterable[TensorLike], name: str) -> tuple[Tensor, ...]:
+    return coerce(_some(xs, name), name, ("xs",))
+
+
+def _some(xs: TensorLike | Iterable[TensorLike], name: str) -> tuple[TensorLike, ...]:
     if not several(xs):  # a tensor is the series of its rows, as in NumPy
         raise TypeError(f"{name}: xs={shown(xs)} must be a list of tensors.")
     some = tuple(xs)
@@ -287,3 +370,6 @@ def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:
 def _parts(x: Tensor, axis: int, cuts: list[int]) -> list[Tensor]:
     before = (slice(None),) * axis
     return [raw.getitem(x, index=(*before, slice(a, b))) for a, b in pairwise(cuts)]
+
+
+globals().update(say_axis(globals(), __all__))

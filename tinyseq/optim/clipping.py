@@ -16,11 +16,14 @@ from tinyseq.tensor import Tensor
 
 # An infinite one clips nothing: the norm alone is asked for.
 Limit = Annotated[float, Within(lambda x: x >= 0, "at least 0")]
+Order = Annotated[float, Within(lambda p: p > 0, "above 0")]
 
 
 @checked
-def clip_grad_norm(params: Iterable[Tensor], max_norm: Limit) -> float:
+def clip_grad_norm(params: Iterable[Tensor], max_norm: Limit, norm_type: Order = 2.0) -> float:
     """g ← g · min(1, max_norm / ‖g‖), with ‖g‖ over all gradients together; returns ‖g‖ before.
+
+    ``norm_type`` p: ‖g‖ = (Σ |g|ᵖ)^(1/p), for inf the largest |g|.
 
     Raises `ValueError` for no parameters (a generator that was read before has none left), for one
     given twice, and when the norm is not finite: clipping would only spread the NaN. Pascanu et
@@ -28,10 +31,11 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: Limit) -> float:
     """
     params = [p for p in tensors("clip_grad_norm", params) if p.grad is not None]
     gradients = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(math.fsum(_sum_of_squares(g._data) for g in gradients))
+    norm = math.inf
+    if norm_type == 2:
+        norm = math.sqrt(math.fsum(_sum_of_squares(g._data) for g in gradients))
     if not math.isfinite(norm):  # the squares overflow long before the gradients do
-        wide = [g._data.astype(np.float64) for g in gradients]
-        norm = math.hypot(*(float(np.linalg.norm(g)) for g in wide))
+        norm = _scaled_norm([g._data for g in gradients], norm_type)
     if not math.isfinite(norm):
         raise ValueError(f"clip_grad_norm: the norm of the gradients is {norm}{_why(params)}")
     if norm > max_norm:
@@ -56,6 +60,15 @@ def clip_grad_norm_each(params: Iterable[Tensor], max_norm: Limit) -> list[float
     if params:
         clip_grad_norm(params, math.inf)  # which refuses what is not finite
     return [clip_grad_norm([p], max_norm) for p in params]
+
+
+def _scaled_norm(gradients: list[np.ndarray], p: float) -> float:
+    """Their p-norm, by way of their ratios to the largest, whose powers do not overflow."""
+    largest = float(np.max([np.max(np.abs(g), initial=0) for g in gradients], initial=0))
+    if p == math.inf or largest == 0 or not math.isfinite(largest):
+        return largest
+    ratios = (np.abs(g.astype(np.float64)) / largest for g in gradients)
+    return float(largest * math.fsum(float(np.sum(r**p)) for r in ratios) ** (1 / p))
 
 
 def _sum_of_squares(g: np.ndarray) -> float:

@@ -7,6 +7,7 @@ optimiser has one learning rate: for parameters that want another, make another 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from tinyseq.kernels import load
 from tinyseq.optim.options import MOST, Options
 from tinyseq.tensor import FLOATS, Tensor
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "NAdam", "Optimizer", "RMSprop"]
 
 
 class Optimizer(Options):
@@ -39,6 +40,7 @@ class Optimizer(Options):
     buffer_names: tuple[str, ...] = ()
     _buffer_for: ClassVar[Mapping[str, str]] = {}  # the buffer that an option needs
     _never_negative: ClassVar[tuple[str, ...]] = ()  # buffers that hold squares
+    decays_apart = False  # whether weight_decay is no part of the gradient
 
     @checked
     def __init__(
@@ -84,7 +86,7 @@ class Optimizer(Options):
             p.changed()
 
     def _decayed(self, p: np.ndarray, g: np.ndarray) -> np.ndarray:
-        return g + self.weight_decay * p if self.weight_decay else g
+        return g + self.weight_decay * p if self.weight_decay and not self.decays_apart else g
 
     def zero_grad(self) -> None:
         """Forget the gradients collected so far."""
@@ -278,13 +280,14 @@ class Adam(Optimizer):
     """m ← β₁·m + (1 − β₁)·g; s ← β₂·s + (1 − β₂)·g²; p ← p − lr·m̂ / (√ŝ + ε).
 
     m̂ = m / (1 − β₁ᵗ) and ŝ = s / (1 − β₂ᵗ) undo the start at zero. Kingma and Ba, 2015.
+    ``amsgrad``: the largest s so far in place of s, so that no step grows again. Reddi et al., 2018.
     """
 
     betas: tuple[Fraction, Fraction]
     eps: NotNegative
-    buffer_names = ("mean", "square")
-    _never_negative = ("square",)
-    _decays_apart = False
+    amsgrad: bool
+    _buffer_for: ClassVar[Mapping[str, str]] = {"amsgrad": "largest"}
+    _never_negative = ("square", "largest")
 
     @checked
     def __init__(
@@ -294,28 +297,37 @@ class Adam(Optimizer):
         betas: tuple[Fraction, Fraction] = (0.9, 0.999),
         eps: NotNegative = 1e-8,
         weight_decay: NotNegative = 0.0,
+        amsgrad: bool = False,
     ) -> None:
+        self.amsgrad = amsgrad
+        self.buffer_names = ("mean", "square", *["largest"] * amsgrad)
         super().__init__(params, lr, weight_decay)
         self.betas = (float(betas[0]), float(betas[1]))
         self.eps = eps
 
+    def _numbers(self, t: int) -> tuple[float, ...]:
+        """What update number t multiplies by: p ← shrink·p − (rate·m + ahead·g) / (√s·steady + ε),
+        as (shrink, β₁, β₂, ε, steady, rate, ahead).
+        """
+        shrink = 1 - self.lr * self.weight_decay if self.decays_apart else 1.0
+        return shrink, *self.betas, self.eps, 1 / math.sqrt(1 - self.betas[1] ** t), *self._rates(t)
+
+    def _rates(self, t: int) -> tuple[float, float]:
+        return self.lr / (1 - self.betas[0] ** t), 0.0
+
     def update(self, p: np.ndarray, g: np.ndarray, t: int, *buffers: np.ndarray) -> None:
-        mean, square = buffers
-        decay = self.weight_decay if self._decays_apart else 0.0
-        if fused(p, g, mean, square):
-            load.kernels.updates.adam(p, g, mean, square, t, self.lr, self.betas, self.eps, decay)
+        mean, square, *largest = buffers
+        if not largest and fused(p, g, mean, square):
+            load.kernels.updates.adam(p, g, mean, square, self._numbers(t))
             return
-        if decay:
-            p *= 1 - self.lr * decay
-        beta1, beta2 = self.betas
+        shrink, beta1, beta2, eps, steady, rate, ahead = self._numbers(t)
         _average(mean, g, beta1)
         _average(square, g * g, beta2)
-        scale = np.asarray(np.sqrt(square))  # of a number NumPy makes no array
-        scale /= math.sqrt(1 - beta2**t)
-        scale += self.eps
-        np.divide(mean, scale, out=scale)
-        scale *= self.lr / (1 - beta1**t)
-        p -= scale
+        if self.amsgrad:
+            square = np.maximum(largest[0], square, out=largest[0])
+        if shrink != 1:
+            p *= shrink
+        p -= (rate * mean + ahead * g) / (np.sqrt(square) * steady + eps)
 
 
 class AdamW(Adam):
@@ -325,7 +337,7 @@ class AdamW(Adam):
     Hutter, 2019.
     """
 
-    _decays_apart = True
+    decays_apart = True
 
     @checked
     def __init__(
@@ -335,11 +347,55 @@ class AdamW(Adam):
         betas: tuple[Fraction, Fraction] = (0.9, 0.999),
         eps: NotNegative = 1e-8,
         weight_decay: NotNegative = 1e-2,
+        amsgrad: bool = False,
     ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
+
+
+class NAdam(Adam):
+    """`Adam` with Nesterov's look ahead: p ← p − lr·(μₜ₊₁·m / (1 − Πμₛ, s ≤ t + 1) + (1 − μₜ)·g /
+    (1 − Πμₛ, s ≤ t)) / (√ŝ + ε), with μₜ = β₁·(1 − 0.96^(t·momentum_decay) / 2).
+
+    ``decoupled_weight_decay``: as in `AdamW`. Dozat, 2016.
+    """
+
+    momentum_decay: NotNegative
+    decoupled_weight_decay: bool
+
+    @checked
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: NotNegative = 2e-3,
+        betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
+        momentum_decay: NotNegative = 4e-3,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        self.momentum_decay = momentum_decay
+        self.decoupled_weight_decay = decoupled_weight_decay
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def _decayed(self, p: np.ndarray, g: np.ndarray) -> np.ndarray:
-        return g
+    @property
+    def decays_apart(self) -> bool:  # type: ignore[override]
+        return self.decoupled_weight_decay
+
+    def _rates(self, t: int) -> tuple[float, float]:
+        beta, decay = self.betas[0], self.momentum_decay
+        now, following = _momentum(beta, decay, t), _momentum(beta, decay, t + 1)
+        enough = math.ceil(-40 / math.log(beta)) if beta else 1  # e⁻⁴⁰ beside 1 is nothing
+        product = _product(beta, decay, min(t, enough))
+        return self.lr * following / (1 - product * following), self.lr * (1 - now) / (1 - product)
+
+
+def _momentum(beta: float, decay: float, t: Any) -> Any:
+    return beta * (1 - 0.5 * 0.96 ** (t * decay))
+
+
+@functools.lru_cache
+def _product(beta: float, decay: float, t: int) -> float:
+    return float(np.prod(_momentum(beta, decay, np.arange(1, t + 1))))
 
 
 def fused(*arrays: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from tinyseq import changes
 from tinyseq.kernels import load
 from tinyseq.optim.clipping import clip_grad_norm
-from tinyseq.optim.optimizers import Adam, AdamW, Optimizer
+from tinyseq.optim.optimizers import Adam, AdamW, NAdam, Optimizer
 from tinyseq.tensor import FLOATS, Tensor
 
 
@@ -33,21 +33,21 @@ class Update:
         self._owned: list[Any] = []  # the parameters and buffers that the table was made of
         self._table: Any = None
 
-    def __call__(self, max_norm: float | None) -> float | None:
+    def __call__(self, max_norm: float | None, norm_type: float = 2.0) -> float | None:
         """Do it; the norm of the gradients before clipping, if they are to be clipped."""
         o, table = self.optimizer, self._looked_up() if self.again else None
         steps = set(o.steps[self._mine].tolist()) if table is not None else set()
-        if len(steps) != 1 or (o.weight_decay and not isinstance(o, AdamW)):
-            return self._one_by_one(max_norm)
+        if len(steps) != 1 or (o.weight_decay and not o.decays_apart):
+            return self._one_by_one(max_norm, norm_type)
         norm = None
         if max_norm is not None:
-            norm = math.sqrt(load.kernels.updates.sum_of_all_squares(table, 1))
-            if not norm <= max_norm:  # or NaN, which is said there
-                norm = self._one_by_one(max_norm, step=False)
+            if norm_type == 2:
+                norm = math.sqrt(load.kernels.updates.sum_of_all_squares(table, 1))
+            if norm is None or not norm <= max_norm:  # or NaN, which is said there
+                norm = self._one_by_one(max_norm, norm_type, step=False)
         o.steps[self._mine] += 1
         assert isinstance(o, Adam)
-        decay = o.weight_decay if isinstance(o, AdamW) else 0.0
-        load.kernels.updates.adam_of_all(table, steps.pop() + 1, o.lr, o.betas, o.eps, decay)
+        load.kernels.updates.adam_of_all(table, o._numbers(steps.pop() + 1))
         changes.note(*[o.params[i]._data for i in self._mine])
         return norm
 
@@ -62,7 +62,7 @@ class Update:
     def _made(self) -> Any:
         """Parameters, gradients, means and squares for a kernel over all."""
         o = self.optimizer
-        if load.kernels is None or type(o) not in (Adam, AdamW):
+        if load.kernels is None or type(o) not in (Adam, AdamW, NAdam) or "largest" in o.buffers:
             return None
         gradients = [g._data for g in self.gradients if g is not None]
         params = [o.params[i]._data for i in self._mine]
@@ -74,13 +74,15 @@ class Update:
             return None
         return load.kernels.updates.Table(params, gradients, *buffers)
 
-    def _one_by_one(self, max_norm: float | None, step: bool = True) -> float | None:
+    def _one_by_one(
+        self, max_norm: float | None, norm_type: float, step: bool = True
+    ) -> float | None:
         o = self.optimizer
         ours = type(o).__module__.startswith("tinyseq.optim")  # any other one may keep gradients
         for p, g in zip(o.params, self.gradients, strict=True):
             p.grad = g if ours or g is None else Tensor.wrap(g._data.copy())
         try:
-            norm = None if max_norm is None else clip_grad_norm(o.params, max_norm)
+            norm = None if max_norm is None else clip_grad_norm(o.params, max_norm, norm_type)
             if step:
                 o.step()
         finally:
