@@ -426,7 +426,7 @@ def test_texts_that_cannot_be_counted():
         model.fit([0, 1, 4])
     with pytest.raises(ValueError, match=r"indices\[1\] is -1"):
         text.NGram(1).fit([0, -1])
-    with pytest.raises(ValueError, match="start=4 is out of range, .* 4 symbols, 0 to 3"):
+    with pytest.raises(ValueError, match=r"start=4 is out of range, .* 4 symbols, 0 to 3"):
         text.NGram(2, 4, start=4).fit([0, 1, 2])
     with pytest.raises(TypeError, match="indices of float64: expected the whole numbers"):
         model.fit([0.0, 1.0, 2.0])

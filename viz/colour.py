@@ -131,11 +131,8 @@ class ColouredText:
             lines[-1].append(self._step(i))
             if symbol.endswith("\n"):
                 lines.append([])
-        rows = "\n".join(
-            f'<div class="line" style="column-gap:{len(self.separator) / 2}em">{"".join(line)}</div>'
-            for line in lines
-            if line
-        )
+        opening = f'<div class="line" style="column-gap:{len(self.separator) / 2}em">'
+        rows = "\n".join(f"{opening}{''.join(line)}</div>" for line in lines if line)
         k = self.probabilities.shape[1]
         choice = (
             f'<p><label><input type="checkbox" checked="checked"/> the {k} likeliest next symbols '
