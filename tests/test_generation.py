@@ -152,6 +152,8 @@ def test_the_state_is_carried_from_call_to_call(lstm, monkeypatch):
         assert draw(lstm, 501) == whole
         assert draw(lstm, 500) == whole[:500]
     assert [draw(lstm, n) for n in range(4)] == [whole[:n] for n in range(4)]
+    monkeypatch.setattr(generation, "_TOGETHER", 1)  # blocks of 1, 2, 4 … symbols
+    assert draw(lstm, 40) == whole[:40]
 
 
 def test_what_was_trained_meanwhile_counts(lstm):
