@@ -319,6 +319,62 @@ def test_what_a_step_adds_is_named_wherever_it_is(inner):
         nn.Recurrent(cell, mode="compiled")(np.ones((3, 3, 4), np.float32))
 
 
+class Trusting(nn.Module):
+    """A cell that checks nothing, and whose noise is what it is told."""
+
+    input_size = hidden_size = 4
+
+    def __init__(self):
+        self.w = nn.Parameter(np.eye(4, dtype=np.float32))
+        self.factors = np.ones((3, 3, 1), np.float32)
+
+    def initial_state(self, batch_size, dtype):
+        return (ts.tensor(np.zeros((batch_size, 4)), dtype),)
+
+    def noise(self, x, state):
+        return self.factors
+
+    def forward(self, x, state, noise):
+        return (ts.tanh(x * noise + state[0] @ self.w), *state[1:])
+
+
+WRONG_CALLS = {
+    r"the state holds float64; a compiled step carries float32": np.zeros((3, 4)),
+    r"the state has shape \(2, 4\).* \(B=3, W\)": np.zeros((2, 4), np.float32),
+    r"the state has shape \(3, 4, 2\).* \(B=3, W\)": np.zeros((3, 4, 2), np.float32),
+    r"the state has shape \(\).* \(B=3, W\)": np.zeros((), np.float32),
+}
+
+
+@pytest.mark.parametrize("said", WRONG_CALLS)
+def test_a_state_that_no_compiled_step_carries(said):
+    layer, x = nn.Recurrent(Trusting(), mode="compiled"), np.ones((3, 3, 4), np.float32)
+    for _ in range(2):  # before the layer is compiled, and after
+        with pytest.raises(
+            CompileError, match=rf"Trusting cannot be compiled for this call: {said}"
+        ):
+            layer(x, (np.zeros((3, 4), np.float32), WRONG_CALLS[said]))
+        layer(x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "said"),
+    [
+        ((3, 1, 1), CompileError, r"for this call: noise.*\(3, 1, 1\).*\(T=3, B=3, …\)"),
+        ((3, 2, 1), ShapeError, r"a \(3, 4\) and b \(2, 1\)"),  # as the step says it
+        ((2, 3, 1), ShapeError, r"T=3 steps of x, got .*\(2, 3, 1\)"),
+    ],
+)
+def test_noise_that_does_not_fit_belongs_to_its_call(shape, error, said):
+    layer, x = nn.Recurrent(Trusting(), mode="compiled"), np.ones((3, 3, 4), np.float32)
+    for _ in range(2):
+        right, layer.cell.factors = layer.cell.factors, np.ones(shape, np.float32)
+        with pytest.raises(error, match=said):
+            layer(x)
+        layer.cell.factors = right
+        layer(x)
+
+
 @pytest.mark.parametrize("step", REFUSED, ids=lambda f: f.__name__)
 def test_what_cannot_be_compiled_says_why_and_runs_unrolled(step, at_once):
     cell = Written(step)
