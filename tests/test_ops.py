@@ -703,9 +703,21 @@ def test_ops_agree_with_pytorch(ours, theirs):
 
 # -- errors ---------------------------------------------------------------------------------------
 
-BROADCAST = (
-    "add sub mul div pow maximum minimum less less_equal greater greater_equal equal not_equal"
-).split()
+BROADCAST = [
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "pow",
+    "maximum",
+    "minimum",
+    "less",
+    "less_equal",
+    "greater",
+    "greater_equal",
+    "equal",
+    "not_equal",
+]
 
 
 @pytest.mark.parametrize("name", BROADCAST)
