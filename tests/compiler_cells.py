@@ -40,7 +40,16 @@ UNARY = {
     "power": lambda a: 1.5 ** ts.tanh(a),
     "one minus": lambda a: 1 - a,
     "halved": lambda a: a / 2,
-    "silu": lambda a: a * ts.sigmoid(a),
+    "silu": ts.silu,
+    "elu": lambda a: ts.elu(a + 0.03, 0.7),
+    "leaky relu": lambda a: ts.leaky_relu(a + 0.03, 0.2),
+    "tan": lambda a: ts.tan(ts.tanh(a)),
+    "log2": lambda a: ts.log2(a * a + 1.5),
+    "log10": lambda a: ts.log10(a * a + 0.5),
+    "floor": lambda a: ts.floor(a * 3 + 0.13) * a,
+    "round": lambda a: ts.round(a, 1) - ts.round(a * 3 + 0.13) * a,
+    "modulo": lambda a: (a + 0.13) % 0.7 - 0.2 * ((a - 0.13) // 0.3),
+    "isnan": lambda a: ts.masked_fill(a, ts.isnan(ts.where(a > -0.1, a, np.nan)), 0.3),
     "both": lambda a: ts.where(ts.logical_and(a > -0.5, ts.logical_not(a > 0.5)), a, 0.2),
     "either": lambda a: ts.where(ts.logical_or(a < -0.5, a > 0.5), a, -a),
     "over": lambda a: 1.0 / (a * a + 0.7),
@@ -64,6 +73,7 @@ BINARY = {
     "choose equal": lambda a, b: ts.where((a != 3.5) * (a - 0.1 >= b), a, -b),
     "power": lambda a, b: (a * a + 0.5) ** ts.tanh(b),
     "gate": lambda a, b: ts.sigmoid(a) * b,
+    "modulo": lambda a, b: (a + 0.13) % (b * b + 0.6) - 0.1 * a * ((a + 0.13) // (b - 0.07)),
     "switch": lambda a, b: ts.where(a > 0.1, b, -b),
     "either": lambda a, b: ts.where((a > 0.1) + (b > 0.1), a, b) * ((a < 0.4) + (b < 0.3)),
     "detached": lambda a, b: a.detach() * b,
@@ -89,7 +99,11 @@ ROWS = {  # (B, H) → (B, H), by way of the whole row
     "overlapping": lambda a: ts.concat([a[:, :1], (a[:, :-1] + a[:, 1:]) * 0.5], axis=-1),
     "split": lambda a: ts.concat(ts.split(a, [a.shape[1] // 3], axis=-1)[::-1], axis=-1),
     "padded": lambda a: ts.pad(a, ((0, 0), (1, 0)))[:, :-1] - a,
-    "rolled": lambda a: ts.concat([a[:, -1:], a[:, :-1]], axis=-1),
+    "rolled": lambda a: ts.roll(a, 1, axis=-1),
+    "cumulated": lambda a: ts.cumprod(ts.tanh(a) + 0.5, axis=1),
+    "length": lambda a: (
+        a / (ts.norm(a, 3, axis=1, keepdims=True) + ts.norm(a, axis=1)[:, None] + 1)
+    ),
     "slices of slices": lambda a: ts.concat(
         [a[:, 1:][:, ::2], a[:, ::2][:, ::2], a[:, ::2][:, 1::2]], axis=-1
     ),

@@ -67,6 +67,7 @@ class Grammar(DrawnCell):
         "masks-added masks-multiplied",
         "counted both either sign clip where root power erf cube expm1 log1p softplus abs",
         "norm logsumexp smallest deviation turned halves padded split flat-sum last-column",
+        "silu elu leaky-relu tan log2 log10 floor round modulo isnan rolled cumulated length",
         "slices-of-slices backwards-twice thirds strided-twice-over logsumexp-of-nothing",
     )
 

@@ -26,13 +26,15 @@ EDGES = [
 ]  # fmt: skip
 ONE = {
     "abs": torch.abs, "cos": torch.cos, "erf": torch.erf, "exp": torch.exp, "expm1": torch.expm1,
-    "log": torch.log, "log1p": torch.log1p, "neg": torch.neg, "relu": torch.relu,
-    "sigmoid": torch.sigmoid, "sign": torch.sign, "sin": torch.sin, "sqrt": torch.sqrt,
-    "tanh": torch.tanh, "softplus": lambda x: torch.nn.functional.softplus(x, threshold=1e9),
+    "floor": torch.floor, "log": torch.log, "log1p": torch.log1p, "neg": torch.neg,
+    "relu": torch.relu, "rint": torch.round, "sigmoid": torch.sigmoid, "sign": torch.sign,
+    "sin": torch.sin, "sqrt": torch.sqrt, "tanh": torch.tanh,
+    "softplus": lambda x: torch.nn.functional.softplus(x, threshold=1e9),
 }  # fmt: skip
 TWO = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
-    "maximum": torch.maximum, "minimum": torch.minimum,
+    "maximum": torch.maximum, "minimum": torch.minimum, "remainder": torch.remainder,
+    "floor_divide": lambda a, b: torch.div(a, b, rounding_mode="floor"),
 }  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def test_the_slope_of_a_power_of_zero():
 
 ALONG = {
     "sum": torch.sum, "prod": torch.prod, "max": torch.amax, "min": torch.amin,
-    "mean": torch.mean, "cumsum": torch.cumsum, "softmax": torch.softmax,
+    "mean": torch.mean, "cumsum": torch.cumsum, "cumprod": torch.cumprod, "softmax": torch.softmax,
     "log_softmax": torch.log_softmax, "logsumexp": torch.logsumexp,
     "var": lambda x, dim: torch.var(x, dim, correction=0),
     "std": lambda x, dim: torch.std(x, dim, correction=0),
@@ -108,7 +110,7 @@ def along(name):
                     max_size=4))  # fmt: skip
 def test_along_an_axis_with_ties_zeros_and_infinities(name, row):
     infinite = np.isinf(row)
-    if infinite.any() and name in ("prod", "var", "std"):
+    if infinite.any() and name in ("prod", "cumprod", "var", "std"):
         return  # PyTorch's gradient of a product is y/x, and ∞/∞ is NaN; a spread of ∞ is none
     if name == "std" and len(set(row)) == 1:
         x = ts.tensor(np.array(row), requires_grad=True)

@@ -128,13 +128,18 @@ def test_an_update_is_its_equation(team, name, n, dtype, lr, factor, seed):
     np.testing.assert_array_equal(g, kept)
 
 
-def adam(p, g, mean, square, t, lr, betas, eps, decay):
-    """As in the paper, with the decay of AdamW."""
+def numbers(t, lr, betas, eps, decay, ahead):
+    steady, rate = 1 / np.sqrt(1 - betas[1] ** t), lr / (1 - betas[0] ** t)
+    return 1 - lr * decay, *betas, eps, steady, rate, ahead
+
+
+def adam(p, g, mean, square, t, lr, betas, eps, decay, ahead):
+    """As in the paper, with the decay of AdamW and the look ahead of NAdam."""
     p, g, mean, square = (a.astype(np.longdouble) for a in (p, g, mean, square))
     mean = betas[0] * mean + (1 - betas[0]) * g
     square = betas[1] * square + (1 - betas[1]) * g * g
     m, s = mean / (1 - betas[0] ** t), square / (1 - betas[1] ** t)
-    return p - lr * decay * p - lr * m / (np.sqrt(s) + eps), mean, square
+    return p - lr * decay * p - (lr * m + ahead * g) / (np.sqrt(s) + eps), mean, square
 
 
 betas = st.tuples(st.floats(0, 0.99), st.floats(0, 0.999))
@@ -142,15 +147,17 @@ betas = st.tuples(st.floats(0, 0.99), st.floats(0, 0.999))
 
 @given(
     st.lists(sizes, min_size=1, max_size=4), st.sampled_from(DTYPES), st.integers(1, 1000), rates,
-    betas, st.sampled_from([1e-8, 0.1]), st.sampled_from([0.0, 0.1]), seeds,
+    betas, st.sampled_from([1e-8, 0.1]), st.sampled_from([0.0, 0.1]),
+    st.sampled_from([0.0, 0.01]), seeds,
 )  # fmt: skip
-def test_adam_of_one_and_of_all(team, lengths, dtype, t, lr, betas, eps, decay, seed):
+def test_adam_of_one_and_of_all(team, lengths, dtype, t, lr, betas, eps, decay, ahead, seed):
     """Also where a thread's share begins in the middle of a parameter and ends in another."""
     given = [drawn(seed + i, n, dtype, 4) for i, n in enumerate(lengths)]
-    expected = [adam(*arrays, t, lr, betas, eps, decay) for arrays in given]
+    expected = [adam(*arrays, t, lr, betas, eps, decay, ahead) for arrays in given]
+    options = numbers(t, lr, betas, eps, decay, ahead)
     alone = [[a.copy() for a in arrays] for arrays in given]
     for arrays in alone:
-        updates.adam(*arrays, t, lr, betas, eps, decay)
+        updates.adam(*arrays, options)
     table = updates.Table(*(list(column) for column in zip(*given, strict=True)))
     squares = [
         float((column.astype(np.longdouble) ** 2).sum())
@@ -158,7 +165,7 @@ def test_adam_of_one_and_of_all(team, lengths, dtype, t, lr, betas, eps, decay, 
     ]
     for column, right in enumerate(squares):
         assert updates.sum_of_all_squares(table, column) == pytest.approx(right, rel=1e-12)
-    updates.adam_of_all(table, t, lr, betas, eps, decay)
+    updates.adam_of_all(table, options)
     few = 4 * WITHIN[dtype]  # β² is rounded, and 1 − βᵗ makes more of that
     for made, one, before, right in zip(
         given, alone, [g[1].copy() for g in given], expected, strict=True
@@ -321,6 +328,8 @@ OPTIMISERS = {
     "adam": lambda ps: optim.Adam(ps, lr=0.01),
     "adam with decay": lambda ps: optim.Adam(ps, lr=0.01, weight_decay=0.1),
     "adamw": lambda ps: optim.AdamW(ps, lr=0.01, weight_decay=0.1),
+    "amsgrad": lambda ps: optim.Adam(ps, lr=0.01, amsgrad=True),
+    "nadam": lambda ps: optim.NAdam(ps, lr=0.01),
 }
 
 
@@ -510,7 +519,7 @@ x, classes = np.array([[1, 2, 4], [0, -np.inf, 0]], np.float32), np.array([2, 0]
 print(*losses.softmax_loss(x, classes).round(4))
 print(*losses.softmax_loss_slope(np.ones(2, np.float32), x, classes).ravel().round(4))
 p, m, s = np.ones(3), np.zeros(3), np.zeros(3)
-updates.adam(p, 2 * np.ones(3), m, s, 1, 0.1, (0.9, 0.999), 1e-8, 0.0)
+updates.adam(p, 2 * np.ones(3), m, s, (1.0, 0.9, 0.999, 1e-8, 1 / np.sqrt(0.001), 1.0, 0.0))
 print(*p.round(4), *m.round(4), updates.sum_of_squares(p).__round__(4))
 out = np.zeros((2, 2))
 updates.add_rows(out, np.array([1, 1]), np.ones((2, 2)))

@@ -358,6 +358,38 @@ NUMPY_CALLS = [
     lambda x: np.split(x, 2)[1],
     lambda x: np.split(x, [1, 2], axis=1)[1],
     lambda x: np.take_along_axis(x, np.array([[0], [2]]), 1),
+    lambda x: np.tan(x),
+    lambda x: np.log2(x + 2),
+    lambda x: np.log10(x + 2),
+    lambda x: np.floor(x),
+    lambda x: np.rint(x),
+    lambda x: np.round(x / 7, 1),
+    lambda x: np.around(x / 7, decimals=2),
+    lambda x: x % 0.7 + 5 % (x + 2),
+    lambda x: x // 0.7 + 5 // (x + 2),
+    lambda x: np.mod(np.ones(3), x),
+    lambda x: np.floor_divide(x, np.ones(3)),
+    lambda x: np.take(x, [[2, 0]], axis=1),
+    lambda x: np.repeat(x, 2),
+    lambda x: np.repeat(x, [0, 1, 2], axis=1),
+    lambda x: np.roll(x, 1),
+    lambda x: np.roll(x, (1, 2), axis=(0, 1)),
+    lambda x: np.tile(x, (2, 1)),
+    lambda x: np.dot(x, x.T),
+    lambda x: np.dot(np.ones(2), x),
+    lambda x: np.outer(x, x),
+    lambda x: np.tensordot(x, np.ones((3, 2)), axes=1),
+    lambda x: np.tensordot(x, x, axes=([0, 1], [0, 1])),
+    lambda x: np.hstack([x, np.ones((2, 1))]),
+    lambda x: np.vstack([x, x[0]]),
+    lambda x: np.vstack(x),
+    lambda x: np.tril(x),
+    lambda x: np.triu(x, k=1),
+    lambda x: np.cumprod(x, axis=1),
+    lambda x: np.cumprod(x),
+    lambda x: np.linalg.norm(x),
+    lambda x: np.linalg.norm(x, 1, axis=0),
+    lambda x: np.linalg.norm(x, ord=np.inf, axis=1, keepdims=True),
 ]
 
 
@@ -385,6 +417,8 @@ NUMPY_CONSTANTS = [
     lambda x: np.shape(x),
     lambda x: np.ndim(x),
     lambda x: np.size(x),
+    lambda x: np.isnan(x),
+    lambda x: np.linalg.norm(x, 0, axis=1) * 1,
 ]
 
 
@@ -402,10 +436,9 @@ ON_THE_CONTENTS = [
     lambda x: np.allclose(x, np.ones((2, 3))),
     lambda x: np.array_equal(x, x),
     lambda x: np.isclose(x, [1.0, 3.0, 2.0]),
-    lambda x: np.isnan(x),
     lambda x: np.median(x, axis=1),
-    lambda x: np.linalg.norm(x),
-    lambda x: np.vstack([x, x]),
+    lambda x: np.linalg.det(np.asarray(x)[:, :2]),
+    lambda x: np.dstack([x, x]),
     lambda x: np.full_like(x, 2),
     lambda x: np.add.reduce(x, 1),
     lambda x: np.sum(x, 1, out=np.zeros(2)),
@@ -465,11 +498,12 @@ def test_the_table_of_numpy_functions_fits_numpy():
             np.cbrt,
             r"numpy.cbrt has no tinyseq op of the same meaning.*Use tinyseq's \*\* \(1 / 3\)",
         ),
-        (np.vstack, r"vstack.*Use tinyseq's concat, or apply it to x.detach\(\).numpy\(\)"),
-        (np.linalg.norm, r"norm.*sqrt\(sum\(x \* x\)\)"),
+        (np.dstack, r"dstack.*Use tinyseq's concat, or apply it to x.detach\(\).numpy\(\)"),
+        (np.ceil, r"numpy.ceil.*Use tinyseq's -floor\(-x\)"),
         (lambda x: np.allclose(x, 1.0), r"numpy.allclose.*apply it to x.detach\(\).numpy\(\)"),
         (lambda x: np.full_like(np.ones(1), x), r"numpy.copyto.*would cut the gradient off"),
-        (lambda x: np.vstack([np.ones(1), x]), r"numpy.vstack.*would cut the gradient off"),
+        (lambda x: np.dstack([np.ones(1), x]), r"numpy.dstack.*would cut the gradient off"),
+        (lambda x: np.take(x, [0], mode="clip"), r"numpy.take of a Tensor.* no argument mode="),
         (np.median, r"numpy.median.*Compose it from tinyseq's ops, or"),
         (np.add.reduce, r"numpy.add.reduce has no"),
         (np.where, r"numpy.where of a Tensor: give both values"),
@@ -518,7 +552,18 @@ METHODS = {
     "expm1": np.expm1,
     "log": lambda a: np.log(a),
     "log1p": np.log1p,
+    "log2": np.log2,
+    "log10": np.log10,
     "sqrt": np.sqrt,
+    "tan": np.tan,
+    "floor": np.floor,
+    "round": np.round,
+    "isnan": np.isnan,
+    "cumprod": np.cumprod,
+    "norm": np.linalg.norm,
+    "ravel": np.ravel,
+    "tril": np.tril,
+    "triu": np.triu,
     "sin": np.sin,
     "cos": np.cos,
     "tanh": np.tanh,
@@ -571,6 +616,22 @@ def test_methods_with_arguments():
         (x.argsort(0), a.argsort(0)),
         (x.argmax(1, keepdims=True), a.argmax(1, keepdims=True)),
         (x.T, a.T),
+        (x.view(3, -1), a.reshape(3, 2)),
+        (x.round(1), a.round(1)),
+        (x.masked_fill(a > 3, -1.0), np.where(a > 3, -1.0, a)),
+        (x.norm(1, axis=1, keepdims=True), np.abs(a).sum(1, keepdims=True)),
+        (x.topk(2).values, a[:, :0:-1]),
+        (x.topk(1, axis=0, largest=False).indices, [[0, 0, 0]]),
+        (x.take([2, 0], 1), a.take([2, 0], 1)),
+        (x.repeat(2), a.repeat(2)),
+        (x.roll(1, axis=1), np.roll(a, 1, 1)),
+        (x.tile((1, 2)), np.tile(a, (1, 2))),
+        (x.dot(a.T), a.dot(a.T)),
+        (x.outer(a[0]), np.outer(a, a[0])),
+        (x % -2.5, a % -2.5),
+        (x // -2.5, a // -2.5),
+        (7 % (x + 1), 7 % (a + 1)),
+        (7 // (x + 1), 7 // (a + 1)),
     ]:
         assert ours.shape == np.shape(theirs)
         np.testing.assert_allclose(ours.numpy(), theirs)
@@ -610,6 +671,111 @@ def test_whole_numbers_add_up_to_whole_numbers():
     assert ts.sum(ts.tensor([True, True])).dtype == np.int64
     assert ts.mean(ts.tensor([1, 2])).dtype == np.float32
     assert ts.var(ts.tensor([1, 3])).item() == 1.0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_a_remainder_has_numpys_sign_and_its_digits(dtype):
+    a, b = (np.array(v, dtype) for v in np.meshgrid([7, -7, 3, 0, 1, -6], [3, -3, 2, -2]))
+    if dtype is not np.int64:
+        a, b = a / 10, b / 10  # 0.6 // 0.2 is 2, and 0.6 % 0.2 nearly 0.2: no division says so
+    for op, theirs in ((ts.remainder, np.remainder), (ts.floor_divide, np.floor_divide)):
+        y = op(ts.tensor(a), ts.tensor(b))
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y.numpy(), theirs(a, b))
+    assert (ts.tensor([True]) % ts.tensor([True])).dtype == np.int64
+
+
+def test_whole_numbers_stay_whole_when_they_are_rounded():
+    x = ts.tensor([15, -25, 35])
+    assert ts.floor(x).tolist() == ts.rint(x).tolist() == ts.round(x, 2).tolist() == x.tolist()
+    assert ts.round(x, -1).tolist() == np.round(x.numpy(), -1).tolist() == [20, -20, 40]
+    assert ts.round(x, -1).dtype == ts.floor(x).dtype == np.int64
+    assert ts.cumprod(ts.tensor([True, True, False])).tolist() == [1, 1, 0]
+    assert ts.norm([3, 4]).item() == 5.0
+    assert ts.tril(ts.tensor([[True, True]])).tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize("ord", [None, 0.5, 1, 2, 3, np.inf, -np.inf])
+def test_a_norm_of_zeros_has_gradient_0(ord):
+    x = ts.tensor([[0.0, 0.0], [0.0, 2.0]], requires_grad=True)
+    y = ts.norm(x, ord, axis=1)
+    g = ts.grad(y.sum(), x, create_graph=True)
+    assert g.tolist()[0] == [0.0, 0.0]
+    assert not np.isnan(ts.grad((g * g).sum(), x).numpy()).any() if g.requires_grad else True
+    assert ts.norm([0.0, 3.0], 0).item() == 1.0
+
+
+def test_topk_takes_the_first_of_equal_ones_and_nan_for_the_largest():
+    x = ts.tensor([1.0, 3.0, np.nan, 3.0, 0.0], requires_grad=True)
+    values, places = ts.topk(x, 3)
+    assert places.tolist() == [2, 1, 3]
+    assert ts.topk(x, 2, largest=False).indices.tolist() == [4, 0]
+    values[1:].sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
+
+
+def test_tensors_of_a_shape():
+    for made, array in [
+        (ts.zeros((2, 3)), np.zeros((2, 3), np.float32)),
+        (ts.zeros(2, bool), np.zeros(2, bool)),
+        (ts.ones([], np.int64), np.ones((), np.int64)),
+        (ts.full((2, 2), 0.1), np.full((2, 2), 0.1, np.float32)),
+        (ts.full((2, 2), 3), np.full((2, 2), 3)),
+        (ts.full((2, 2), [0.1, 7], np.float64), np.full((2, 2), [0.1, 7])),
+        (ts.full(2, ts.tensor(np.array(0.1))), np.full(2, 0.1)),
+        (ts.arange(5), np.arange(5)),
+        (ts.arange(np.int64(2), 9, 3), np.arange(2, 9, 3)),
+        (ts.arange(9, 2, -3), np.arange(9, 2, -3)),
+        (ts.arange(0, 1, 0.1), np.arange(0, 1, 0.1).astype(np.float32)),
+        (ts.arange(3, dtype=np.float64), np.arange(3.0)),
+    ]:
+        assert made.dtype == array.dtype
+        assert made.shape == array.shape
+        assert made.tolist() == array.tolist()
+        made.data[...] = 0  # memory of its own
+    w = ts.zeros((2, 3), requires_grad=True)
+    (w * 2).sum().backward()
+    assert w.grad.tolist() == [[2.0] * 3] * 2
+    for make in (ts.zeros, ts.ones):
+        with pytest.raises(DtypeError, match="cannot require a gradient"):
+            make(2, int, requires_grad=True)
+    with pytest.raises(GraphError, match="cut it off silently"):
+        ts.full(2, ts.tensor(1.0, requires_grad=True))
+
+
+DIMS = [
+    (lambda x: x.sum(dim=1), "sum: there is no argument dim. Write axis=1."),
+    (lambda x: ts.sum(x, dim=(0, 1)), "sum: there is no argument dim. Write axis=(0, 1)."),
+    (lambda x: x.mean(1, keepdim=True), "mean: there is no argument keepdim. Write keepdims=True."),
+    (lambda x: ts.concat([x, x], dim=1), "concat: there is no argument dim. Write axis=1."),
+    (lambda x: x.unsqueeze(dim=0), "unsqueeze: there is no argument dim. Write axis=0."),
+    (lambda x: ts.flip(x, dims=(0,)), "flip: there is no argument dims. Write axis=(0,)."),
+    (lambda x: x.topk(1, dim=0), "topk: there is no argument dim. Write axis=0."),
+    (lambda x: ts.norm(x, dim=-1), "norm: there is no argument dim. Write axis=-1."),
+    (
+        lambda x: ts.functional.softmax(x, dim=-1),
+        "softmax: there is no argument dim. Write axis=-1.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), DIMS)
+def test_dim_is_axis_here(call, message):
+    with pytest.raises(TypeError) as error:
+        call(ts.tensor([[1.0, 2.0]]))
+    assert str(error.value) == message
+
+
+def test_whatever_takes_an_axis_says_so():
+    seen = 0
+    for space in (ts, ts.functional, ts.Tensor):
+        for name in getattr(space, "__all__", dir(space)):
+            function = getattr(space, name)
+            if inspect.isfunction(function) and "axis" in inspect.signature(function).parameters:
+                with pytest.raises(TypeError, match=f"{name}: there is no argument dim. Write ax"):
+                    function(dim=3)
+                seen += 1
+    assert seen > 50
 
 
 def test_any_and_all_of_nothing():
@@ -671,6 +837,25 @@ def test_a_long_einsum_is_one_matrix_product():
         (lambda x: ts.gelu(x), lambda x: torch.nn.functional.gelu(x)),
         (lambda x: ts.gelu(x, "tanh"), lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
         (lambda x: ts.erf(x), lambda x: torch.erf(x)),
+        (lambda x: ts.silu(x), lambda x: torch.nn.functional.silu(x)),
+        (lambda x: ts.elu(x, 0.7), lambda x: torch.nn.functional.elu(x, 0.7)),
+        (lambda x: ts.leaky_relu(x), lambda x: torch.nn.functional.leaky_relu(x)),
+        (lambda x: ts.leaky_relu(x * 0, 0.2), lambda x: torch.nn.functional.leaky_relu(x * 0, 0.2)),
+        (lambda x: ts.elu(x * 0, 0.7), lambda x: torch.nn.functional.elu(x * 0, 0.7)),
+        (lambda x: x.masked_fill(x.detach() > 0, -3.0), lambda x: x.masked_fill(x > 0, -3.0)),
+        (lambda x: x.topk(2, 0).values, lambda x: x.topk(2, 0).values),
+        (lambda x: x.topk(2, 1, False).values, lambda x: x.topk(2, 1, False).values),
+        (lambda x: x.topk(3, 0).indices * x[:3], lambda x: x.topk(3, 0).indices * x[:3]),
+        (lambda x: x % x[0], lambda x: x % x[0]),
+        (lambda x: x.tan(), lambda x: x.tan()),
+        (lambda x: x.cumprod(0), lambda x: x.cumprod(0)),
+        (lambda x: (x - x[1]).cumprod(0), lambda x: (x - x[1]).cumprod(0)),  # zeros in row 1
+        (lambda x: x.norm(3, 0), lambda x: torch.linalg.vector_norm(x, 3, 0)),
+        (lambda x: x.norm(np.inf, 1), lambda x: torch.linalg.vector_norm(x, np.inf, 1)),
+        (lambda x: x.roll((1, 2), (0, 1)), lambda x: x.roll((1, 2), (0, 1))),
+        (lambda x: x.tile((2, 1)), lambda x: x.repeat(2, 1)),
+        (lambda x: x.repeat(2, 0), lambda x: x.repeat_interleave(2, 0)),
+        (lambda x: ts.tensordot(x, x, ([0], [0])), lambda x: torch.tensordot(x, x, ([0], [0]))),
         (lambda x: x.clip(-0.5, 0.5), lambda x: torch.clamp(x, -0.5, 0.5)),
         (lambda x: x.clip(x[0], x[1]), lambda x: torch.clamp(x, x[0], x[1])),
         (lambda x: x.var(1, ddof=1), lambda x: torch.var(x, 1)),
@@ -781,6 +966,39 @@ SHAPE_ERRORS = [
     ),
     (lambda a: ts.einsum("ii", a), r"'i' is 2 and 3 long"),
     (lambda a: ts.einsum("...,...", a, a.T), r"an axis under '...' is 2 and 3 long"),
+    (lambda a: ts.norm(a, axis=2), r"norm: axis 2 does not exist"),
+    (lambda a: ts.cumprod(a, 2), r"cumprod: axis 2"),
+    (lambda a: ts.take(a, [0], 2), r"take: axis 2"),
+    (
+        lambda a: a.repeat([1, 2], 1),
+        r"repeat: repeats=\[1, 2\] must be.*3 elements along axis 1 of x",
+    ),
+    (lambda a: a.repeat(-1), r"repeat: repeats=-1 must be one number, at least 0"),
+    (
+        lambda a: a.roll((1, 2), (0, 1, 0)),
+        r"roll: shift=\(1, 2\) must be one number, or one for each",
+    ),
+    (lambda a: a.roll(1, 2), r"roll: axis 2"),
+    (lambda a: a.tile((2, -1)), r"tile: reps=\(2, -1\) must be at least 0"),
+    (lambda a: a[0].tril(), r"tril: x of shape \(3,\) is no matrix. Give it two axes"),
+    (lambda a: a.topk(4), r"topk: k=4 of the 3 elements along axis 1 of x of shape \(2, 3\)"),
+    (lambda a: a.dot(a), r"dot: axes \[1\] of a \(2, 3\) and \[0\] of b \(2, 3\) cannot be summed"),
+    (lambda a: ts.tensordot(a, a, 1), r"tensordot: axes \[1\] of a \(2, 3\) and \[0\] of b"),
+    (lambda a: ts.tensordot(a, a, ([0, 0], [0, 0])), r"Name as many of each, each once"),
+    (
+        lambda a: ts.tensordot(a, a, [0]),
+        r"tensordot: axes=\[0\] must be a number of axes, or a pair",
+    ),
+    (lambda a: ts.tensordot(a, a, 3), r"tensordot: axis -3 \(axes\) does not exist in a tensor a"),
+    (lambda a: ts.hstack([a, a[0]]), r"concat: xs \(2, 3\) and \(3,\)"),
+    (lambda a: ts.vstack([a, a[:, :2]]), r"concat: xs \(2, 3\) and \(2, 2\)"),
+    (lambda a: a.masked_fill([True] * 2, 0.0), r"masked_fill: a mask of shape \(2,\) does not"),
+    (lambda a: a.masked_fill(a > 0, a), r"masked_fill: value must be one number.*use where"),
+    (lambda a: ts.zeros((2, -1)), r"zeros: shape=\(2, -1\) cannot be filled.*Sizes are at least 0"),
+    (
+        lambda a: ts.full((2, 2), [1, 2, 3]),
+        r"full: shape=\(2, 2\) cannot.*fill_value of shape \(3,\)",
+    ),
     (lambda a: ts.einsum("i", a), r"'i' does not fit one of operands with 2 axes"),
     (lambda a: ts.einsum("ijk...", a), r"does not fit one of operands with 2 axes"),
 ]
@@ -813,6 +1031,28 @@ FRACTIONS = [
     (lambda a: ts.expand_dims(a, 0.5), r"expand_dims: axis .*not 0.5"),
     (lambda a: ts.stack([a, a], None), r"stack: axis .*not None"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda a: a.norm(3), ValueError, r"norm: ord=3 over 2 axes of x of shape \(2, 3\)"),
+        (lambda a: a.norm("fro"), TypeError, r"norm: ord='fro' must be a real number or None"),
+        (lambda a: a.round(31), ValueError, r"round: decimals=31 must be a whole number, from -30"),
+        (lambda a: a.take([0.5]), DtypeError, r"take: indices must hold whole numbers"),
+        (lambda a: a.take([6]), IndexError, r"take: indices: index 6 is outside of axis 0"),
+        (lambda a: a.repeat(1.5), DtypeError, r"repeat: repeats must hold whole numbers"),
+        (lambda a: a.masked_fill(a, 0.0), DtypeError, r"masked_fill: mask must hold booleans"),
+        (lambda a: ts.arange(0, 5, 0), ValueError, r"arange: start=0, stop=5 and step=0 are no"),
+        (lambda a: ts.arange(np.inf), ValueError, r"arange: start=0, stop=inf and step=1 are no"),
+        (lambda a: ts.arange(0, 10**30, 10**29), ValueError, r"int64 does not hold them"),
+        (lambda a: ts.zeros(2, np.int8), DtypeError, r"zeros: .*dtype int8 is not supported"),
+        (lambda a: ts.arange(0, 1, 0.5, int), TypeError, r"int64 would cut off the fractions"),
+    ],
+)
+def test_values_that_are_refused(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(ts.tensor(np.ones((2, 3))))
 
 
 @pytest.mark.parametrize(("call", "message"), FRACTIONS)

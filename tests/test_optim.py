@@ -52,6 +52,21 @@ def adamw(p, g, s, t):
     return adam(p, g, s, t) - 0.1 * 0.5 * p
 
 
+def amsgrad(p, g, s, t):
+    s["m"] = 0.9 * s.get("m", 0) + 0.1 * g
+    s["s"] = 0.5 * s.get("s", 0) + 0.5 * g**2
+    s["l"] = np.maximum(s.get("l", 0), s["s"])
+    return p - 0.1 * (s["m"] / (1 - 0.9**t)) / (np.sqrt(s["l"] / (1 - 0.5**t)) + 1e-8)
+
+
+def nadam(p, g, s, t):
+    adam(p, g, s, t)
+    now, following = (0.9 * (1 - 0.5 * 0.96 ** (n * 0.1)) for n in (t, t + 1))
+    s["Π"] = s.get("Π", 1) * now
+    step = following * s["m"] / (1 - s["Π"] * following) + (1 - now) * g / (1 - s["Π"])
+    return p - 0.1 * step / (np.sqrt(s["s"] / (1 - 0.999**t)) + 1e-8)
+
+
 RULES = [
     (lambda ps: optim.SGD(ps, lr=0.1), sgd),
     (lambda ps: optim.SGD(ps, lr=0.1, momentum=0.9), momentum),
@@ -62,6 +77,8 @@ RULES = [
     (lambda ps: optim.Adagrad(ps, lr=0.1), adagrad),
     (lambda ps: optim.Adam(ps, lr=0.1), adam),
     (lambda ps: optim.AdamW(ps, lr=0.1, weight_decay=0.5), adamw),
+    (lambda ps: optim.Adam(ps, lr=0.1, betas=(0.9, 0.5), amsgrad=True), amsgrad),
+    (lambda ps: optim.NAdam(ps, lr=0.1, momentum_decay=0.1), nadam),
 ]
 
 
@@ -154,6 +171,23 @@ def test_centred_rmsprop_of_a_gradient_that_never_changes():
     assert np.isfinite(p.numpy()).all()
 
 
+def test_a_state_from_before_there_was_amsgrad():
+    """It fits the optimiser that it was of, and says what amsgrad has beside it."""
+    p = nn.Parameter([1.0])
+    entries = {"steps": [2], "lr": 0.1, "mean.0": [0.1], "square.0": [0.2]}
+    for kind in (optim.Adam, optim.AdamW, optim.NAdam):
+        optimizer = kind([p])
+        optimizer.load_state_dict(entries)
+        assert optimizer.state_dict().keys() == entries.keys()
+    with pytest.raises(ValueError, match=r"largest.0"):
+        optim.Adam([p], amsgrad=True).load_state_dict(entries)
+    with pytest.raises(ValueError, match=r"amsgrad=True needs a buffer.*Make a new one with"):
+        optimizer.amsgrad = True
+    negative = {**entries, "largest.0": [-1.0]}
+    with pytest.raises(ValueError, match=r"largest.0 holds -1.0, but a mean of squares is never"):
+        optim.Adam([p], amsgrad=True).load_state_dict(negative)
+
+
 def test_the_state_is_a_copy():
     p = nn.Parameter([1.0])
     optimizer = optim.Adam([p])
@@ -191,6 +225,20 @@ def test_clipping_what_has_exploded():
     a, b, _ = ps = two_gradients((3e25, 0.0), (4e25,))
     assert optim.clip_grad_norm(ps, 1.0) == pytest.approx(5e25)
     np.testing.assert_allclose([*a.grad.tolist(), *b.grad.tolist()], [0.6, 0.0, 0.8], rtol=1e-6)
+
+
+def test_clipping_by_other_norms():
+    a, b, _ = ps = two_gradients()
+    assert optim.clip_grad_norm(ps, np.inf, np.inf) == 4.0
+    assert optim.clip_grad_norm(ps, np.inf, 1) == pytest.approx(7.0)
+    assert optim.clip_grad_norm(ps, 2.0, norm_type=np.inf) == 4.0
+    assert (a.grad.tolist(), b.grad.tolist()) == ([1.5, 0.0], [2.0])
+    a, b, _ = ps = two_gradients((3e30, 0.0), (0.0,))
+    assert optim.clip_grad_norm(ps, 1.0, 3) == pytest.approx(3e30)  # its cube is no float32
+    a.grad = b.grad = None
+    assert optim.clip_grad_norm(ps, 1.0, 3) == 0.0
+    with pytest.raises(ValueError, match="norm_type=0 must be a real number, above 0"):
+        optim.clip_grad_norm(ps, 1.0, 0)
 
 
 def test_clipping_by_value():

@@ -122,14 +122,92 @@ def test_binary_cross_entropy_agrees(reduction, weighted, positive, scale):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_mse_agrees(reduction):
-    a, b = np.random.default_rng(0).standard_normal((2, 4, 3))
+def test_binary_cross_entropy_of_probabilities_agrees(reduction, weighted):
+    rng = np.random.default_rng(0)
+    p, y = rng.uniform(0.01, 0.99, (2, 4, 3))
+    weight = rng.uniform(0, 2, (4, 1)) if weighted else None
+    t_weight = torch.from_numpy(weight) if weighted else None
     agree(
-        lambda a, b: F.mse_loss(a, b, reduction),
-        lambda a, b: TF.mse_loss(a, b, reduction=reduction),
-        a, b,
+        lambda p, y: F.binary_cross_entropy(p, y, reduction, weight=weight),
+        lambda p, y: TF.binary_cross_entropy(p, y, t_weight, reduction=reduction),
+        p, y,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_certain_and_wrong_costs_100_and_has_pytorchs_slope(dtype):
+    p, y = np.array([0, 1, 0, 1, 1e-20], dtype), np.array([1, 0, 0, 1, 1], dtype)
+    a, b = ts.tensor(p, requires_grad=True), torch.tensor(p, requires_grad=True)
+    ours = F.binary_cross_entropy(a, y, "none")
+    theirs = TF.binary_cross_entropy(b, torch.from_numpy(y), reduction="none")
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-6)
+    ours.sum().backward()
+    theirs.sum().backward()
+    wrong = [0, 1, 4]  # of what is right PyTorch's slope is 0, and not ±1
+    np.testing.assert_allclose(a.grad.numpy()[wrong], b.grad.numpy()[wrong], rtol=1e-6)
+    assert a.grad.tolist()[2:4] == [1.0, -1.0]
+
+
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")  # PyTorch's, of "mean"
+@pytest.mark.parametrize("reduction", [*REDUCTIONS, "batchmean"])
+@pytest.mark.parametrize("log_target", [False, True])
+def test_kl_div_agrees(reduction, log_target):
+    rng = np.random.default_rng(0)
+    q, p = rng.dirichlet(np.ones(5), (2, 4, 3))
+    options = {"reduction": reduction, "log_target": log_target}
+    agree(
+        lambda q, p: F.kl_div(q, p, **options),
+        lambda q, p: TF.kl_div(q, p, **options),
+        np.log(q), np.log(p) if log_target else p,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("log_target", [False, True])
+def test_what_is_impossible_costs_nothing(log_target):
+    """Also where the logarithm of its probability is −∞: PyTorch gives NaN."""
+    q = ts.tensor(np.array([[0.0, -np.inf, -np.inf]]), requires_grad=True)
+    p = ts.tensor([[0.0, -np.inf, -np.inf]] if log_target else [[1.0, 0.0, 0.0]], np.float64, True)
+    loss = F.kl_div(q, p, "sum", log_target=log_target)
+    assert loss.item() == 0.0
+    loss.backward()
+    assert q.grad.tolist() == [[-1.0, 0.0, 0.0]]
+    assert p.grad.tolist() == [[1.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_errors_of_numbers_agree(reduction):
+    a, b = np.random.default_rng(0).standard_normal((2, 4, 3))
+    a[0] = b[0]  # where |x| has a kink, and the error is 0
+    a[1, 0] = b[1, 0] + 0.75
+    for name, options in (("mse", {}), ("l1", {}), ("huber", {}), ("huber", {"delta": 0.75})):
+        ours, theirs = (getattr(f, f"{name}_loss") for f in (F, TF))
+        agree(
+            lambda a, b, ours=ours, options=options: ours(a, b, reduction, **options),
+            lambda a, b, theirs=theirs, options=options: theirs(
+                a, b, reduction=reduction, **options
+            ),
+            a, b,
+        )  # fmt: skip
+
+
+def test_losses_are_smooth_where_they_should_be():
+    """Order 2: the curvature of the Huber loss at 0 is 1, and that of the others is what finite
+    differences say.
+    """
+    e = ts.tensor(np.array([0.0, 0.5, 3.0]), requires_grad=True)
+    g = ts.grad(F.huber_loss(e, np.zeros(3), "sum"), e, create_graph=True)
+    assert ts.grad(g.sum(), e).tolist() == [1.0, 1.0, 0.0]
+    p, y = (ts.tensor(a, np.float64, True) for a in ([0.2, 0.3, 0.5], [0.6, 0.15, 0.25]))
+    for loss in (
+        lambda p, y: F.binary_cross_entropy(p, y),
+        lambda p, y: F.kl_div(ts.log(p), y, "none"),
+        lambda p, y: F.kl_div(ts.log(p), ts.log(y), log_target=True),
+        lambda p, y: F.huber_loss(p * 9, y, delta=0.5) + F.l1_loss(p, y) * F.mse_loss(p, y),
+    ):
+        assert ts.gradcheck(loss, [p, y])
+        assert ts.gradcheck(loss, [p, y], order=2)
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
@@ -228,6 +306,12 @@ OPTIMISERS = [
     ("Adam", {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}),
     ("AdamW", {}),
     ("AdamW", {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}),
+    ("Adam", {"lr": 0.1, "betas": (0.5, 0.6), "weight_decay": 0.1, "amsgrad": True}),
+    ("AdamW", {"lr": 0.1, "betas": (0.5, 0.6), "weight_decay": 0.1, "amsgrad": True}),
+    ("NAdam", {}),
+    ("NAdam", {"lr": 0.1, "betas": (0.0, 0.95), "eps": 1e-6, "weight_decay": 0.1}),
+    ("NAdam", {"betas": (0.3, 0.9), "momentum_decay": 0.5}),
+    ("NAdam", {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True}),
 ]
 
 
@@ -252,21 +336,25 @@ def step_both(ps, qs, ours, theirs, skip=False):
 
 @pytest.mark.parametrize(("name", "options"), OPTIMISERS)
 def test_optimisers_agree(name, options):
-    both = twins(name, options)
-    for t in range(20):
-        step_both(*both, skip=t % 3 == 0)
+    torch.set_default_dtype(torch.float64)  # in which NAdam keeps the product of its momenta
+    try:
+        both = twins(name, options)
+        for t in range(60 if name == "NAdam" else 20):  # 0.3⁵⁰ is no part of 1 any more
+            step_both(*both, skip=t % 3 == 0)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_clipping_agrees():
     rng = np.random.default_rng(0)
-    for by in ("norm", "value"):
+    for by in (2.0, 1.0, 3.5, np.inf, "value"):
         arrays = [rng.standard_normal(3) * 5, rng.standard_normal((2, 2))]
         ps, qs = [nn.Parameter(a) for a in arrays], [torch.tensor(a) for a in arrays]
         for p, q, a in zip(ps, qs, arrays, strict=True):
             p.grad, q.grad = ts.tensor(a), torch.tensor(a)
-        if by == "norm":
-            ours = ts.optim.clip_grad_norm(ps, 1.5)
-            theirs = torch.nn.utils.clip_grad_norm_(qs, 1.5).item()
+        if by != "value":
+            ours = ts.optim.clip_grad_norm(ps, 1.5, by)
+            theirs = torch.nn.utils.clip_grad_norm_(qs, 1.5, by).item()
             assert ours == pytest.approx(theirs, rel=1e-12)
         else:
             ts.optim.clip_grad_value(ps, 1.5)

@@ -40,7 +40,7 @@ def sequences(rng, dtype=np.float32):
     )
 
 
-def by_hand(loss, optimizer, max_norm, calls):
+def by_hand(loss, optimizer, max_norm, calls, norm_type=2.0):
     """What a `TrainingStep` stands for."""
     losses = []
     for arguments in calls:
@@ -48,7 +48,7 @@ def by_hand(loss, optimizer, max_norm, calls):
         optimizer.zero_grad()
         value.backward()
         if max_norm is not None:
-            optim.clip_grad_norm(optimizer.params, max_norm)
+            optim.clip_grad_norm(optimizer.params, max_norm, norm_type)
         optimizer.step()
         losses.append(value.item())
     return losses
@@ -58,7 +58,14 @@ def as_tensor(argument):
     return ts.tensor(argument) if isinstance(argument, np.ndarray) else argument
 
 
-def both(make, calls, max_norm=None, optimizer=lambda p: optim.Adam(p, 1e-2), tolerance=1e-6):
+def both(
+    make,
+    calls,
+    max_norm=None,
+    optimizer=lambda p: optim.Adam(p, 1e-2),
+    tolerance=1e-6,
+    norm_type=2.0,
+):
     """Train twice from the same start; the same losses and parameters come out, played back."""
     found = []
     for played in (False, True):
@@ -66,11 +73,11 @@ def both(make, calls, max_norm=None, optimizer=lambda p: optim.Adam(p, 1e-2), to
         model, loss = make()
         opt = optimizer(list(model.parameters()))
         if played:
-            step = nn.TrainingStep(loss, opt, max_norm, mode="compiled")
+            step = nn.TrainingStep(loss, opt, max_norm, "compiled", norm_type)
             losses = [step(*arguments).item() for arguments in calls]
             assert is_played_back(step)
         else:
-            losses = by_hand(loss, opt, max_norm, calls)
+            losses = by_hand(loss, opt, max_norm, calls, norm_type)
         found.append((losses, model.state_dict()))
     (losses, state), (again, other) = found
     np.testing.assert_allclose(again, losses, rtol=tolerance, atol=tolerance)
@@ -113,6 +120,34 @@ def test_same_as_the_lines_it_stands_for(name):
     both(make, [sequences(rng) for _ in range(6)], max_norm=0.1)
 
 
+def test_what_is_composed_is_played_back():
+    """The new ops and losses, with an inf-norm: as the lines it stands for."""
+    rng = np.random.default_rng(0)
+
+    def make():
+        model = nn.RNN(D, H)
+
+        def loss(x, target):
+            y, _ = model(x)
+            y = ts.silu(y) + ts.elu(y) * ts.leaky_relu(y) + ts.tan(y) - ts.round(y, 1) * (y % 0.3)
+            y = y + ts.cumprod(y, 0) + ts.roll(y, 1, axis=(0, 2)) + ts.topk(y, 1).values
+            y = ts.masked_fill(y, ts.isnan(y) | (target > 1), 0.5) + ts.norm(y, axis=-1)[..., None]
+            y = ts.vstack([y[:1], ts.repeat(y[1:2], 2, 0), y[3:]]) + ts.tril(y) + ts.take(y, [0], 2)
+            F = ts.functional
+            p, q = ts.sigmoid(y), ts.sigmoid(target)
+            return (
+                F.huber_loss(y, target)
+                + F.l1_loss(y, target)
+                + F.binary_cross_entropy(p, q)
+                + F.kl_div(F.log_softmax(y), F.softmax(target), "batchmean")
+                + ts.tensordot(y, target, 3) / ts.outer(y, target).size
+            )
+
+        return model, loss
+
+    both(make, [sequences(rng) for _ in range(6)], max_norm=0.01, norm_type=np.inf)
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -122,8 +157,14 @@ def test_same_as_the_lines_it_stands_for(name):
         lambda p: optim.Adagrad(p, 1e-2),
         lambda p: optim.Adam(p, 1e-2, weight_decay=0.1),
         lambda p: optim.AdamW(p, 1e-2),
+        lambda p: optim.AdamW(p, 1e-2, amsgrad=True),
+        lambda p: optim.NAdam(p, 1e-2),
+        lambda p: optim.NAdam(p, 1e-2, weight_decay=0.1, decoupled_weight_decay=True),
     ],
-    ids=["SGD", "Nesterov", "RMSprop", "Adagrad", "Adam with decay", "AdamW"],
+    ids=[
+        *["SGD", "Nesterov", "RMSprop", "Adagrad", "Adam with decay", "AdamW", "AMSGrad"],
+        *["NAdam", "NAdam with decay"],
+    ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_with_every_optimiser(optimizer, dtype):

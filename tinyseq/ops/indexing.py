@@ -125,7 +125,7 @@ def repeat(x: TensorLike, repeats: npt.ArrayLike, axis: int | None = None) -> Te
     times, n = as_tensor(repeats, None, "repeat", "repeats"), x.shape[at]
     if times.dtype != np.int64:
         raise errors.DtypeError(f"repeat: repeats must hold whole numbers, not {times.dtype}.")
-    counts = times.numpy()
+    counts = times.numpy() if isinstance(repeats, Tensor) else times._data
     if counts.shape not in ((), (1,), (n,)) or (counts < 0).any():
         raise errors.ShapeError(
             f"repeat: repeats={shown(repeats)} must be one number, at least 0, or one for each of "

@@ -280,7 +280,7 @@ class Adam(Optimizer):
     """m ← β₁·m + (1 − β₁)·g; s ← β₂·s + (1 − β₂)·g²; p ← p − lr·m̂ / (√ŝ + ε).
 
     m̂ = m / (1 − β₁ᵗ) and ŝ = s / (1 − β₂ᵗ) undo the start at zero. Kingma and Ba, 2015.
-    ``amsgrad``: the largest s so far in place of s, so that no step grows again. Reddi et al., 2018.
+    ``amsgrad``: the largest s so far in place of s. Reddi et al., 2018.
     """
 
     betas: tuple[Fraction, Fraction]
