@@ -348,6 +348,21 @@ def test_linear_and_embedding():
 # -- Module -------------------------------------------------------------------------------------
 
 
+def test_padding_is_not_trained():
+    """Unrolled and played back: the vector of padding_idx stays zeros, and −1 stays the zero."""
+    embedding = nn.Embedding(5, 3, padding_idx=1)
+    adam = ts.optim.Adam(embedding.parameters(), lr=0.1)
+    step = nn.TrainingStep(
+        lambda i: ((embedding(i, zeros=True) - 1.0) ** 2).sum(), adam, mode="compiled"
+    )
+    losses = [step(np.array([[1, 2], [1, -1]])).item() for _ in range(4)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] > 9
+    assert not embedding.weight.numpy()[1].any()
+    assert embedding.weight.numpy()[2].any()
+    assert repr(embedding) == "Embedding(weight (5, 3), padding_idx=1)"
+
+
 def test_names_of_parameters():
     names = [name for name, _ in nn.LSTM(2, 3, 2).named_parameters()]
     assert names == [f"layers.{i}.cell.{p}" for i in range(2) for p in ("w_x", "w_h", "b")]
@@ -489,6 +504,9 @@ ERRORS = [
     (lambda: nn.Linear(5, 2)(X), ShapeError, r"D=3 features.*in_features=5"),
     (lambda: nn.Linear(5, 2)(ts.tensor(1.0)), ShapeError, r"no features"),
     (lambda: nn.Embedding(5, 2)(np.array([5])), IndexError, r"index 5 is outside of 0 … 4 \(V=5\)"),
+    (lambda: nn.Embedding(5, 2, padding_idx=5), ValueError, r"padding_idx=5 is no symbol, 0 … 4"),
+    (lambda: nn.LayerNorm(()), ValueError, r"features=\(\) leaves nothing to norm"),
+    (lambda: nn.LayerNorm((2, 4))(X), ShapeError, r"\(4, 2, 3\).*features=\(2, 4\)"),
     (lambda: nn.Embedding(5, 2)(X), DtypeError, r"whole numbers, not float32"),
 ]
 
