@@ -557,9 +557,9 @@ ERRORS = [
         r"p=\(0.1,\) has 1 entries for a state of 2 tensors",
     ),
     (
-        lambda: nn.Recurrent(nn.Zoneout(nn.RNNCell(3, 4)))(X, X[0]),
+        lambda: nn.Recurrent(nn.Zoneout(nn.RNNCell(3, 4)))(X, 5),
         ShapeError,
-        r"Zoneout in .*: the state must be a tuple of tensors, got <Tensor of",
+        r"Zoneout in .*: the state must be a tuple of tensors, got 5",
     ),
     (
         lambda: nn.Recurrent(nn.VariationalDropout(nn.RNNCell(3, 4)))(X, (X[0],)),

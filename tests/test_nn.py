@@ -348,6 +348,21 @@ def test_linear_and_embedding():
 # -- Module -------------------------------------------------------------------------------------
 
 
+def test_padding_is_not_trained():
+    """Unrolled and played back: the vector of padding_idx stays zeros, and −1 stays the zero."""
+    embedding = nn.Embedding(5, 3, padding_idx=1)
+    adam = ts.optim.Adam(embedding.parameters(), lr=0.1)
+    step = nn.TrainingStep(
+        lambda i: ((embedding(i, zeros=True) - 1.0) ** 2).sum(), adam, mode="compiled"
+    )
+    losses = [step(np.array([[1, 2], [1, -1]])).item() for _ in range(4)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] > 9
+    assert not embedding.weight.numpy()[1].any()
+    assert embedding.weight.numpy()[2].any()
+    assert repr(embedding) == "Embedding(weight (5, 3), padding_idx=1)"
+
+
 def test_names_of_parameters():
     names = [name for name, _ in nn.LSTM(2, 3, 2).named_parameters()]
     assert names == [f"layers.{i}.cell.{p}" for i in range(2) for p in ("w_x", "w_h", "b")]
@@ -455,9 +470,12 @@ ERRORS = [
         ShapeError,
         r"LSTMCell in .*t=0/cell: x has shape \(B=2, D=3\).*D=5",
     ),
-    (lambda: nn.LSTM(3, 4)(X[0]), ShapeError, r"expected \(T, B, D\)"),
+    (lambda: nn.LSTM(3, 4)(X[0, 0]), ShapeError, r"expected \(T, B, D\)"),
+    (lambda: nn.LSTM(2, 4)(X[0]), ShapeError, r"\(2, 3\).*expected .* \(T, D=2\) for one seq"),
+    (lambda: nn.LSTM(3, 4)(np.ones((2, 3), int)), ShapeError, r"dtype int64.*Symbols become"),
+    (lambda: nn.LSTM(3, 4)(X[0], lengths=[1, 2]), ShapeError, r"lengths must be B=1 whole numb"),
     (lambda: nn.LSTM(3, 4)(X[:0]), ShapeError, r"T=0 steps"),
-    (lambda: nn.Recurrent(nn.RNNCell(3, 4))(X[0]), ShapeError, r"Recurrent: x has shape \(2, 3\)"),
+    (lambda: nn.Recurrent(nn.RNNCell(3, 4))(X[0, 0]), ShapeError, r"Recurrent: x has shape \(3,\)"),
     (
         lambda: nn.LSTM(3, 4)(X, ()),
         ShapeError,
@@ -466,12 +484,12 @@ ERRORS = [
     (
         lambda: nn.LSTM(3, 4)(X, (X[0],)),
         ShapeError,
-        r"the state must be a tuple \(h, c,\), got Tensor",
+        r"the state must be a tuple \(h, c,\), got 1 tensors",
     ),
     (lambda: nn.RNN(3, 4)(X, ((X[0],),)), ShapeError, r"state h has shape \(B=2, H=3\).*H=4"),
     (lambda: nn.RNN(3, 4)(X, lengths=[1]), ShapeError, r"lengths must be B=2 whole numbers"),
     (lambda: nn.RNN(3, 4)(X, lengths=[1.0, 2.0]), ShapeError, r"got float64"),
-    (lambda: nn.RNN(3, 4)(X, lengths=[0, 9]), ValueError, r"lengths: 0 is outside of 1 … 4"),
+    (lambda: nn.RNN(3, 4)(X, lengths=[0, 9]), ValueError, r"lengths: 9 is outside of 0 … 4"),
     (lambda: nn.RNN(3, 4, 0), ValueError, r"num_layers=0"),
     (lambda: nn.RNN(3, 0), ValueError, r"hidden_size=0 must be a whole number, at least 1"),
     (lambda: nn.RNN(3, 4, nonlinearity="cos"), ValueError, r"'cos' must be 'tanh' or 'relu'"),
@@ -486,6 +504,9 @@ ERRORS = [
     (lambda: nn.Linear(5, 2)(X), ShapeError, r"D=3 features.*in_features=5"),
     (lambda: nn.Linear(5, 2)(ts.tensor(1.0)), ShapeError, r"no features"),
     (lambda: nn.Embedding(5, 2)(np.array([5])), IndexError, r"index 5 is outside of 0 … 4 \(V=5\)"),
+    (lambda: nn.Embedding(5, 2, padding_idx=5), ValueError, r"padding_idx=5 is no symbol, 0 … 4"),
+    (lambda: nn.LayerNorm(()), ValueError, r"features=\(\) leaves nothing to norm"),
+    (lambda: nn.LayerNorm((2, 4))(X), ShapeError, r"\(4, 2, 3\).*features=\(2, 4\)"),
     (lambda: nn.Embedding(5, 2)(X), DtypeError, r"whole numbers, not float32"),
 ]
 

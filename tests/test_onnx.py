@@ -223,6 +223,7 @@ REFUSED = [
         TypeError,
         r"PeepholeLSTMCell with output_sees='previous'. Train .* peephole='new'",
     ),
+    (lambda: [nn.LayerNorm((2, D)), nn.RNN(D, H)], TypeError, r"LayerNorm over \(2, 3\) goes over"),
     (OwnModel, TypeError, r"what OwnModel computes cannot be told from outside. Give the layers"),
     (lambda: [nn.Linear(D, H), OwnModel()], TypeError, r"what OwnModel computes"),
     (list, ValueError, r"there are no layers"),

@@ -504,8 +504,8 @@ ERRORS = [
     (lambda: GOOD(X + V_IN, Y), IndexError, r"source: index \d is outside of 0 … 4"),
     (lambda: GOOD(X, Y + V_OUT), IndexError, r"target: index \d is outside of 0 … 3 \(V=4\)"),
     (lambda: GOOD(X * 1.0, Y), DtypeError, r"source: indices must be whole numbers, not float64"),
-    (lambda: GOOD(X, Y, [4, 5]), ValueError, r"lengths: 5 is outside of 1 … 4"),
-    (lambda: GOOD.loss(X, Y, None, [4, 1]), ValueError, r"lengths: 4 is outside of 1 … 3"),
+    (lambda: GOOD(X, Y, [4, 5]), ValueError, r"lengths: 5 is outside of 0 … 4"),
+    (lambda: GOOD.loss(X, Y, None, [4, 1]), ValueError, r"lengths: 4 is outside of 0 … 3"),
     (
         lambda: GOOD(X, Y, teacher_forcing=1.5),
         ValueError,
@@ -529,7 +529,14 @@ ERRORS = [
     (lambda: attend(memory=(0, 2, 3)), ShapeError, r"memory \(S=0, B=2, M=3\) .* S ≥ 1"),
     (lambda: attend(mask=np.ones((4, 2))), ShapeError, r"mask must be booleans .*got float64"),
     (lambda: attend(mask=np.ones((2, 4), bool)), ShapeError, r"\(S, B\) = \(4, 2\).*\(2, 4\)"),
-    (lambda: attend(mask=np.zeros((4, 2), bool)), ShapeError, r"true at one place of each"),
+    (lambda: GOOD.loss(X, Y, None, [0, 0]), ValueError, r"loss: all targets are ignored"),
+    (
+        lambda: nn.EncoderDecoder(nn.GRU(2, 3), nn.GRU(2, 3), None, V_OUT, bos=BOS, eos=EOS)(
+            np.ones((4, 2)), Y
+        ),
+        ShapeError,
+        r"source in EncoderDecoder: x has shape \(4, 2\), expected",
+    ),
     (lambda: nn.AdditiveAttention(3, 3, 0), ValueError, r"attention_size=0 must be"),
     (
         lambda: nn.Attention(3, 3)(np.ones((2, 3)), np.ones((4, 2, 3))),

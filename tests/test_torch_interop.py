@@ -110,6 +110,39 @@ def test_linear_and_layer_norm(bias):
         assert_gradients_agree(layer, twin)
 
 
+@pytest.mark.parametrize("padding_idx", [2, -1])
+def test_an_embedding_with_padding(padding_idx):
+    twin = torch.nn.Embedding(7, 3, padding_idx=padding_idx).double()
+    layer = nn.Embedding(7, 3, padding_idx=padding_idx).double()
+    assert layer.padding_idx == twin.padding_idx
+    assert not layer.weight.numpy()[padding_idx].any()
+    indices = np.array([[1, 6, 2], [2, 6, 0]])
+    for row in (0.0, 0.5):  # zeros, until one is loaded
+        twin.weight.data[padding_idx] = row
+        nn.interop.load_torch(layer, twin.state_dict())
+        layer.zero_grad()
+        twin.zero_grad()
+        y, ty = layer(indices), twin(torch.from_numpy(indices))
+        assert_equal(y, ty)
+        (y * y).sum().backward()
+        (ty * ty).sum().backward()
+        assert_equal(layer.weight.grad, twin.weight.grad)
+
+
+def test_layer_norm_over_several_axes():
+    layer = scrambled(nn.LayerNorm((B, D), eps=0.1)).double()
+    twin = torch.nn.LayerNorm((B, D), eps=0.1).double()
+    twin.load_state_dict(to_tensors(nn.interop.to_torch(layer)))
+    x = ts.tensor(np.random.default_rng(0).standard_normal((T, B, D)), requires_grad=True)
+    tx = torch.from_numpy(x.numpy()).requires_grad_()
+    y, ty = layer(x), twin(tx)
+    assert_equal(y, ty)
+    (y**3).sum().backward()
+    (ty**3).sum().backward()
+    assert_equal(x.grad, tx.grad)
+    assert_gradients_agree(layer, twin)
+
+
 def test_embedding():
     twin = torch.nn.Embedding(7, 3)
     layer = nn.Embedding(7, 3).double()

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyseq import graph, nn, random
+from tinyseq import graph, nn, ops, random
 from tinyseq.arguments import shown
 from tinyseq.graph import identity
+from tinyseq.nested import mapped
 from tinyseq.tensor import FLOATS, Tensor
 
 from .checks import as_input, running
@@ -108,6 +109,9 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[..., Column
     given = as_input(x)
     x = _marked(given if isinstance(given, Tensor) else Tensor(given))
     time_axis = 1 if batch_first else 0
+    if isinstance(module, _LAYERS) and x.ndim == 2 and x.dtype in FLOATS:  # one sequence
+        x = _marked(ops.expand_dims(x, 1 - time_axis))
+        state = mapped(lambda s: s[None], state)
     if state is None and hasattr(module, "initial_state"):
         if x.ndim < 2:
             raise ValueError(

@@ -105,7 +105,10 @@ CALLS = {
         {"in_features": 4, "out_features": 2, "bias": True, "rng": None},
     ),
     "nn.Linear()": lambda: (nn.Linear(D, 2), {"x": steps()}),
-    "nn.Embedding": lambda: (nn.Embedding, {"num_embeddings": 4, "embedding_dim": 2, "rng": None}),
+    "nn.Embedding": lambda: (
+        nn.Embedding,
+        {"num_embeddings": 4, "embedding_dim": 2, "rng": None, "padding_idx": 1},
+    ),
     "nn.Embedding()": lambda: (nn.Embedding(V, 2), {"indices": symbols(), "zeros": False}),
     "nn.LayerNorm": lambda: (nn.LayerNorm, {"features": 4, "eps": 1e-5, "bias": True}),
     "nn.LayerNorm()": lambda: (nn.LayerNorm(D), {"x": steps()}),

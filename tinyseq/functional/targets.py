@@ -83,16 +83,18 @@ def refuse_nothing(weight: np.ndarray | int, name: str) -> None:
         )
 
 
-def as_lengths(name: str, x: op.TensorLike, B: int, most: int, least: int = 0) -> Tensor:
-    """B whole numbers from ``least`` to ``most``; anything else is named and refused."""
+def as_lengths(name: str, x: op.TensorLike, B: int, most: int) -> Tensor:
+    """B whole numbers from 0 to ``most``; anything else is named and refused."""
     n = x if isinstance(x, Tensor) else plain_array(x)
+    if B == 0 and n.shape == (0,):  # an empty list, which NumPy takes for floats
+        n = n.astype(np.int64)
     if n.shape != (B,) or n.dtype.kind not in "iu":
         raise errors.ShapeError(
             f"{name} must be B={B} whole numbers, one a sequence, got {n.dtype} of shape "
             f"{errors.describe(n.shape)}."
         )
     n = op.as_tensor(n)
-    check(n, rule=_within, least=least, most=most, name=name)
+    check(n, rule=_within, least=0, most=most, name=name)
     return n
 
 

@@ -29,11 +29,11 @@ class Attention(Module):
     (T, B, H), or (B, H) for one step; memory (S, B, M); mask (S, B) of booleans, true where there
     is something to read; keys as ``self.keys(memory)`` gives them, for those who ask T times of the
     same memory. context (T, B, M), weights (T, B, S), or without T. Weights are at least 0, sum to
-    1 over s, and are exactly 0 behind a mask.
+    1 over s, and are exactly 0 behind a mask; where that leaves a sequence nothing, weights and
+    context are 0.
 
     ``before`` says where an `EncoderDecoder` asks: before the decoder's step, with its last output
-    as the query, or after it. Raises `ShapeError` for sizes that do not fit and a mask that leaves
-    a sequence nothing.
+    as the query, or after it. Raises `ShapeError` for sizes that do not fit.
     """
 
     before: bool = False
@@ -89,8 +89,11 @@ class Attention(Module):
         if mask is not None:
             on, where = op.as_tensor(mask), graph.located(type(self).__name__)
             check(on, rule=_refuse_mask, shape=memory.shape[:2], where=where)
-            scores = ops.where(ops.transpose(on)[:, None, :], scores, _NEVER)
+            on = ops.transpose(on)[:, None, :]
+            scores = ops.where(on, scores, _NEVER)
         weights = functional.softmax(scores)  # (B, T, S)
+        if mask is not None:
+            weights = ops.where(on, weights, 0.0)  # there may be nothing to read
         context = ops.swapaxes(weights @ ops.swapaxes(memory, 0, 1), 0, 1)
         weights = ops.swapaxes(weights, 0, 1)
         return (context[0], weights[0]) if one else (context, weights)
@@ -115,11 +118,10 @@ class Attention(Module):
 
 
 def _refuse_mask(on: np.ndarray, shape: tuple[int, ...], where: str) -> None:
-    if on.dtype != bool or on.shape != shape or not on.any(axis=0).all():
+    if on.dtype != bool or on.shape != shape:
         raise errors.ShapeError(
-            f"{where}: the mask must be booleans (S, B) = {errors.describe(shape)}, true at one "
-            f"place of each sequence at least; got {on.dtype} of shape "
-            f"{errors.describe(on.shape)}."
+            f"{where}: the mask must be booleans (S, B) = {errors.describe(shape)}, got {on.dtype} "
+            f"of shape {errors.describe(on.shape)}."
         )
 
 

@@ -1,7 +1,8 @@
 """Recurrent cells: one step of a recurrence, written as its equations.
 
 ``cell(x, state) -> state``: x (B, D); a state is a tuple of tensors (B, H), and ``state[0]`` is the
-output. Row vectors throughout: with the notation of the lecture notes W_ax = w_x.T and W_aa =
+output. ``cell(x)`` starts from ``initial_state``, and a state of one tensor may be given without
+its tuple. Row vectors throughout: with the notation of the lecture notes W_ax = w_x.T and W_aa =
 w_h.T, and Γ_u, Γ_r, Γ_f, Γ_o are the update, relevance (reset), forget and output gates, σ their
 sigmoid. `nn.notes` maps every symbol of theirs, and gives and takes a cell's weights as they write
 them.
@@ -22,12 +23,12 @@ from typing import Annotated
 
 import numpy as np
 
-from tinyseq import errors, graph, ops
+from tinyseq import errors, graph, op, ops
 from tinyseq.arguments import Count, Finite, FloatDtype, Size, checked, no_class, one_of
 from tinyseq.nn.init import glorot_uniform, he_normal, orthogonal, zeros
 from tinyseq.nn.layers import LayerNorm
 from tinyseq.nn.module import Module, Parameter
-from tinyseq.tensor import Tensor
+from tinyseq.tensor import FLOATS, Tensor
 
 __all__ = [
     "Cell", "GRUCell", "LSTMCell", "LayerNormGRUCell", "LayerNormLSTMCell", "PeepholeLSTMCell",
@@ -126,8 +127,11 @@ class Cell(Module):
             for name in self.state_names
         )
 
-    def check(self, x: Tensor, state: State) -> None:
-        """Raise `ShapeError` unless x is (B, D) and the state is (B, H) for each of its names."""
+    def check(self, x: Tensor, state: State | Tensor | None) -> State:
+        """The state as a tuple: the initial one for `None`, and (h,) for h alone.
+
+        Raises `ShapeError` unless x is (B, D) and the state is (B, H) for each of its names.
+        """
         kind = type(self).__name__
         if x.ndim != 2 or x.shape[1] != self.input_size:
             letters = "BD" if x.ndim == 2 else ""
@@ -135,6 +139,11 @@ class Cell(Module):
                 f"{graph.located(kind)}: x has shape {errors.describe(x.shape, letters)}, "
                 f"expected (B, D={self.input_size}). Give the cell inputs of its input_size."
             )
+        if state is None:
+            dtype = x.dtype if x.dtype in FLOATS else self.w_x.dtype
+            return self.initial_state(len(x), dtype)
+        if isinstance(state, Tensor | np.ndarray) and len(self.state_names) == 1:
+            state = (op.as_tensor(state),)
         names = ", ".join(self.state_names)
         if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
             n = f"{len(state)} tensors" if isinstance(state, tuple | list) else type(state).__name__
@@ -147,6 +156,7 @@ class Cell(Module):
                     f"(B={x.shape[0]}, H={self.hidden_size}). Start from "
                     f"initial_state({x.shape[0]})."
                 )
+        return tuple(state)
 
     def _describe(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"
@@ -182,9 +192,8 @@ class RNNCell(Cell):
         init = he_normal if init is None and nonlinearity == "relu" else init
         self._make_gates(1, rng, bias, init)
 
-    def forward(self, x: Tensor, state: State) -> State:
-        self.check(x, state)
-        (h,) = state
+    def forward(self, x: Tensor, state: State | Tensor | None = None) -> State:
+        (h,) = self.check(x, state)
         g = ops.tanh if self.nonlinearity == "tanh" else ops.relu
         return (g(_biased(x @ self.w_x + h @ self.w_h, self.b)),)
 
@@ -233,9 +242,10 @@ class GRUCell(Cell):
         if variant == "reset_after":
             self.b_h = Parameter(zeros((hidden_size,))) if bias else None
 
-    def forward(self, x: Tensor, state: State, seen: Tensor | None = None) -> State:
-        self.check(x, state)
-        (h,) = state
+    def forward(
+        self, x: Tensor, state: State | Tensor | None = None, seen: Tensor | None = None
+    ) -> State:
+        (h,) = self.check(x, state)
         seen = h if seen is None else seen_of(seen, h)
         if self.variant == "reset_after":
             return self._reset_after(x, h, seen)
@@ -294,9 +304,8 @@ class LSTMCell(Cell):
         self._make_gates(4, rng, bias, init)
         self._start_bias(1, "forget_bias", forget_bias, unless=1.0)
 
-    def forward(self, x: Tensor, state: State) -> State:
-        self.check(x, state)
-        h, c = state
+    def forward(self, x: Tensor, state: State | None = None) -> State:
+        h, c = self.check(x, state)
         H = self.hidden_size
         gates = _biased(x @ self.w_x + h @ self.w_h, self.b)
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
@@ -337,9 +346,8 @@ class PeepholeLSTMCell(LSTMCell):
         self.p_f = Parameter(zeros((hidden_size,)))
         self.p_o = Parameter(zeros((hidden_size,)))
 
-    def forward(self, x: Tensor, state: State) -> State:
-        self.check(x, state)
-        h, c = state
+    def forward(self, x: Tensor, state: State | None = None) -> State:
+        h, c = self.check(x, state)
         from_u, from_f, from_o, from_c = _gates(_biased(x @ self.w_x + h @ self.w_h, self.b), 4)
         update = ops.sigmoid(from_u + self.p_u * c)
         forget = ops.sigmoid(from_f + self.p_f * c)
@@ -374,9 +382,8 @@ class LayerNormLSTMCell(LSTMCell):
         self.norm_h = LayerNorm(4 * hidden_size, bias=False)
         self.norm_c = LayerNorm(hidden_size)
 
-    def forward(self, x: Tensor, state: State) -> State:
-        self.check(x, state)
-        h, c = state
+    def forward(self, x: Tensor, state: State | None = None) -> State:
+        h, c = self.check(x, state)
         H = self.hidden_size
         gates = _biased(self.norm_x(x @ self.w_x) + self.norm_h(h @ self.w_h), self.b)
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)

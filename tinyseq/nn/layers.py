@@ -53,22 +53,37 @@ class Linear(Module):
 class Embedding(Module):
     """y = weight[i]: whole numbers (...) → rows (..., D) of ``weight`` (V, D), at first N(0, 1).
 
-    The same as a one-hot vector times the weight, without the vector. Where it is called with
-    ``zeros=True``, −1 stands for the zero vector. Raises `IndexError` for any other index outside
-    of 0 … V − 1 and `DtypeError` for indices that are not whole numbers.
+    The same as a one-hot vector times the weight, without the vector. ``padding_idx``: a symbol,
+    counted from the end if negative, whose vector starts as zeros and gets no gradient. Where it is
+    called with ``zeros=True``, −1 stands for the zero vector. Raises `IndexError` for any other
+    index outside of 0 … V − 1 and `DtypeError` for indices that are not whole numbers.
     """
 
     num_embeddings: Size
     embedding_dim: Size
+    padding_idx: int | None
     weight: Tensor
 
     @checked
     def __init__(
-        self, num_embeddings: Size, embedding_dim: Size, rng: np.random.Generator | None = None
+        self,
+        num_embeddings: Size,
+        embedding_dim: Size,
+        rng: np.random.Generator | None = None,
+        *,
+        padding_idx: int | None = None,
     ) -> None:
-        self.num_embeddings = int(num_embeddings)
+        V = self.num_embeddings = int(num_embeddings)
         self.embedding_dim = int(embedding_dim)
         self.weight = Parameter(init.normal((num_embeddings, embedding_dim), rng=rng))
+        if padding_idx is not None:
+            if not -V <= padding_idx < V:
+                raise ValueError(
+                    f"Embedding: padding_idx={padding_idx} is no symbol, 0 … {V - 1} (V={V})."
+                )
+            padding_idx %= V
+            self.weight._data[padding_idx] = 0
+        self.padding_idx = padding_idx
 
     def forward(self, indices: op.TensorLike, zeros: bool = False) -> Tensor:
         if zeros is not False and not isinstance(zeros, bool | np.bool_):
@@ -76,35 +91,51 @@ class Embedding(Module):
         least = -1 if zeros else 0
         index = as_indices(indices, self.num_embeddings, "Embedding: indices", "V", least)
         if zeros:
-            return raw.lookup(self.weight, index)
-        return raw.getitem(self.weight, index, index=raw.ARRAY)
+            rows: Tensor = raw.lookup(self.weight, index)
+        else:
+            rows = raw.getitem(self.weight, index, index=raw.ARRAY)
+        if self.padding_idx is None:
+            return rows
+        return ops.where((index == self.padding_idx)[..., None], rows.detach(), rows)
+
+    def _describe(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"weight {errors.describe(self.weight.shape)}{padding}"
 
 
 class LayerNorm(Module):
     """y = (x − mean) / √(var + ε) · γ + β over the last axis: x (..., D) → y (..., D).
 
     Each row is brought to mean 0 and variance 1 by itself, whatever the rest of the batch is.
+    ``features``: D, or the shape of the last axes, all of which are then brought to that together.
     ``weight`` γ (D) starts as ones, ``bias`` β (D) as zeros; ``eps``, above 0, is ε. Raises
-    `ShapeError` when the last axis of x is not D. Ba, Kiros and Hinton, 2016.
+    `ShapeError` when the last axes of x are not D. Ba, Kiros and Hinton, 2016.
     """
 
-    features: Size
+    features: Size | tuple[Size, ...]
     eps: Positive
     weight: Tensor
     bias: Tensor | None
 
     @checked
-    def __init__(self, features: Size, eps: Positive = 1e-5, bias: bool = True) -> None:
-        self.features = int(features)
+    def __init__(
+        self, features: Size | tuple[Size, ...], eps: Positive = 1e-5, bias: bool = True
+    ) -> None:
+        one = isinstance(features, int | np.integer)
+        shape = tuple(map(int, [features] if one else features))  # type: ignore[arg-type]
+        if not shape:
+            raise ValueError("LayerNorm: features=() leaves nothing to norm. Give it one axis.")
+        self.features = shape[0] if len(shape) == 1 else shape
         self.eps = float(eps)
-        self.weight = Parameter(np.ones(features, np.float32))
-        self.bias = Parameter(init.zeros((features,))) if bias else None
+        self.weight = Parameter(np.ones(shape, np.float32))
+        self.bias = Parameter(init.zeros(shape)) if bias else None
 
     def forward(self, x: op.TensorLike) -> Tensor:
         x = op.as_tensor(x)
         _check_features(x, self.features, "LayerNorm", "features")
-        centred = x - ops.mean(x, -1, keepdims=True)
-        variance = ops.mean(centred * centred, -1, keepdims=True)
+        axes = -1 if isinstance(self.features, int) else tuple(range(-len(self.features), 0))
+        centred = x - ops.mean(x, axes, keepdims=True)
+        variance = ops.mean(centred * centred, axes, keepdims=True)
         y = centred / ops.sqrt(variance + self.eps) * self.weight
         return y if self.bias is None else y + self.bias
 
@@ -149,8 +180,14 @@ def kept_of(
     return np.asarray(keep.astype(dtype) / dtype.type(1 - p))
 
 
-def _check_features(x: Tensor, n: int, layer: str, argument: str) -> None:
-    if x.ndim == 0 or x.shape[-1] != n:
+def _check_features(x: Tensor, n: int | tuple[int, ...], layer: str, argument: str) -> None:
+    if isinstance(n, tuple):
+        if x.shape[-len(n) :] != n:
+            raise errors.ShapeError(
+                f"{graph.located(layer)}: x has shape {errors.describe(x.shape)}, and its last axes"
+                f" are not the layer's {argument}={n}. Make one of them fit the other."
+            )
+    elif x.ndim == 0 or x.shape[-1] != n:
         raise errors.ShapeError(
             f"{graph.located(layer)}: x has shape {errors.describe(x.shape)}, "
             f"{f'D={x.shape[-1]} features' if x.ndim else 'no features'} in its last axis, but the "

@@ -254,6 +254,11 @@ def _size_in(layer: Module) -> int:
     """How wide a layer's input is; 0 for indices."""
     if isinstance(layer, Embedding):
         return 0
+    if isinstance(layer, LayerNorm) and isinstance(layer.features, tuple):
+        raise TypeError(
+            f"export: LayerNorm over {layer.features} goes over axes that are T or B here, and "
+            "free. Use LayerNorm(D)."
+        )
     for name in ("in_features", "features", "input_size"):
         if hasattr(layer, name):
             return int(getattr(layer, name))

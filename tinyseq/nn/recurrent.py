@@ -2,10 +2,12 @@
 
 All are called ``y, state = layer(x, state=None, lengths=None)`` with x (T, B, D) and y (T, B, H); a
 state is nested tuples, and what comes out goes back in. They take any cell, also one of your own.
+A single sequence x (T, D) gives y (T, H) and a state without B; its length is a number.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from tinyseq import errors, graph, op, ops
 from tinyseq.arguments import Count, Finite, FloatDtype, Fraction, Size, checked
 from tinyseq.functional.targets import as_lengths
 from tinyseq.kernels import load
+from tinyseq.nested import mapped
 from tinyseq.nn.cells import (
     GRUCell,
     Init,
@@ -32,7 +35,7 @@ from tinyseq.nn.cells import (
 from tinyseq.nn.layers import Dropout
 from tinyseq.nn.modes import Mode
 from tinyseq.nn.module import Module
-from tinyseq.nn.unroll import noise_of, start_of, unroll
+from tinyseq.nn.unroll import dtype_for, noise_of, start_of, state_of, unroll
 from tinyseq.tensor import FLOATS, Tensor
 
 __all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "Reversed", "Stacked"]
@@ -42,6 +45,36 @@ if TYPE_CHECKING:  # numba is imported with the compiler, when a layer is first 
 
 
 COMPILED_FROM = 2000  # steps of a sequence that a layer runs unrolled, before it is compiled
+
+Call = Callable[..., tuple[Tensor, Any]]
+
+
+def or_one(forward: Call) -> Call:
+    """A layer's ``forward``, which takes a single sequence x (T, D) as well: a batch of one."""
+
+    @functools.wraps(forward)
+    def of_either(
+        self: Any, x: op.TensorLike, state: Any = None, lengths: op.TensorLike | None = None
+    ) -> tuple[Tensor, Any]:
+        x = op.as_tensor(x)
+        if x.ndim != 2:
+            return forward(self, x, state, lengths)
+        D = getattr(self, "input_size", x.shape[1])
+        if x.shape[1] != D or x.dtype not in FLOATS:
+            raise errors.ShapeError(
+                f"{graph.located(type(self).__name__)}: x has shape {errors.describe(x.shape)} and "
+                f"dtype {x.dtype}, expected (T, B, D={D}), or floats (T, D={D}) for one sequence. "
+                "Symbols become vectors in an nn.Embedding, or by functional.one_hot."
+            )
+        axis = 0 if getattr(self, "batch_first", False) else 1
+        if lengths is not None:
+            lengths = op.as_tensor(lengths)
+            lengths = lengths[None] if lengths.ndim == 0 else lengths
+        state = mapped(lambda s: op.as_tensor(s)[None], state)
+        y, state = forward(self, ops.expand_dims(x, axis), state, lengths)
+        return ops.squeeze(y, axis), mapped(lambda s: s[0], state)
+
+    return of_either
 
 
 class _Around(Module):
@@ -71,8 +104,9 @@ class Recurrent(_Around):
 
     ``cell``: any Module with ``cell(x, state) -> state``, a tuple of tensors with the output first.
     ``reverse=True`` runs from the last step to the first; y stays in the order of x. ``lengths``
-    (B) of whole numbers: how many steps each sequence has, in any order; behind its end its state
-    stands still and y is 0.
+    (B) of whole numbers from 0 to T: how many steps each sequence has, in any order; behind its end
+    its state stands still and y is 0. One sequence is x (T, D), with y (T, H) and a state without
+    B; a state of one tensor may be given without its tuple.
 
     ``mode``: ``"unroll"`` goes step by step through the recorded graph; ``"compiled"`` runs the
     whole sequence as one op, a numba loop made from the recording of one step, and raises
@@ -97,17 +131,13 @@ class Recurrent(_Around):
         self.mode = mode or "auto"
         self._steps = 0  # of sequences, run so far
 
+    @or_one
     def forward(
         self, x: op.TensorLike, state: State | None = None, lengths: op.TensorLike | None = None
     ) -> tuple[Tensor, State]:
         x = op.as_tensor(x)
         _check_sequence(x, "Recurrent")
-        if state is None:
-            dtype = x.dtype if x.dtype in FLOATS else self._dtype()
-            state = self.initial_state(x.shape[1], dtype)
-        elif isinstance(state, tuple | list):  # of arrays, too
-            parts: tuple[Any, ...] = tuple(state)
-            state = tuple(op.as_tensor(s) if isinstance(s, np.ndarray) else s for s in parts)
+        state = state_of(self.cell, x, 1, state)
         running = _running(lengths, x)
         noise = noise_of(self.cell, x, state) if hasattr(self.cell, "noise") else None
         call = (self.cell, x, state, self.reverse, running, noise)
@@ -147,12 +177,9 @@ class Recurrent(_Around):
         from tinyseq.compiler.scan import describe
 
         if dtype is None:
-            dtype = self._dtype()
+            dtype = dtype_for(self.cell, Tensor(0))
         x = Tensor(np.zeros((1, 1, self.input_size), dtype))
         return describe(self.cell, x, self.initial_state(1, dtype))
-
-    def _dtype(self) -> np.dtype[Any]:
-        return next((p.dtype for p in self.cell.parameters()), FLOATS[0])
 
     def _compiles(self, x: Tensor) -> bool:
         """Whether this call is to run compiled: as it did before, where it is computed again."""
@@ -249,6 +276,7 @@ class Bidirectional(_Several):
     def _inner(self) -> Sequence[Any]:
         return (self.forward_layer, self.backward_layer)
 
+    @or_one
     def forward(
         self,
         x: op.TensorLike,
@@ -297,6 +325,7 @@ class Stacked(_Several):
     def _inner(self) -> Sequence[Any]:
         return self.layers
 
+    @or_one
     def forward(
         self,
         x: op.TensorLike,
@@ -344,7 +373,7 @@ def _running(lengths: op.TensorLike | None, x: Tensor, name: str = "lengths") ->
     if lengths is None:
         return None
     T, B = x.shape[:2]
-    n = as_lengths(name, lengths, B, T, least=1)
+    n = as_lengths(name, lengths, B, T)
     return ops.less(np.arange(T)[:, None, None], ops.reshape(n, B, 1))
 
 
@@ -371,6 +400,7 @@ class Reversed(_Around):
     def _inside(self) -> Any:
         return self.layer
 
+    @or_one
     def forward(
         self, x: op.TensorLike, state: Any = None, lengths: op.TensorLike | None = None
     ) -> tuple[Tensor, Any]:
@@ -388,7 +418,7 @@ def _turned(lengths: op.TensorLike | None, x: Tensor) -> Any:
     if lengths is None:
         return slice(None, None, -1)
     T, B = x.shape[:2]
-    n = as_lengths("lengths", lengths, B, T, least=1)
+    n = as_lengths("lengths", lengths, B, T)
     t = np.arange(T)[:, None]
     return ops.where(ops.less(t, n), n - 1 - t, t), np.arange(B)[None, :]
 

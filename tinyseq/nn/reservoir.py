@@ -22,7 +22,7 @@ from tinyseq.arguments import (
 )
 from tinyseq.nn.cells import Cell, State
 from tinyseq.nn.layers import Linear
-from tinyseq.nn.recurrent import Recurrent, _Around, _running
+from tinyseq.nn.recurrent import Recurrent, _Around, _running, or_one
 from tinyseq.nn.training import evaluation
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
@@ -85,9 +85,8 @@ class EchoCell(Cell):
         self.w_x = Tensor(w_x, np.float32)
         self.b = Tensor(b, np.float32)
 
-    def forward(self, x: Tensor, state: State) -> State:
-        self.check(x, state)
-        (h,) = state
+    def forward(self, x: Tensor, state: State | Tensor | None = None) -> State:
+        (h,) = self.check(x, state)
         new = ops.tanh(x @ self.w_x + h @ self.w_h + self.b)
         return (new if self.leak == 1 else (1 - self.leak) * h + self.leak * new,)
 
@@ -150,6 +149,7 @@ class EchoState(_Around):
         """Of y, as for every layer: O. The reservoir's is ``reservoir.hidden_size``."""
         return self.readout.out_features
 
+    @or_one
     def forward(
         self,
         x: op.TensorLike,

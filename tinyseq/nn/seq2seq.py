@@ -10,14 +10,16 @@ import numpy as np
 from tinyseq import errors, functional, graph, op, ops
 from tinyseq.arguments import Count, Fraction, NotNegative, Rate, Size, checked, one_of
 from tinyseq.functional import as_indices
+from tinyseq.functional.targets import refuse_nothing
 from tinyseq.nested import leaves, mapped
 from tinyseq.nn import beam
 from tinyseq.nn.attention import AdditiveAttention, DotAttention
 from tinyseq.nn.beam import Hypothesis
 from tinyseq.nn.layers import Dropout, Embedding, Linear
 from tinyseq.nn.module import Module
-from tinyseq.nn.recurrent import _as_layer, _running
+from tinyseq.nn.recurrent import _as_layer, _check_sequence, _running
 from tinyseq.nn.training import evaluation, reads_from_the_end
+from tinyseq.primitives import check
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
@@ -179,6 +181,7 @@ class EncoderDecoder(Module):
         if running is None:
             return losses.mean()
         counted = running[:, :, 0].astype(losses.dtype)
+        check(counted.sum(), rule=refuse_nothing, name="EncoderDecoder.loss")
         return (losses * counted).sum() / counted.sum()
 
     @checked
@@ -248,8 +251,8 @@ class EncoderDecoder(Module):
             x = op.as_tensor(source)
         else:
             x = self.source_embedding(_symbols(source, self.source_size, "source", "S"))
-        # of any other x, the encoder says so
-        running = _running(source_lengths, x, "source_lengths") if x.ndim == 3 else None
+        _check_sequence(x, "source")
+        running = _running(source_lengths, x, "source_lengths")
         memory, state = self.encoder(self.dropout(x), None, source_lengths)
         make_keys = getattr(self.attention, "keys", None)  # an attention of your own may have none
         mask = None if running is None else running[:, :, 0]

@@ -18,7 +18,7 @@ from tinyseq.backprop import no_grad
 from tinyseq.locks import new_lock
 from tinyseq.nested import leaves, mapped
 from tinyseq.nn.module import Module, Parameter
-from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed
+from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked
 from tinyseq.tensor import Tensor
 
 __all__ = ["detach", "evaluation", "tbptt"]
@@ -66,8 +66,9 @@ class tbptt:  # called like a function, as `range` and `zip` are
         layer: called ``y, state = layer(x, state)``: any recurrent layer of this library that reads
             forwards, or a model of your own.
         stream: one of three.
-            A Tensor or array (T, B, …), with (B, T, …) for a layer made with ``batch_first=True``:
-            cut in chunks of k steps, the last one shorter if need be; each iteration gives ``y``.
+            A Tensor or array (T, B, …), with (B, T, …) for a layer made with ``batch_first=True``,
+            or (T, D) of one sequence: cut in chunks of k steps, the last one shorter if need be;
+            each iteration gives ``y``.
             A tuple of them, of equal T: cut alike, the first is what the layer reads; each
             iteration gives ``(y, *others)``.
             Any other iterable, e.g. a generator or a `text.Partition`: chunks (as above) that go on
@@ -136,6 +137,8 @@ class tbptt:  # called like a function, as `range` and `zip` are
         """A chunk in pieces of at most k steps, tuples piece by piece alike."""
         parts = chunk if isinstance(chunk, tuple) else (chunk,)
         axis = self._axis
+        if isinstance(self.layer, Stacked) and parts and getattr(parts[0], "ndim", 3) == 2:
+            axis = 0  # of one sequence (T, D)
         for part in parts:
             array = isinstance(part, Tensor | np.ndarray) and part.dtype.kind in "biuf"
             if not array or part.ndim <= axis:

@@ -15,7 +15,7 @@ from tinyseq.nn.cells import State
 from tinyseq.nn.module import Module
 from tinyseq.ops.axes import for_rows_of
 from tinyseq.primitives import draw
-from tinyseq.tensor import Tensor, plain_array
+from tinyseq.tensor import FLOATS, Tensor, plain_array
 
 
 @checked
@@ -43,6 +43,7 @@ def unroll(
                 f"unroll: running and noise need one row for each of the T={T} steps of x, got "
                 f"{shown(rows)}."
             )
+    state = state_of(cell, x, 1, state)
     if running is not None:  # whatever lies behind an end, NaN too, is never read
         x = ops.where(running, x, 0.0)
     outputs: list[Any] = [None] * T
@@ -118,6 +119,29 @@ class _Drawing:
 
 def _as_array(drawn: Any) -> np.ndarray:
     return drawn._data if isinstance(drawn, Tensor) else plain_array(drawn)
+
+
+def state_of(cell: Any, x: Tensor, axis: int, state: Any) -> Any:
+    """The state as a cell takes it: a tuple of Tensors; of `None`, what its sequences start from;
+    of a single tensor, the tuple of it. ``axis`` is that of x for the batch.
+    """
+    if state is None:
+        return start_of(cell, x.shape[axis], dtype_for(cell, x))
+    if isinstance(state, Tensor | np.ndarray):
+        state = (state,)
+    if isinstance(state, tuple | list):  # of arrays, too
+        who = type(cell).__name__
+        return tuple(
+            op.as_tensor(s, None, who, "state") if isinstance(s, np.ndarray) else s for s in state
+        )
+    return state
+
+
+def dtype_for(cell: Any, x: Tensor) -> np.dtype[Any]:
+    """That of x, or of the cell's parameters for whole numbers."""
+    if x.dtype in FLOATS:
+        return x.dtype
+    return next((p.dtype for p in cell.parameters()), FLOATS[0])
 
 
 def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:

@@ -27,7 +27,7 @@ from tinyseq.nn.cells import State, seen_of
 from tinyseq.nn.layers import kept_of
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.nn.recurrent import _Around, refuse_layer
-from tinyseq.nn.unroll import noise_of, start_of
+from tinyseq.nn.unroll import noise_of, start_of, state_of
 from tinyseq.random import generator
 from tinyseq.tensor import Tensor
 
@@ -65,16 +65,17 @@ class Wrapper(_Around):
     def forward(
         self,
         x: Tensor,
-        state: State,
+        state: State | Tensor | None = None,
         noise: tuple[Any, Any] | None = None,
         seen: Tensor | None = None,
     ) -> State:
+        given: State = state_of(self, x, 0, state)
         if noise is None:  # nothing to draw, or called by itself
-            noise = noise_of(self, x, state, one=True)
+            noise = noise_of(self, x, given, one=True)
         if seen is not None:
-            seen_of(seen, state[0])
+            seen_of(seen, given[0])
         inside, own = (None, None) if noise is None else noise
-        return self.step(x, state, inside, own, seen)
+        return self.step(x, given, inside, own, seen)
 
     def step(self, x: Tensor, state: State, inside: Any, own: Any, seen: Tensor | None) -> State:
         """One step, with this step's row of either noise, and the h that the weights see."""
