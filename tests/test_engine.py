@@ -37,12 +37,27 @@ def test_dtypes_of_new_tensors():
         (["a"], np.float32, "is not supported"),
         ([1j], None, "is not supported"),
         ([1.5], np.int64, "cut off the fractions"),
+        ([np.nan], np.int64, "cut off the fractions"),
+        ([np.inf], np.int64, "int64 cannot hold inf"),
+        ([-np.inf, 1.0], np.int64, "int64 cannot hold inf"),
+        ([2.0**63], np.int64, r"int64 cannot hold 9.22\d*e\+18, of this float64 data"),
+        (np.array([2**63], np.uint64), None, "int64 cannot hold 9223372036854775808"),
         ([[1.0], [1.0, 2.0]], None, "no rectangular array"),
     ],
 )
 def test_data_that_is_refused(data, dtype, message):
     with pytest.raises(DtypeError, match=message):
         ts.tensor(data, dtype=dtype)
+
+
+def test_the_largest_whole_numbers_are_held():
+    ends = [-(2**63), 2**63 - 1]
+    assert ts.tensor(ends).numpy().tolist() == ends
+    assert ts.tensor(np.array(ends[1:], np.uint64)).item() == ends[1]
+    assert ts.tensor([-(2.0**63), 2.0**62], dtype=np.int64).numpy().tolist() == [-(2**63), 2**62]
+    for x in (ts.tensor([np.inf]), ts.tensor([-1e19], dtype=np.float64)):
+        with pytest.raises(DtypeError, match="int64 cannot hold"):
+            ts.ops.astype(x, np.int64)
 
 
 def test_whole_numbers_have_no_gradient():

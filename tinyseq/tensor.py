@@ -767,12 +767,18 @@ def refuse_dtype(dtype: np.dtype[Any]) -> None:
 
 
 def refuse_fractions(array: np.ndarray, wanted: np.dtype[Any]) -> None:
-    """Raise `DtypeError` where the wanted dtype would cut them off."""
+    """Raise `DtypeError` where the wanted dtype would cut them off, or is too small."""
     whole = array.dtype.kind != "f" or wanted.kind not in "iub"
     if not whole and not np.all(array == np.trunc(array)):
         raise DtypeError(
             f"dtype {wanted} would cut off the fractions of this {array.dtype} data. "
             "Round it first."
+        )
+    large = array.dtype.kind in "fu" and wanted.kind in "iu" and array.size
+    if large and (np.max(array) >= 2**63 or np.min(array) < -(2**63)):
+        raise DtypeError(
+            f"dtype {wanted} cannot hold {np.max(np.abs(array))}, of this {array.dtype} data: it "
+            "goes from −2⁶³ to 2⁶³ − 1. Keep it in float64, or clip it first."
         )
 
 
