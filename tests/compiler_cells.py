@@ -270,6 +270,7 @@ BUILT_IN = {
     "GRU before": lambda D, H, **options: nn.GRUCell(D, H, "reset_before", **options),
     "GRU simplified": lambda D, H, **options: nn.GRUCell(D, H, "simplified", **options),
     "LSTM": lambda D, H, **options: nn.LSTMCell(D, H, **options),
+    "LSTM projected": lambda D, H, **options: nn.LSTMCell(D, H, proj_size=H // 3 + 1, **options),
     "peephole new": lambda D, H, **options: nn.PeepholeLSTMCell(D, H, **options),
     "peephole previous": lambda D, H, **options: nn.PeepholeLSTMCell(D, H, "previous", **options),
     "LSTM normed": lambda D, H, **options: nn.LayerNormLSTMCell(D, H, **options),

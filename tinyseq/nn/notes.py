@@ -113,9 +113,11 @@ def _gates(part: Module) -> str:
     """The gates and the candidate, in the order in which they lie in our parameters."""
     if type(part) is GRUCell and part.variant != "reset_after":
         return "urc" if part.variant == "reset_before" else "uc"
+    what = type(part).__name__
     if type(part) in (LSTMCell, PeepholeLSTMCell):
-        return "ufoc"
-    what = f"{type(part).__name__}"
+        if not part.proj_size:  # type: ignore[attr-defined]
+            return "ufoc"
+        what = f"{what} with proj_size"
     if type(part) is GRUCell:
         what = "GRUCell with variant='reset_after'"
     raise TypeError(

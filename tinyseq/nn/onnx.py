@@ -282,6 +282,11 @@ def _as_node(cell: Module) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
             "ONNX has no counterpart of PeepholeLSTMCell with output_sees='previous'. Train the "
             "model with output_sees='new': nn.LSTM(…, peephole='new')."
         )
+    if isinstance(cell, LSTMCell) and cell.proj_size:
+        raise TypeError(
+            f"ONNX's LSTM has no projection, and this {type(cell).__name__} has "
+            f"proj_size={cell.proj_size}. Train the model without it, or run it with tinyseq."
+        )
     if type(cell) is RNNCell:
         return "RNN", {"activations": [cell.nonlinearity.capitalize()]}, _weights(cell, [0])
     if type(cell) is GRUCell:
