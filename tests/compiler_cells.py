@@ -266,6 +266,7 @@ def drawn_cells(draw, sizes=(1, 2, 3, 7, 33)):
 BUILT_IN = {
     "RNN": lambda D, H, **options: nn.RNNCell(D, H, **options),
     "RNN relu": lambda D, H, **options: nn.RNNCell(D, H, "relu", **options),
+    "RNN softplus": lambda D, H, **options: nn.RNNCell(D, H, "softplus", **options),
     "GRU after": lambda D, H, **options: nn.GRUCell(D, H, **options),
     "GRU before": lambda D, H, **options: nn.GRUCell(D, H, "reset_before", **options),
     "GRU simplified": lambda D, H, **options: nn.GRUCell(D, H, "simplified", **options),

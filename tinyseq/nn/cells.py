@@ -36,7 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 State = tuple[Tensor, ...]
-Nonlinearity = Annotated[str, one_of("tanh", "relu")]
+Nonlinearity = Annotated[str, one_of("tanh", "relu", "sigmoid", "softplus")]
 Variant = Annotated[str, one_of("reset_after", "reset_before", "simplified")]
 Memory = Annotated[str, one_of("new", "previous")]
 Draw = Annotated[Callable[..., np.ndarray], no_class]
@@ -174,8 +174,9 @@ class Cell(Module):
 
 
 class RNNCell(Cell):
-    """The simple recurrence: h' = g(x w_x + h w_h + b), g = tanh (default) or relu. Elman, 1990.
+    """The simple recurrence: h' = g(x w_x + h w_h + b), g = tanh by default. Elman, 1990.
 
+    ``nonlinearity`` g: ``"tanh"``, ``"relu"``, ``"sigmoid"`` or ``"softplus"``.
     In the notes a⟨t⟩ = g(W_aa a⟨t−1⟩ + W_ax x⟨t⟩ + b_a): see `nn.notes`.
 
     With relu, w_x and w_h start as `init.he_normal` draws them unless ``init`` is given. Where H is
@@ -205,7 +206,7 @@ class RNNCell(Cell):
 
     def forward(self, x: Tensor, state: State | Tensor | None = None) -> State:
         (h,) = self.check(x, state)
-        g = ops.tanh if self.nonlinearity == "tanh" else ops.relu
+        g = getattr(ops, self.nonlinearity)
         return (g(_biased(x @ self.w_x + h @ self.w_h, self.b)),)
 
 

@@ -205,6 +205,10 @@ def _cell(module: Module) -> Module:
         raise TypeError(
             f"PyTorch has no GRU of variant {module.variant!r}. Use variant='reset_after'."
         )
+    if isinstance(module, RNNCell) and module.nonlinearity not in ("tanh", "relu"):
+        raise TypeError(
+            f"PyTorch has no RNN with nonlinearity={module.nonlinearity!r}. It has 'tanh', 'relu'."
+        )
     return module
 
 

@@ -13,7 +13,7 @@ a⟨0⟩ = 0                    ``initial_state(B)``, where no state is given
 W_ax, W_aa                  ``w_x.T`` (H, D), ``w_h.T`` (H, H) of `RNNCell`
 b_a                         ``b`` (H)
 W_a = [W_aa | W_ax]         ``np.hstack``: W_a [a⟨t−1⟩, x⟨t⟩] = W_aa a⟨t−1⟩ + W_ax x⟨t⟩
-g₁                          ``nonlinearity``: tanh or relu
+g₁                          ``nonlinearity``: tanh, relu and others
 ŷ⟨t⟩ = g₂(W_ya a⟨t⟩ + b_y)  `Linear`: W_ya, also W_y, is ``weight.T`` (V, H), b_y ``bias`` (V); g₂
                             is `functional.softmax` or `sigmoid`, which the losses contain
 Γ_u, Γ_r, Γ_f, Γ_o          the gates ``update``, ``reset`` (relevance), ``forget``, ``output``
