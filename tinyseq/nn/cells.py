@@ -127,15 +127,11 @@ class Cell(Module):
     @checked
     def initial_state(self, batch_size: Count, dtype: FloatDtype = np.float32) -> State:
         """Zeros (B, H), one for each of ``state_names``."""
+        widths = (self._width, *[self.hidden_size] * (len(self.state_names) - 1))
         return tuple(
             Tensor(np.zeros((batch_size, width), dtype), name=f"{name}0")
-            for name, width in self._widths()
+            for name, width in zip(self.state_names, widths, strict=True)
         )
-
-    def _widths(self) -> list[tuple[str, int]]:
-        """Of each part of the state, by its name."""
-        widths = (self._width, *[self.hidden_size] * (len(self.state_names) - 1))
-        return [*zip(self.state_names, widths, strict=True)]
 
     def check(self, x: Tensor, state: State | Tensor | None) -> State:
         """The state as a tuple: the initial one for `None`, and (h,) for h alone.
@@ -150,15 +146,17 @@ class Cell(Module):
                 f"expected (B, D={self.input_size}). Give the cell inputs of its input_size."
             )
         if state is None:
-            dtype = x.dtype if x.dtype in FLOATS else self.w_x.dtype
-            return self.initial_state(len(x), dtype)
+            if x.dtype in FLOATS:
+                return self.initial_state(len(x), x.dtype)
+            return self.initial_state(len(x), next((p.dtype for p in self.parameters()), FLOATS[0]))
         if isinstance(state, Tensor | np.ndarray) and len(self.state_names) == 1:
             state = (op.as_tensor(state),)
         names = ", ".join(self.state_names)
         if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
             n = f"{len(state)} tensors" if isinstance(state, tuple | list) else type(state).__name__
             raise errors.ShapeError(f"{kind}: the state must be a tuple ({names},), got {n}.")
-        for (name, width), s in zip(self._widths(), state, strict=True):
+        width = self._width
+        for name, s in zip(self.state_names, state, strict=True):
             if s.shape != (x.shape[0], width):
                 letters = "BH" if width == self.hidden_size else "BP"
                 raise errors.ShapeError(
@@ -167,6 +165,7 @@ class Cell(Module):
                     f"(B={x.shape[0]}, {letters[1]}={width}). Start from "
                     f"initial_state({x.shape[0]})."
                 )
+            width = self.hidden_size
         return tuple(state)
 
     def _describe(self) -> str:
