@@ -280,10 +280,12 @@ def drawn_cells(draw, sizes=(1, 2, 3, 7, 33)):
 BUILT_IN = {
     "RNN": lambda D, H, **options: nn.RNNCell(D, H, **options),
     "RNN relu": lambda D, H, **options: nn.RNNCell(D, H, "relu", **options),
+    "RNN softplus": lambda D, H, **options: nn.RNNCell(D, H, "softplus", **options),
     "GRU after": lambda D, H, **options: nn.GRUCell(D, H, **options),
     "GRU before": lambda D, H, **options: nn.GRUCell(D, H, "reset_before", **options),
     "GRU simplified": lambda D, H, **options: nn.GRUCell(D, H, "simplified", **options),
     "LSTM": lambda D, H, **options: nn.LSTMCell(D, H, **options),
+    "LSTM projected": lambda D, H, **options: nn.LSTMCell(D, H, proj_size=H // 3 + 1, **options),
     "peephole new": lambda D, H, **options: nn.PeepholeLSTMCell(D, H, **options),
     "peephole previous": lambda D, H, **options: nn.PeepholeLSTMCell(D, H, "previous", **options),
     "LSTM normed": lambda D, H, **options: nn.LayerNormLSTMCell(D, H, **options),

@@ -51,7 +51,8 @@ def test_a_gate_that_starts_open_needs_a_bias(make):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_each_gate_is_drawn_by_itself(name):
     cell = BUILT_IN[name](50, 80, init=nn.init.he_normal, bias=False)
-    for w, fan_in in ((cell.w_x, 50), (cell.w_h, 80)):
+    for w in (cell.w_x, cell.w_h):
+        fan_in = len(w)
         gates = w.numpy().reshape(fan_in, -1, 80).swapaxes(0, 1)
         np.testing.assert_allclose(gates.std(axis=(1, 2)), np.sqrt(2 / fan_in), rtol=0.07)
         assert len({gate.tobytes() for gate in gates}) == len(gates)

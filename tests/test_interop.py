@@ -165,6 +165,7 @@ REFUSED = [
     (lambda: nn.GRU(D, H, layer_norm=True), r"no counterpart of LayerNormGRUCell"),
     (lambda: nn.LayerNormLSTMCell(D, H), r"no counterpart of LayerNormLSTMCell"),
     (lambda: nn.GRU(D, H, variant="simplified"), r"no GRU of variant 'simplified'. Use"),
+    (lambda: nn.RNN(D, H, nonlinearity="sigmoid"), r"no RNN with nonlinearity='sigmoid'. It has"),
     (lambda: nn.Recurrent(nn.Zoneout(nn.LSTMCell(D, H))), r"no counterpart of Zoneout"),
     (lambda: nn.Zoneout(nn.LSTMCell(D, H)), r"no counterpart of Zoneout"),
     (lambda: nn.Recurrent(own()), r"no counterpart of Own"),

@@ -101,6 +101,7 @@ CALLS = {
     "Optimizer": lambda several: len(optim.Optimizer(several([leaf(1.0)]), 0.1).params),
     "Adam.betas": lambda several: optim.Adam([leaf(1.0)], betas=several([0.5, 0.6])).betas,
     "clip_grad_norm": clipped(optim.clip_grad_norm),
+    "clip_grad_norm_each": clipped(optim.clip_grad_norm_each),
     "clip_grad_value": clipped(optim.clip_grad_value),
     "grad": gradients_of_elements,
     "hvp": product_with_hessian,
@@ -205,7 +206,7 @@ def test_the_same_comes_of_a_list_and_of_any_other_iterable_or_it_is_refused(nam
 
 
 PARAMETERS = ["Adagrad", "Adam", "AdamW", "RMSprop", "SGD", "Optimizer", "clip_grad_norm",
-              "clip_grad_value", "grad", "hvp", "gradcheck"]  # fmt: skip
+              "clip_grad_norm_each", "clip_grad_value", "grad", "hvp", "gradcheck"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -221,7 +222,9 @@ def test_a_generator_that_was_read_before_is_no_list_of_no_parameters(name):
         CALLS[name](used_up)
 
 
-@pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
+@pytest.mark.parametrize(
+    "clip", [optim.clip_grad_norm, optim.clip_grad_norm_each, optim.clip_grad_value]
+)
 def test_clipping_refuses_what_it_would_clip_nothing_or_twice_of(clip):
     p = nn.Parameter([3.0])
     p.grad = ts.tensor([4.0])
@@ -283,8 +286,8 @@ HELD = {
     "NGram.log_probabilities_of.sentences", "text.perplexity.probabilities",
     "viz.draw.tensor", "viz.draw_unrolled.columns", "viz.colour_text.text", "viz.find_units.text",
     "viz.heatmap.names", "viz.heatmap.units", "viz.heatmap.symbols", "optim.clip_grad_norm.params",
-    "optim.clip_grad_value.params", "ts.grad.y", "ts.grad.xs", "ts.grad.grad_outputs",
-    "text.sample.prime", "Tensor.unsqueeze.axis",
+    "optim.clip_grad_norm_each.params", "optim.clip_grad_value.params", "ts.grad.y",
+    "ts.grad.xs", "ts.grad.grad_outputs", "text.sample.prime", "Tensor.unsqueeze.axis",
 }  # fmt: skip
 #: And those that are told apart from one thing by being a list or a tuple, or are made by the
 #: library itself.

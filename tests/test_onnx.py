@@ -13,8 +13,8 @@ from tinyseq.nn.onnx import export
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-D, H, T, B = 3, 4, 6, 3
-LENGTHS = np.array([4, 6, 1])
+D, H, T, B = 3, 4, 6, 4
+LENGTHS = np.array([4, 6, 1, 0])
 
 
 def scrambled(layers):
@@ -61,6 +61,8 @@ def random(*shape, seed=0):
 LAYERS = {
     "rnn": lambda: [nn.RNN(D, H, 2)],
     "relu": lambda: [nn.RNN(D, H, nonlinearity="relu")],
+    "sigmoid": lambda: [nn.RNN(D, H, 2, nonlinearity="sigmoid")],
+    "softplus": lambda: [nn.RNN(D, H, nonlinearity="softplus", bidirectional=True)],
     **{
         f"{kind.__name__} without bias": lambda kind=kind: [kind(D, H, 2, bias=False)]
         for kind in (nn.RNN, nn.GRU, nn.LSTM)

@@ -31,12 +31,14 @@ def assert_equal(ours, theirs, **kwargs):
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-10, atol=1e-10, **kwargs)
 
 
-@pytest.mark.parametrize("options", [{}, {"bias": False}])
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"proj_size": 2}])
 @pytest.mark.parametrize("direction", ["load", "give"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
 def test_recurrent_layers(kind, num_layers, bidirectional, direction, options):
+    if "proj_size" in options and kind != "LSTM":
+        pytest.skip("an option of the LSTM")
     options = {"bidirectional": bidirectional, **options}
     layer = getattr(nn, kind)(D, H, num_layers, **options).double()
     twin = getattr(torch.nn, kind)(D, H, num_layers, **options).double()

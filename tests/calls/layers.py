@@ -126,16 +126,16 @@ CALLS = {
         {**SIZES, "variant": "simplified", "update_bias": -1.0, **OPTIONS},
     ),
     "nn.GRUCell()": cell(lambda: nn.GRUCell(D, H), seen=tensor(B, H)),
-    "nn.LSTMCell": lambda: (nn.LSTMCell, {**SIZES, "forget_bias": 1.0, **OPTIONS}),
+    "nn.LSTMCell": lambda: (nn.LSTMCell, {**SIZES, "forget_bias": 1.0, "proj_size": 1, **OPTIONS}),
     "nn.LSTMCell()": cell(lambda: nn.LSTMCell(D, H), 2),
     "nn.PeepholeLSTMCell": lambda: (
         nn.PeepholeLSTMCell,
-        {**SIZES, "output_sees": "new", "forget_bias": 1.0, **OPTIONS},
+        {**SIZES, "output_sees": "new", "forget_bias": 1.0, "proj_size": 1, **OPTIONS},
     ),
     "nn.PeepholeLSTMCell()": cell(lambda: nn.PeepholeLSTMCell(D, H), 2),
     "nn.LayerNormLSTMCell": lambda: (
         nn.LayerNormLSTMCell,
-        {**SIZES, "forget_bias": 1.0, **OPTIONS},
+        {**SIZES, "forget_bias": 1.0, "proj_size": 1, **OPTIONS},
     ),
     "nn.LayerNormLSTMCell()": cell(lambda: nn.LayerNormLSTMCell(D, H), 2),
     "nn.LayerNormGRUCell": lambda: (
@@ -155,7 +155,7 @@ CALLS |= {
     ),
     "nn.LSTM": lambda: (
         nn.LSTM,
-        {**LAYERS, "forget_bias": 1.0, "peephole": None, "layer_norm": False},
+        {**LAYERS, "forget_bias": 1.0, "peephole": None, "layer_norm": False, "proj_size": 1},
     ),
     "nn.Recurrent": lambda: (
         nn.Recurrent,

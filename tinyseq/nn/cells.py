@@ -36,7 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 State = tuple[Tensor, ...]
-Nonlinearity = Annotated[str, one_of("tanh", "relu")]
+Nonlinearity = Annotated[str, one_of("tanh", "relu", "sigmoid", "softplus")]
 Variant = Annotated[str, one_of("reset_after", "reset_before", "simplified")]
 Memory = Annotated[str, one_of("new", "previous")]
 Draw = Annotated[Callable[..., np.ndarray], no_class]
@@ -83,6 +83,11 @@ class Cell(Module):
         self.input_size = int(input_size)
         self.hidden_size = int(hidden_size)
 
+    @property
+    def _width(self) -> int:
+        """Of the output ``state[0]``; all else in the state is H wide."""
+        return self.hidden_size
+
     def _make_gates(
         self,
         k: int,
@@ -94,7 +99,7 @@ class Cell(Module):
         init = (glorot_uniform, orthogonal) if init is None else init
         draw_x, draw_h = init if isinstance(init, tuple | list) else (init, init)
         self.w_x = Parameter(self._drawn(draw_x, (D, H), k, rng))
-        self.w_h = Parameter(self._drawn(draw_h, (H, H), k, rng))
+        self.w_h = Parameter(self._drawn(draw_h, (self._width, H), k, rng))
         self.b = Parameter(zeros((k * H,))) if bias else None
 
     def _drawn(
@@ -122,9 +127,10 @@ class Cell(Module):
     @checked
     def initial_state(self, batch_size: Count, dtype: FloatDtype = np.float32) -> State:
         """Zeros (B, H), one for each of ``state_names``."""
+        widths = (self._width, *[self.hidden_size] * (len(self.state_names) - 1))
         return tuple(
-            Tensor(np.zeros((batch_size, self.hidden_size), dtype), name=f"{name}0")
-            for name in self.state_names
+            Tensor(np.zeros((batch_size, width), dtype), name=f"{name}0")
+            for name, width in zip(self.state_names, widths, strict=True)
         )
 
     def check(self, x: Tensor, state: State | Tensor | None) -> State:
@@ -140,22 +146,26 @@ class Cell(Module):
                 f"expected (B, D={self.input_size}). Give the cell inputs of its input_size."
             )
         if state is None:
-            dtype = x.dtype if x.dtype in FLOATS else self.w_x.dtype
-            return self.initial_state(len(x), dtype)
+            if x.dtype in FLOATS:
+                return self.initial_state(len(x), x.dtype)
+            return self.initial_state(len(x), next((p.dtype for p in self.parameters()), FLOATS[0]))
         if isinstance(state, Tensor | np.ndarray) and len(self.state_names) == 1:
             state = (op.as_tensor(state),)
         names = ", ".join(self.state_names)
         if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
             n = f"{len(state)} tensors" if isinstance(state, tuple | list) else type(state).__name__
             raise errors.ShapeError(f"{kind}: the state must be a tuple ({names},), got {n}.")
+        width = self._width
         for name, s in zip(self.state_names, state, strict=True):
-            if s.shape != (x.shape[0], self.hidden_size):
+            if s.shape != (x.shape[0], width):
+                letters = "BH" if width == self.hidden_size else "BP"
                 raise errors.ShapeError(
                     f"{graph.located(kind)}: the state {name} has shape "
-                    f"{errors.describe(s.shape, 'BH' if s.ndim == 2 else '')}, expected "
-                    f"(B={x.shape[0]}, H={self.hidden_size}). Start from "
+                    f"{errors.describe(s.shape, letters if s.ndim == 2 else '')}, expected "
+                    f"(B={x.shape[0]}, {letters[1]}={width}). Start from "
                     f"initial_state({x.shape[0]})."
                 )
+            width = self.hidden_size
         return tuple(state)
 
     def _describe(self) -> str:
@@ -163,8 +173,9 @@ class Cell(Module):
 
 
 class RNNCell(Cell):
-    """The simple recurrence: h' = g(x w_x + h w_h + b), g = tanh (default) or relu. Elman, 1990.
+    """The simple recurrence: h' = g(x w_x + h w_h + b), g = tanh by default. Elman, 1990.
 
+    ``nonlinearity`` g: ``"tanh"``, ``"relu"``, ``"sigmoid"`` or ``"softplus"``.
     In the notes a⟨t⟩ = g(W_aa a⟨t−1⟩ + W_ax x⟨t⟩ + b_a): see `nn.notes`.
 
     With relu, w_x and w_h start as `init.he_normal` draws them unless ``init`` is given. Where H is
@@ -194,7 +205,7 @@ class RNNCell(Cell):
 
     def forward(self, x: Tensor, state: State | Tensor | None = None) -> State:
         (h,) = self.check(x, state)
-        g = ops.tanh if self.nonlinearity == "tanh" else ops.relu
+        g = getattr(ops, self.nonlinearity)
         return (g(_biased(x @ self.w_x + h @ self.w_h, self.b)),)
 
 
@@ -282,12 +293,19 @@ class LSTMCell(Cell):
     starts at ``forget_bias`` = 1, so that memory is kept until the cell learns to drop it (Gers et
     al., 2000; Jozefowicz et al., 2015).
 
-    State (h, c), each (B, H). Raises `ShapeError` when x is not (B, D) or the state does not fit,
+    ``proj_size`` P, where it is not 0, makes the output narrower than the memory: h' =
+    (o·tanh(c')) w_p with ``w_p`` (H, P), drawn as w_x, and ``w_h`` (P, 4·H). Sak, Senior and
+    Beaufays, 2014.
+
+    State (h, c), each (B, H), or h (B, P). Raises `ShapeError` when x is not (B, D) or the state
+    does not fit,
     and `ValueError` for another ``forget_bias`` with ``bias=False``. Hochreiter and Schmidhuber,
     1997.
     """
 
     state_names = ("h", "c")
+    proj_size: Count
+    w_p: Tensor
 
     @checked
     def __init__(
@@ -299,9 +317,14 @@ class LSTMCell(Cell):
         *,
         bias: bool = True,
         init: Init | None = None,
+        proj_size: Count = 0,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        self.proj_size = int(proj_size)
         self._make_gates(4, rng, bias, init)
+        if proj_size:
+            draw = init[0] if isinstance(init, tuple | list) else init or glorot_uniform
+            self.w_p = Parameter(self._drawn(draw, (self.hidden_size, self.proj_size), 1, rng))
         self._start_bias(1, "forget_bias", forget_bias, unless=1.0)
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
@@ -311,7 +334,19 @@ class LSTMCell(Cell):
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
-        return output * ops.tanh(c), c
+        return self._projected(output * ops.tanh(c)), c
+
+    @property
+    def _width(self) -> int:
+        return self.proj_size or self.hidden_size
+
+    def _projected(self, wide: Tensor) -> Tensor:
+        """What is let out times w_p, or as it is for a cell without a projection."""
+        return wide @ self.w_p if self.proj_size else wide
+
+    def _describe(self) -> str:
+        projected = f", proj_size={self.proj_size}" if self.proj_size else ""
+        return f"{super()._describe()}{projected}"
 
 
 class PeepholeLSTMCell(LSTMCell):
@@ -339,8 +374,11 @@ class PeepholeLSTMCell(LSTMCell):
         *,
         bias: bool = True,
         init: Init | None = None,
+        proj_size: Count = 0,
     ) -> None:
-        super().__init__(input_size, hidden_size, forget_bias, rng, bias=bias, init=init)
+        super().__init__(
+            input_size, hidden_size, forget_bias, rng, bias=bias, init=init, proj_size=proj_size
+        )
         self.output_sees = output_sees
         self.p_u = Parameter(zeros((hidden_size,)))
         self.p_f = Parameter(zeros((hidden_size,)))
@@ -354,7 +392,7 @@ class PeepholeLSTMCell(LSTMCell):
         candidate = ops.tanh(from_c)
         new_c = update * candidate + forget * c
         output = ops.sigmoid(from_o + self.p_o * (new_c if self.output_sees == "new" else c))
-        return output * ops.tanh(new_c), new_c
+        return self._projected(output * ops.tanh(new_c)), new_c
 
 
 class LayerNormLSTMCell(LSTMCell):
@@ -376,8 +414,11 @@ class LayerNormLSTMCell(LSTMCell):
         *,
         bias: bool = True,
         init: Init | None = None,
+        proj_size: Count = 0,
     ) -> None:
-        super().__init__(input_size, hidden_size, forget_bias, rng, bias=bias, init=init)
+        super().__init__(
+            input_size, hidden_size, forget_bias, rng, bias=bias, init=init, proj_size=proj_size
+        )
         self.norm_x = LayerNorm(4 * hidden_size, bias=False)
         self.norm_h = LayerNorm(4 * hidden_size, bias=False)
         self.norm_c = LayerNorm(hidden_size)
@@ -389,7 +430,7 @@ class LayerNormLSTMCell(LSTMCell):
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
-        return output * ops.tanh(self.norm_c(c)), c
+        return self._projected(output * ops.tanh(self.norm_c(c))), c
 
 
 class LayerNormGRUCell(GRUCell):

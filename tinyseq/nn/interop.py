@@ -98,7 +98,8 @@ def _to_torch(module: Module) -> Arrays:
         theirs |= {"bias_ih": ours["b"], "bias_hh": np.zeros_like(ours["b"])}
     if "b_h" in ours:
         theirs["bias_hh"][-module.hidden_size :] = ours["b_h"]
-    return {name: _gates_to_torch(type(module), array) for name, array in theirs.items()}
+    theirs = {name: _gates_to_torch(type(module), array) for name, array in theirs.items()}
+    return theirs | ({"weight_hr": ours["w_p"].T.copy()} if "w_p" in ours else {})
 
 
 def _from_torch(module: Module, theirs: Arrays) -> Arrays:
@@ -106,8 +107,13 @@ def _from_torch(module: Module, theirs: Arrays) -> Arrays:
         return theirs | {"weight": theirs["weight"].T}
     if not isinstance(module, Cell):
         return theirs
-    ours = {name: _gates_from_torch(type(module), array) for name, array in theirs.items()}
-    out = {"w_x": ours["weight_ih"], "w_h": ours["weight_hh"]}
+    projection = {"w_p": theirs["weight_hr"].T} if "weight_hr" in theirs else {}
+    ours = {
+        name: _gates_from_torch(type(module), array)
+        for name, array in theirs.items()
+        if name != "weight_hr"
+    }
+    out = {"w_x": ours["weight_ih"], "w_h": ours["weight_hh"]} | projection
     if "bias_ih" not in ours:
         return out
     b, b_h = ours["bias_ih"], ours["bias_hh"]
@@ -142,6 +148,11 @@ def _parts(module: Module, prefix: str = "") -> Iterator[tuple[str, Module, str]
     elif type(module) in (Linear, Embedding, LayerNorm):
         yield prefix, module, ""
     elif isinstance(module, Cell | Wrapper | Reversed):
+        if getattr(module, "proj_size", 0):
+            raise TypeError(
+                "PyTorch has no LSTMCell with a proj_size, only the layer: convert nn.LSTM(…, "
+                "proj_size=…)."
+            )
         yield prefix, _cell(module), ""
     else:
         if any(isinstance(part, Tensor) for _, part in module._own()):
@@ -181,7 +192,9 @@ def _cells(layer: Recurrent | Bidirectional | Stacked) -> Iterator[tuple[str, Mo
 def _options(cell: Module) -> tuple[Any, ...]:
     relu = getattr(cell, "nonlinearity", "")
     biased = [] if cell.b is not None else ["bias=False"]  # type: ignore[attr-defined]
-    return type(cell).__name__, cell.hidden_size, *([relu] if relu else []), *biased  # type: ignore[attr-defined]
+    projected = [f"proj_size={P}"] if (P := getattr(cell, "proj_size", 0)) else []
+    sizes = type(cell).__name__, cell.hidden_size  # type: ignore[attr-defined]
+    return *sizes, *([relu] if relu else []), *biased, *projected
 
 
 def _cell(module: Module) -> Module:
@@ -191,6 +204,10 @@ def _cell(module: Module) -> Module:
     if isinstance(module, GRUCell) and module.variant != "reset_after":
         raise TypeError(
             f"PyTorch has no GRU of variant {module.variant!r}. Use variant='reset_after'."
+        )
+    if isinstance(module, RNNCell) and module.nonlinearity not in ("tanh", "relu"):
+        raise TypeError(
+            f"PyTorch has no RNN with nonlinearity={module.nonlinearity!r}. It has 'tanh', 'relu'."
         )
     return module
 

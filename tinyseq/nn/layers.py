@@ -98,10 +98,6 @@ class Embedding(Module):
             return rows
         return ops.where((index == self.padding_idx)[..., None], rows.detach(), rows)
 
-    def _describe(self) -> str:
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"weight {errors.describe(self.weight.shape)}{padding}"
-
 
 class LayerNorm(Module):
     """y = (x − mean) / √(var + ε) · γ + β over the last axis: x (..., D) → y (..., D).

@@ -13,7 +13,7 @@ a⟨0⟩ = 0                    ``initial_state(B)``, where no state is given
 W_ax, W_aa                  ``w_x.T`` (H, D), ``w_h.T`` (H, H) of `RNNCell`
 b_a                         ``b`` (H)
 W_a = [W_aa | W_ax]         ``np.hstack``: W_a [a⟨t−1⟩, x⟨t⟩] = W_aa a⟨t−1⟩ + W_ax x⟨t⟩
-g₁                          ``nonlinearity``: tanh or relu
+g₁                          ``nonlinearity``: tanh, relu and others
 ŷ⟨t⟩ = g₂(W_ya a⟨t⟩ + b_y)  `Linear`: W_ya, also W_y, is ``weight.T`` (V, H), b_y ``bias`` (V); g₂
                             is `functional.softmax` or `sigmoid`, which the losses contain
 Γ_u, Γ_r, Γ_f, Γ_o          the gates ``update``, ``reset`` (relevance), ``forget``, ``output``
@@ -113,9 +113,11 @@ def _gates(part: Module) -> str:
     """The gates and the candidate, in the order in which they lie in our parameters."""
     if type(part) is GRUCell and part.variant != "reset_after":
         return "urc" if part.variant == "reset_before" else "uc"
+    what = type(part).__name__
     if type(part) in (LSTMCell, PeepholeLSTMCell):
-        return "ufoc"
-    what = f"{type(part).__name__}"
+        if not part.proj_size:  # type: ignore[attr-defined]
+            return "ufoc"
+        what = f"{what} with proj_size"
     if type(part) is GRUCell:
         what = "GRUCell with variant='reset_after'"
     raise TypeError(

@@ -3,8 +3,9 @@
 Each cell becomes one RNN, GRU or LSTM node, which runs it over the whole sequence. What differs:
 ONNX's weights are the transposes of ours, with an axis in front for the direction; its gates lie in
 another order (LSTM i, o, f, c for our u, f, o, c̃; GRU z, r, h for our u, r, c̃); the GRU's z is
-1 − u, so the entries of u change their sign; and it adds two biases where we mostly have one. Needs
-the package ``onnx``: ``pip install 'tinyseq[onnx]'``.
+1 − u, so the entries of u change their sign; and it adds two biases where we mostly have one. No
+cell here has what ONNX calls clip and input_forget, and of the GRU and the LSTM there are no other
+activations than σ and tanh. Needs the package ``onnx``: ``pip install 'tinyseq[onnx]'``.
 """
 
 from __future__ import annotations
@@ -226,12 +227,24 @@ class _Graph:
             direction="reverse" if layer.reverse else "forward",
             **attrs,
         )
-        for name in names:
+        for name, first in zip(names, initial, strict=True):
             out = self.value(self.last_states, f"{name}_{self.cells}_last", ["B", H])
-            self.node("Squeeze", [f"{at}{name}_last", self.axis(0)], out)
+            last = f"{at}{name}_last"
+            if self.lengths and first:  # of a sequence without a step, ONNX Runtime says 0
+                last = self.node("Where", [self.empty(at), first, last], f"{last}_or_first")
+            self.node("Squeeze", [last, self.axis(0)], out)
         self.cells += 1
         self.width = H
         return self.node("Squeeze", [y, self.axis(1)], f"{at}y")
+
+    def empty(self, at: str) -> str:
+        """Whether each sequence has no step: (1, B, 1)."""
+        if f"{at}empty" not in self.constants:
+            zero = self.constant(f"{at}empty", 0, np.int32)
+            where = self.node("Equal", [self.lengths, zero], f"{at}is_empty")
+            axes = self.constant("axes_0_2", [0, 2], np.int64)
+            self.node("Unsqueeze", [where, axes], f"{at}empty_rows")
+        return f"{at}empty_rows"
 
     def initial(self, name: str, x: str, H: int, start: Tensor | None, at: str) -> str:
         """The state (1, B, H) that the node starts from; left out, it is zeros."""
@@ -281,6 +294,11 @@ def _as_node(cell: Module) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
         raise TypeError(
             "ONNX has no counterpart of PeepholeLSTMCell with output_sees='previous'. Train the "
             "model with output_sees='new': nn.LSTM(…, peephole='new')."
+        )
+    if isinstance(cell, LSTMCell) and cell.proj_size:
+        raise TypeError(
+            f"ONNX's LSTM has no projection, and this {type(cell).__name__} has "
+            f"proj_size={cell.proj_size}. Train the model without it, or run it with tinyseq."
         )
     if type(cell) is RNNCell:
         return "RNN", {"activations": [cell.nonlinearity.capitalize()]}, _weights(cell, [0])

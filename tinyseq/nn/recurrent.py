@@ -20,6 +20,7 @@ from tinyseq.functional.targets import as_lengths
 from tinyseq.kernels import load
 from tinyseq.nested import mapped
 from tinyseq.nn.cells import (
+    Cell,
     GRUCell,
     Init,
     LayerNormGRUCell,
@@ -91,7 +92,9 @@ class _Around(Module):
 
     @property
     def hidden_size(self) -> int:
-        return int(self._inside().hidden_size)
+        """The width of y: a cell's H, or P where it projects its output."""
+        inside = self._inside()
+        return int(inside._width if isinstance(inside, Cell) else inside.hidden_size)
 
     @checked
     def initial_state(self, batch_size: Count, dtype: FloatDtype = np.float32) -> Any:
@@ -432,12 +435,11 @@ def _layers(
     mode: Mode | None,
 ) -> list[Module]:
     layers: list[Module] = []
-    directions = 2 if bidirectional else 1
     for _ in range(num_layers):
-        cells = [make_cell(input_size, hidden_size) for _ in range(directions)]
+        cells = [make_cell(input_size, hidden_size) for _ in range(2 if bidirectional else 1)]
         row = [Recurrent(cell, mode=mode) for cell in cells]
         layers.append(Bidirectional(*row) if bidirectional else row[0])
-        input_size = hidden_size * directions
+        input_size = layers[-1].hidden_size  # type: ignore[attr-defined]
     return layers
 
 
@@ -515,6 +517,7 @@ def LSTM(
     layer_norm: bool = False,
     bias: bool = True,
     init: Init | None = None,
+    proj_size: Count = 0,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
@@ -525,7 +528,8 @@ def LSTM(
 
     ``peephole``: ``"new"`` or ``"previous"`` makes them of `PeepholeLSTMCell`, whose output gate
     sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, without peepholes.
-    ``forget_bias``, ``bias`` and ``init`` are those of the cell.
+    ``forget_bias``, ``bias``, ``init`` and ``proj_size`` are those of the cell; with the last, y is
+    (T, B, P), which is then ``hidden_size`` of the layers.
     """
     if layer_norm and peephole is not None:
         raise ValueError(
@@ -533,7 +537,7 @@ def LSTM(
             "cell you want: a Module with forward(x, state)."
         )
 
-    options: dict[str, Any] = {"bias": bias, "init": init}
+    options: dict[str, Any] = {"bias": bias, "init": init, "proj_size": proj_size}
 
     def make_cell(D: int, H: int) -> Module:
         if layer_norm:
