@@ -162,6 +162,7 @@ def draw(trials: Trials) -> None:
         with matplotlib.rc_context(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             figure = np.ravel(plot(trials.study))[0].figure
+            figure.set_layout_engine("constrained")  # or labels are cut off
         common.write_figure(trials.out / f"{name}.png", figure)
         pyplot.close(figure)
 
