@@ -158,6 +158,14 @@ def test_the_state_is_carried_from_call_to_call(lstm, monkeypatch):
     assert "".join(stream) == whole[:40]
 
 
+@pytest.mark.parametrize("mode", ["unroll", "compiled"])
+def test_the_likeliest_symbols_draw_nothing(lstm, mode):
+    rng = np.random.default_rng(0)
+    "".join(text.generate(lstm, SYMBOLS, "abba", 20, temperature=0, rng=rng, mode=mode))
+    text.sample(lstm, SYMBOLS, "abba", 20, 0, rng, mode=mode)
+    assert rng.random() == np.random.default_rng(0).random()
+
+
 def test_what_was_trained_meanwhile_counts(lstm):
     before, weights = draw(lstm), lstm.state_dict()
     try:
