@@ -625,3 +625,11 @@ def test_a_lost_folder_costs_the_cache_alone(monkeypatch, tmp_path, capsys):
         assert ("it is kept for the next time" in said) is end
         assert ("it could not be kept" in said) is not end
         assert len(list(where.glob("tinyseq_Lost_*"))) == end
+
+
+def test_what_is_compiled_at_once_is_not_spoken_of(monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "_SILENT", 0.2)
+    with runtime.said("Quick", "forward", None):
+        pass
+    time.sleep(0.4)
+    assert capsys.readouterr().err == ""

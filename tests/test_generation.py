@@ -159,6 +159,13 @@ def test_the_state_is_carried_from_call_to_call(lstm, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["unroll", "compiled"])
+def test_a_text_of_any_length_has_it(lstm, mode):
+    for n in [*range(20), 47, 48, 49]:  # blocks of 16 and 32 symbols
+        rng = np.random.default_rng(0)
+        assert len([*text.generate(lstm, SYMBOLS, "abba", n, rng=rng, mode=mode)]) == n
+
+
+@pytest.mark.parametrize("mode", ["unroll", "compiled"])
 def test_the_likeliest_symbols_draw_nothing(lstm, mode):
     rng = np.random.default_rng(0)
     "".join(text.generate(lstm, SYMBOLS, "abba", 20, temperature=0, rng=rng, mode=mode))

@@ -558,3 +558,15 @@ def test_arrays_and_whole_numbers_are_worth_what_floats_are(name):
     assert np.isfinite(expected).all()
     for x in (whole.astype(np.float32), whole, ts.tensor(whole)):
         np.testing.assert_allclose(outcome(x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((2, 3, 4, 3), r"Stacked.*\(2, 3, 4, 3\), expected \(B, T, D\)"),
+        ((2, 0, 3), r"Stacked.*\(2, 0, 3\) has T=0 steps"),
+    ],
+)
+def test_errors_of_a_layer_that_takes_the_batch_first_speak_of_what_it_was_given(shape, said):
+    with pytest.raises(ShapeError, match=said):
+        nn.GRU(3, 4, batch_first=True)(np.zeros(shape, np.float32))
