@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 import tinyseq as ts
 from tinyseq import nn
 from tinyseq.compiler import runtime
-from tinyseq.compiler.pool import Pool
 from tinyseq.compiler.scan import lookup
 from tinyseq.errors import CompileError, GraphError
 from tinyseq.kernels import threads
@@ -275,19 +274,6 @@ def test_a_gradient_penalty_trains_as_unrolled():
 
 
 # -- memory ---------------------------------------------------------------------------------------
-
-
-def test_memory_in_use_is_not_handed_out_again():
-    pool = Pool()
-    dtype = np.dtype(np.float32)
-    first = pool.take((4, 3), dtype)
-    address = first.ctypes.data
-    view = first.reshape(3, 4)[1:]
-    del first
-    assert not np.shares_memory(pool.take((4, 3), dtype), view)
-    del view
-    assert pool.take((4, 3), dtype).ctypes.data == address
-    assert pool.nbytes() > 2 * 48
 
 
 def test_nothing_is_left_for_the_garbage_collector(leaves_no_garbage):

@@ -188,19 +188,6 @@ def test_a_single_step_runs_unrolled_unless_told_otherwise(monkeypatch):
         assert y.node.op.name == op
 
 
-def test_memory_that_a_view_still_needs_is_not_handed_out_again():
-    own = pool.Pool()
-    array = own.take((6, 4), np.float32)
-    assert array.ctypes.data % 64 == 0
-    address, view = array.ctypes.data, array[1:].reshape(4, 5).T
-    del array
-    other = own.take((6, 4), np.float32)
-    assert not np.may_share_memory(view, other)
-    del view
-    assert own.take((6, 4), np.float32).ctypes.data == address
-    assert own.take((6, 4), np.float32).ctypes.data == address  # nobody kept the one before
-
-
 def test_memory_is_seven_numbers_a_unit_of_an_lstm(monkeypatch):
     """h, c, three gates, the candidate and tanh(c), and in the end the gradient of x."""
     T, B, D, H = 20, 256, 1, 8
