@@ -67,13 +67,46 @@ def test_what_is_said_of_words_and_characters_is_what_is_drawn():
 
 
 @pytest.mark.parametrize("key", FIGURES)
+def test_a_figure_shows_the_symbols_of_its_caption(key):
+    drawn = FIGURES[key].draw()
+    pictures = drawn if isinstance(drawn, list) else [drawn]
+    text = "".join(getattr(p, "dot", "") or " ".join(p.data) for p in pictures)
+    says = re.sub(r"= \[.*?\]", "", FIGURES[key].says)  # what W_a is made of
+    said = re.findall(r"[WΓb]_\w+|[→←]?[ac]̃?(?=\[l\]|⟨)|ŷ(?=⟨)|y(?=⟨t)", says)
+    assert {symbol for symbol in said if symbol not in text} == set()
+    assert not re.search(r"label=[^,]*(concat|\[:)", text)
+
+
+def test_numbers_and_levels_are_those_of_the_captions():
+    decoder = FIGURES["encoder_decoder"].draw().dot
+    assert set(re.findall(r"[xyŷ]⟨\d⟩", decoder)) == {
+        "x⟨1⟩", "x⟨2⟩", "y⟨0⟩", "y⟨1⟩", "y⟨2⟩", "ŷ⟨1⟩", "ŷ⟨2⟩", "ŷ⟨3⟩",
+    }  # fmt: skip
+    assert {f"a[{n}]⟨0⟩" for n in (1, 2, 3)} <= set(
+        re.findall(r"a\[\d\]⟨0⟩", FIGURES["deep"].draw().dot)
+    )
+
+
+def test_one_gradient_vanishes_one_does_not_and_one_explodes():
+    ts.seed(0)  # as the gallery draws it
+    first, last = zip(*(
+        (p.data["x1--r0t1"]["gradient"], p.data["x30--r0t30"]["gradient"])
+        for p in FIGURES["vanishing"].draw()
+    ), strict=True)  # fmt: skip
+    grows = [a / b for a, b in zip(first, last, strict=True)]
+    assert grows[0] < 1e-3
+    assert 0.1 < grows[1] < 10
+    assert grows[2] > 1e3
+
+
+@pytest.mark.parametrize("key", FIGURES)
 def test_what_is_called_a_prediction_is_one(key):
     """The notes' ŷ is what a layer above the state, or a loss's σ or softmax, says."""
     drawn = FIGURES[key].draw()
     for picture in drawn if isinstance(drawn, list) else [drawn]:
         made_by = re.findall(r'"(r\d+)t\d+(?:_\d+)?" -> "y0t?\d*"', getattr(picture, "dot", ""))
         if "ŷ⟨" in getattr(picture, "dot", "") and made_by:
-            assert re.search(r'label="[^"]*head\.weight', picture.dot), key
+            assert re.search(r'label="[^"]*(head\.weight|W_ya)', picture.dot), key
 
 
 class Page(HTMLParser):

@@ -590,6 +590,7 @@ def test_time_runs_left_to_right_and_layers_bottom_to_top(any_renderer, layer, l
 
 
 def test_every_recorded_op_is_drawn_once_when_boxes_are_opened(layer):
+    """But for slices that only part a product for several gates."""
     drawn = viz.draw_unrolled(layer, 3, level="op")
     module = layer if not isinstance(layer, nn.Cell) else nn.Recurrent(layer)
     for m in [m for _, m in module.named_modules() if isinstance(m, nn.Recurrent)]:
@@ -602,7 +603,8 @@ def test_every_recorded_op_is_drawn_once_when_boxes_are_opened(layer):
     names = Counter(t.node.op.name for t in recorded if "cell" in t.node.scope[-1:])
     shown = Counter(re.findall(r'tooltip="(\w+) \([^"]*\) in [^"]*"', drawn.dot))
     assert sum(names.values()) > 0
-    assert shown == names
+    assert not shown - names
+    assert set(names - shown) <= {"getitem"}
 
 
 def test_the_state_runs_from_step_to_step():
@@ -621,9 +623,9 @@ def test_a_reversed_row_runs_right_to_left():
     drawn = viz.draw_unrolled(nn.RNN(3, 4, bidirectional=True), 3)
     assert ("r0t1", "r0t2") in edges(drawn)
     assert ("r1t2", "r1t1") in edges(drawn)
-    assert label(nodes(drawn)["r1s0start"]) == "h⟨4⟩"
+    assert label(nodes(drawn)["r1s0start"]) == "←h⟨4⟩"
     assert ("r1t1", "r1s0end") in edges(drawn)
-    assert label(nodes(drawn)["r2"]) == "concat axis 2"
+    assert label(nodes(drawn)["r2"]) == "[→h⟨t⟩, ←h⟨t⟩]"
 
 
 def test_dropout_lies_between_layers_in_training_only():
@@ -662,7 +664,7 @@ def test_a_cell_of_ones_own_gets_the_same_picture(level):
 def test_the_names_of_the_cells_code_are_shown():
     drawn = viz.draw_unrolled(nn.LSTM(3, 4), 2, level="op")
     shown = {label(s) for n, s in nodes(drawn).items() if n.startswith("r0t2_")}
-    assert {"[:, 4:8]   forget", "tanh   candidate", "+ b   gates", "+   c⟨2⟩", "×   h⟨2⟩"} <= shown
+    assert {"forget", "tanh   candidate", "+ b   gates", "+   c⟨2⟩", "×   h⟨2⟩"} <= shown
     assert {"@ w_x", "@ w_h", "σ"} <= shown
 
 

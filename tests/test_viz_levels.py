@@ -72,11 +72,11 @@ def test_a_rolled_layer_is_one_box_with_its_state_going_round():
     for box in boxes:
         assert edges(drawn).count((box, box)) == 2
     text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
-    assert [text[f"r0s{n}"] for n in (0, 1)] == ["h⟨t⟩", "c⟨t⟩"]
+    assert [text[f"r0s{n}"] for n in (0, 1)] == ["→h[1]⟨t⟩", "→c[1]⟨t⟩"]
     assert (text["r0times"], text["r1times"]) == ("× T", "× T, from the end")
     assert "x⟨t⟩" in text.values()
     assert "y⟨t⟩" in text.values()
-    assert "h⟨t⟩ (B, 4), 50 steps" in drawn.dot
+    assert "←h[2]⟨t⟩ (B, 4), 50 steps" in drawn.dot
 
 
 def test_values_can_be_called_as_in_the_notes():
@@ -84,6 +84,153 @@ def test_values_can_be_called_as_in_the_notes():
     text = {label(s) for s in nodes(drawn).values() if "label" in s}
     assert {"a⟨0⟩", "a⟨2⟩", "x⟨1⟩", "ŷ⟨1⟩"} <= text
     assert not any(name.startswith("h⟨") for name in text)
+
+
+def test_parameters_and_the_codes_values_can_be_renamed():
+    model = Model(nn.LSTM)
+    loss, _ = loss_of(model)
+    names = {"w_h": "W_aa", "head.weight": "W_ya", "forget": "Γ_f", "candidate": "c̃", "h": "a"}
+    drawn = viz.draw_unrolled(loss, params=model, names=names, level="op")
+    text = {label(s) for s in nodes(drawn).values() if "label" in s}
+    assert {"W_aa  (4, 16)", "W_ya  (4, 2)", "@ W_aa", "Γ_f", "tanh   c̃", "a⟨0⟩"} <= text
+    assert not {t for t in text if "w_h" in t or "forget" in t}
+    assert "w_x  (3, 16)" in text  # and what has no other name keeps its own
+
+
+@pytest.mark.parametrize("name", ["forgotten", "W_ax", "head.weight.", "L"])
+def test_a_name_that_nothing_has_is_refused(name, tmp_path):
+    names, refusal = {"h": "a", name: "q"}, f"^names: nothing is called '{name}'. .*h, c, .*w_x"
+    with pytest.raises(ValueError, match=refusal):
+        viz.draw_unrolled(nn.LSTM(3, 4), names=names)
+    if render.find_renderer() is not None:
+        with pytest.raises(ValueError, match=refusal):
+            viz.page(nn.LSTM(3, 4), tmp_path / "p.html", names=names)
+
+
+class Stacked(nn.Module):
+    """Two layers one above the other, by hand."""
+
+    def __init__(self):
+        self.below, self.above = nn.GRU(3, 4, bidirectional=True), nn.GRU(8, 4)
+
+    def forward(self, x):
+        return self.above(self.below(x)[0])[0]
+
+
+def states_of(drawn):
+    """What is written at the ends of states and beside their arrows, without the step."""
+    found = re.findall(r'"(r\d+)s\d+(?:start|end)?" \[.*?label="([^"⟨]*)⟨', drawn.dot)
+    return {(row, name) for row, name in found}
+
+
+@pytest.mark.parametrize("level", ["layer", "cell", "op"])
+@pytest.mark.parametrize("steps", [1, 3, 20])
+def test_states_say_their_direction_and_layer(level, steps):
+    x = ts.tensor(np.ones((steps, 2, 3)), np.float32)
+    for drawn in (
+        viz.draw_unrolled(Stacked(), x=x, level=level),
+        viz.draw_unrolled(nn.Stacked(nn.GRU(3, 4, bidirectional=True), nn.GRU(8, 4)), steps,
+                          level=level),
+    ):  # fmt: skip
+        if steps > 1 or level != "layer":
+            assert {name for _, name in states_of(drawn)} == {"→h[1]", "←h[1]", "h[2]"}
+        assert "[→h[1]⟨t⟩, ←h[1]⟨t⟩]" in drawn.dot
+    alone = viz.draw_unrolled(nn.GRU(3, 4), steps, level=level)
+    assert {name for _, name in states_of(alone)} == {"h"}
+
+
+def test_the_layers_of_an_encoder_and_a_decoder_are_counted_apart():
+    """The decoder begins with the encoder's state, and is told it at each step, but lies on no
+    layer.
+    """
+    for attention, read in (("dot", 0), (None, 8)):
+        model = nn.EncoderDecoder(
+            nn.GRU(5, 4, 2, bidirectional=True), nn.GRU(5 + read, 8, 2), 9, 8,
+            bos=0, eos=1, attention=attention,
+        )  # fmt: skip
+        drawn = viz.draw_unrolled(model.loss(np.full((4, 2), 3), np.full((3, 2), 4)), params=model)
+        names = Counter(name for _, name in states_of(drawn))
+        assert set(names) == {"→h[1]", "←h[1]", "→h[2]", "←h[2]", "h[1]", "h[2]"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("needs", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_single_recorded_step_keeps_its_initial_state(mode, needs, known):
+    layer = nn.LSTM(3, 4, bidirectional=True, mode=mode)
+    y, _ = layer(ts.tensor(np.ones((1, 2, 3)), np.float32, requires_grad=needs))
+    for level in ("cell", "op"):
+        drawn = viz.draw_unrolled(y.sum(), params=layer if known else None, level=level)
+        found = {label(s) for s in nodes(drawn).values() if "label" in s}
+        assert {"→h⟨0⟩", "→c⟨0⟩", "←h⟨2⟩", "←c⟨2⟩", "x⟨1⟩"} <= found
+        assert {edge for edge in edges(drawn) if edge[0].endswith("start")} >= (
+            {(f"r{row}s{n}start", f"r{row}t1") for row in (0, 1) for n in (0, 1)}
+            if level == "cell" else set()
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_both_directions_read_the_same_x(mode):
+    layer = nn.GRU(3, 4, bidirectional=True, mode=mode)
+    y, _ = layer(ts.tensor(np.ones((4, 2, 3)), np.float32))  # all steps alike
+    drawn = viz.draw_unrolled(y.sum(), params=layer)
+    assert "x′" not in drawn.dot
+    for t in range(1, 5):
+        assert {(f"x{t}", f"r0t{t}"), (f"x{t}", f"r1t{t}")} <= set(edges(drawn))
+    other = layer(ts.tensor(np.ones((4, 2, 3)), np.float32))[0]  # alike, and yet another one
+    assert "x′" in viz.draw_unrolled(y.sum() + other.sum(), params=layer).dot
+
+
+class InOneLoop(nn.Module):
+    """An encoder and a decoder that goes on counting, in the same loop."""
+
+    def __init__(self):
+        self.encoder, self.decoder = nn.RNNCell(3, 4), nn.RNNCell(3, 4)
+
+    def forward(self, x, reads):
+        state, written = self.encoder.initial_state(x.shape[1]), []
+        for t in range(len(x)):
+            with graph.scope(f"t={t}"):
+                state = (self.encoder if t < reads else self.decoder)(x[t], state)
+            written.append(state[0])
+        return written
+
+
+@pytest.mark.parametrize("needs", [False, True])
+@pytest.mark.parametrize(("reads", "T"), [(2, 5), (4, 12)])
+def test_a_decoder_behind_its_encoder_counts_from_1(reads, T, needs):
+    model = InOneLoop()
+    x = ts.tensor(np.ones((T, 2, 3)), np.float32, requires_grad=needs)
+    written = model(x, reads)
+    y = ops.stack(written[reads:])
+    for what, name in ((y, "y"), ((y**2).sum(), "ŷ")):
+        drawn = viz.draw_unrolled(what, params=model, names={"x": "word"})
+        text = {n: label(s) for n, s in nodes(drawn).items() if "label" in s}
+        assert text["x1"] == "word⟨1⟩"
+        assert text[f"y0t{T}"] == f"{name}⟨{T - reads}⟩"
+        assert text[f"in1t{T}"] == f"y⟨{T - reads - 1}⟩"
+        assert places(drawn)["x1"][1] == places(drawn)[f"in1t{T}"][1]
+    assert text[f"loss{T}"] == f"L⟨{T - reads}⟩"
+    both = viz.draw_unrolled(ops.stack(written), params=model).dot  # then it is no decoder
+    assert f"y⟨{T}⟩" in both
+    assert f"x⟨{T}⟩" in both
+
+
+def test_slices_that_part_a_product_are_passed_by_and_those_that_a_value_is_called_after_are_not():
+    class Cell(nn.RNNCell):
+        def forward(self, x, state):
+            (h,) = state
+            both = x @ self.w_x + h @ self.w_h
+            first = both[:, :2]
+            return (ops.concat([ops.tanh(first), ops.tanh(both[:, 2:])], axis=-1),)
+
+    drawn = viz.draw_unrolled(Cell(3, 4), 2, level="op")
+    text = {n: label(s) for n, s in nodes(drawn).items() if n.startswith("r0t2_")}
+    assert "first" in text.values()
+    assert not [t for t in text.values() if "[:" in t]
+    (plus,) = (n for n, t in text.items() if t.split()[0] == "+")
+    heads = sorted(text[head].split()[0] for tail, head in edges(drawn) if tail == plus)
+    assert heads == ["first", "tanh"]
 
 
 @pytest.mark.parametrize("level", ["layer", "cell", "op"])
@@ -101,11 +248,12 @@ def test_every_box_and_arrow_has_an_id_of_its_own(level):
 
 
 GATES = {
-    nn.LSTMCell: {"output": "[:,", "forget": "[:, ×", "update": "[:, ×", "candidate": "[:, tanh"},
-    nn.GRUCell: {"update": "[:, 1 × ×", "reset": "[:, ×", "candidate": "[:, + [:, + tanh"},
+    nn.LSTMCell: {
+        "output": "output", "forget": "forget ×", "update": "update ×", "candidate": "tanh",
+    },
+    nn.GRUCell: {"update": "update 1 × ×", "reset": "reset ×", "candidate": "+ + tanh"},
     nn.PeepholeLSTMCell: {
-        "output": "[:, × + σ", "forget": "[:, × + σ ×", "update": "[:, × + σ ×",
-        "candidate": "[:, tanh",
+        "output": "× + σ", "forget": "× + σ ×", "update": "× + σ ×", "candidate": "tanh",
     },
     nn.RNNCell: {},
 }  # fmt: skip

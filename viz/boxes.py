@@ -40,8 +40,8 @@ def _draw_opened(pen: Pen, layout: Layout, place: Place, inside: Inside, tip: st
         place.name, bb=corners, label=title, lp=at(title_x, place.top - 9), tooltip=tip,
         **{"id": place.name, "class": "cell"}, **style.FRAME,
     ):  # fmt: skip
-        for i, op in enumerate(ops):
-            what, node = inside.ops[i], recorded(op)
+        for i, what in inside.ops.items():
+            op, node = ops[i], recorded(ops[i])
             assert node.op is not None
             (x, y), (w, h) = inside.at(i), what.size
             pen.node(

@@ -7,6 +7,7 @@ their own. A recording says which call an op belongs to: every entry of a scope 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Call:
     key: Key
     entries: dict[int, int] = field(default_factory=dict)  # when each step was entered first
     modules: set[int] = field(default_factory=set)  # what ran in its steps
+    parts: dict[int, set[str]] = field(default_factory=dict)  # the same by step, as it is called
     parent: Part | None = None
     before: Call | None = None  # whose state it goes on with
     cut: bool = False  # has that state been detached?
@@ -232,6 +234,7 @@ class Calls:
             call.entries[step] = min(entry, call.entries.get(step, entry))
             if inner and isinstance(part := scope[i + 1], Part) and part.module is not None:
                 call.modules.add(id(part.module))  # of one module there is one reference
+                call.parts.setdefault(step, set()).add(part)
         return found
 
     # -- which go on with the state of another ---------------------------------------------------
@@ -313,6 +316,15 @@ class Calls:
             return self._lane[call.before.key]
         taken = sum(lane.scope == call.key[0] for lane in self.lanes)
         return Lane(call.key[0], taken)
+
+    def turn(self, lane: Lane) -> int | None:
+        """The column from which on other modules run than before, as where an encoder and a decoder
+        are in one loop; `None` where there is none, or more than one.
+        """
+        parts = {t + call.offset: p for call in self.lanes[lane] for t, p in call.parts.items()}
+        steps = sorted(parts)
+        turns = [t for s, t in itertools.pairwise(steps) if parts[s].isdisjoint(parts[t])]
+        return turns[0] if len(turns) == 1 else None
 
     def seams(self, lane: Lane) -> Sequence[Call]:
         """The calls of a row but the first, each of which begins at a seam."""

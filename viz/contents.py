@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tinyseq import nn
+from tinyseq.errors import listed
 from tinyseq.graph import identity
 from tinyseq.tensor import Tensor
 
-from .ends import find_inputs, find_loss
+from .calls import Scope
+from .ends import find_inputs, find_loss, find_turn
+from .indices import numbers
 from .labels import shape_text, short, sign, step_name
+from .rows import levels
 from .running import Run
 from .timeline import Box, Row, Source, recorded
 
@@ -25,10 +29,12 @@ class Contents:
         self.columns = ran.columns
         self.opened = level == "op"
         self.rolled = level == "layer"
-        self.names = names  # what to call x, y and the parts of the state instead
+        self.names = names  # what to call values and parameters instead
         self.row_number = {row: i for i, row in enumerate(self.line.rows)}
+        self.level = levels(self.line)
+        self.arrow = self._find_arrows()
         self.starts = {
-            identity(slot.start.tensor): self.called(slot.name, self.start_number(row))
+            identity(slot.start.tensor): self.called(slot.name, self.start_number(row), row=row)
             for row in self.line.rows
             for slot in row.slots
             if slot.start
@@ -36,20 +42,58 @@ class Contents:
         self.loss = find_loss(self.line)
         if self.loss is not None:  # it is drawn above the rows
             self.line.rows.remove(self.loss.box.row)
-        self.inputs = find_inputs(self.line, set(self.columns.shown))
-        self.exits = self._find_exits()
+        self.turn = find_turn(self.line, self.loss)
+        self.inputs = find_inputs(self.line, set(self.columns.shown), self.turn)
+        self.exits, self.handed_on = self._find_exits()
         self.chips = self._find_chips()
 
     # -- values and their names ------------------------------------------------------------------
 
-    def called(self, name: str, number: int | None, back: int = 0) -> str:
+    def called(
+        self,
+        name: str,
+        number: int | None,
+        back: int = 0,
+        row: Row | None = None,
+        given: bool = False,
+    ) -> str:
         """A value of one step (or so many before) as it is written: h⟨3⟩, and of any step where
-        there is one box.
+        there is one box. A state of ``row`` says its direction and layer where there are several:
+        ←h[2]⟨3⟩. What a decoder is ``given``, y, keeps its name, which is not that of the output.
         """
-        name = self.names.get(name, name)
+        name = name if given and name == "y" else self.named(name, row)
         if self.rolled:
             return f"{name}⟨t−{back}⟩" if back else f"{name}⟨t⟩"
         return name if number is None else step_name(name, number - back)
+
+    def named(self, name: str, row: Row | None = None) -> str:
+        """The same of no step."""
+        name = self.names.get(name, name)
+        level = "" if row is None or row not in self.level else f"[{self.level[row]}]"
+        return name if row is None else f"{self.arrow.get(row, '')}{name}{level}"
+
+    def _find_arrows(self) -> dict[Row, str]:
+        """The direction of rows that lie beside others of the other direction."""
+        ways: dict[Scope, set[bool]] = {}
+        recurrent = [row for row in self.line.rows if row.recurrent]
+        for row in recurrent:
+            ways.setdefault(row.scope[:-1], set()).add(row.reverse)
+        both = (row for row in recurrent if len(ways[row.scope[:-1]]) == 2)
+        return {row: "←" if row.reverse else "→" for row in both}
+
+    def check_names(self) -> None:
+        """Raise `ValueError` for a name to replace that nothing has."""
+        plain = [self.line.outputs[0][0].name or "y", "x"]
+        values = [slot.name for row in self.line.rows for slot in row.slots]
+        values += [one.name for one in self.inputs] + ["ŷ", "L"] * (self.loss is not None)
+        code = [name for _, name in self.ran.called.values()]
+        paths = [*self.ran.names.values(), *(self.path_of(t) for t, _ in self.chips.values())]
+        known = dict.fromkeys([*plain, *values, *code, *(p.rpartition(".")[2] for p in paths)])
+        if unknown := [n for n in self.names if n not in known and n not in (*paths, "y")]:
+            raise ValueError(
+                f"names: nothing is called {listed(map(repr, unknown))}. Rename one of "
+                f"{listed(known, most=24)}, or one parameter by its path, such as 'head.weight'."
+            )
 
     @property
     def shortened(self) -> bool:
@@ -75,6 +119,10 @@ class Contents:
             return 1 if row.reverse else self.columns.steps
         begin, end = row.runs[-1]
         return begin + 1 if row.reverse else end
+
+    def output_number(self, number: int | None) -> int | None:
+        """The same for what comes out: a decoder in one loop with its encoder begins with 1."""
+        return None if number is None else number - (self.turn or 0)
 
     def number_before(self, box: Box) -> int:
         """The step, as it is written, that ran before that of a box."""
@@ -150,24 +198,29 @@ class Contents:
 
     # -- parameters and boxes --------------------------------------------------------------------
 
-    def _find_exits(self) -> set[tuple[Row, int, int]]:
+    def _find_exits(self) -> tuple[set[tuple[Row, int, int]], set[tuple[Row, int, int]]]:
         """The ops, by row and position among so many, whose value leaves the box upwards in some
         step: to another row, or as an output. There is a way out for them in every step, so that
-        all look alike.
+        all look alike. And those with them whose value other steps take.
         """
         ids = {identity(source.tensor) for _, found in self.line.outputs for source in found}
+        within: set[int] = set()
         for box in self.line.boxes():
             for _, source in self.line.inputs(box):
                 maker = self.line.maker(source.tensor)
-                if maker is not None and maker.row is not box.row:
-                    ids.add(identity(source.tensor))
+                if maker is not None:
+                    (within if maker.row is box.row else ids).add(identity(source.tensor))
         ids |= {identity(source.tensor) for source in self.loss.sources} if self.loss else set()
-        return {
-            (box.row, len(box.ops), i)
-            for box in self.line.boxes()
-            for i, op in enumerate(box.ops)
-            if identity(op) in ids
-        }
+
+        def places(ids: Collection[int]) -> set[tuple[Row, int, int]]:
+            return {
+                (box.row, len(box.ops), i)
+                for box in self.line.boxes()
+                for i, op in enumerate(box.ops)
+                if identity(op) in ids
+            }
+
+        return places(ids), places(ids | within)
 
     def _find_chips(self) -> dict[int, tuple[Tensor, list[tuple[Tensor, Box]]]]:
         """Parameters, and constants that belong to the module: each with the ops that use it."""
@@ -187,13 +240,18 @@ class Contents:
 
     def name_of(self, tensor: Tensor) -> str:
         """A parameter's own name: the path to it stands above."""
-        plain = "parameter" if isinstance(tensor, nn.Parameter) else "leaf"
-        name = self.ran.names.get(identity(tensor), tensor.name or plain)
-        return name.rpartition(".")[2]
+        own = self.path_of(tensor).rpartition(".")[2]
+        return self.renamed(tensor) or own
 
     def path_of(self, tensor: Tensor) -> str:
         """The dotted path to a parameter, or else its own name."""
-        return self.ran.names.get(identity(tensor), self.name_of(tensor))
+        plain = "parameter" if isinstance(tensor, nn.Parameter) else "leaf"
+        return self.ran.names.get(identity(tensor), tensor.name or plain)
+
+    def renamed(self, tensor: Tensor) -> str | None:
+        """What to call a parameter instead, by its path or by its own name."""
+        path = self.path_of(tensor)
+        return self.names.get(path, self.names.get(path.rpartition(".")[2]))
 
     def home_of(self, row: Row) -> str:
         """Where in the module the parameters of a row live, when that is one place."""
@@ -201,19 +259,57 @@ class Contents:
         paths = {name.rpartition(".")[0] for name in names if name is not None}
         return paths.pop() if len(paths) == 1 else ""
 
+    def code_name(self, op: Tensor) -> str:
+        """What the cell's code calls a value."""
+        return self.ran.called.get(identity(op), (op, ""))[1]
+
+    def joined(self, op: Tensor, box: Box) -> str:
+        """What a concatenation joins, as the notes write it: [a⟨0⟩, x⟨1⟩], and where one box joins
+        it for all steps [→a⟨t⟩, ←a⟨t⟩]; nothing where no part has a name.
+        """
+        node = recorded(op)
+        if node.op is None or node.op.name != "concat":
+            return ""
+        texts = []
+        for x in numbers(node):
+            found = {self._text_of(source, box) for source in self.line.sources[identity(x)]} - {""}
+            texts.append(found.pop() if len(found) == 1 else "·")
+        return f"[{', '.join(texts)}]" if set(texts) != {"·"} else ""
+
+    def _text_of(self, source: Source, box: Box) -> str:
+        """A value that a box takes, by its name, if it has one."""
+        key = identity(source.tensor)
+        maker = self.line.box.get(key)
+        if key in self.starts and box.step is not None:
+            return self.starts[key]
+        if maker is box:
+            return self.names.get(self.code_name(source.tensor), self.code_name(source.tensor))
+        name, back = "", 0
+        if maker is not None and maker.step is not None:
+            made = (s for s in maker.row.slots if s.made_in(maker) == maker.position[key])
+            if slot := next(made, None):
+                name = self.named(slot.name, maker.row)
+                back = maker.row.way if maker.row is box.row else 0
+        for one in self.inputs:
+            if any(source.key == s.key for taken in one.takers.values() for _, _, s in taken):
+                name, back = self.named(one.name), one.back
+        if not name or box.step is None:
+            return name and f"{name}⟨t⟩"
+        return step_name(name, self.number(box) - back)
+
     def chip_text(self, tensor: Tensor) -> str:
         batch = None if isinstance(tensor, nn.Parameter) else self.ran.batch
         row = self.chips[identity(tensor)][1][0][1].row
         name = self.name_of(tensor)
         if not self.home_of(row):  # then nothing above says whose it is
-            name = self.path_of(tensor)
+            name = self.renamed(tensor) or self.path_of(tensor)
         return f"{short(name)}  {shape_text(tensor.shape, batch)}"
 
     def full_name(self, tensor: Tensor) -> str:
         """A parameter's name, with the path to it where two parameters have the same."""
         names = [self.name_of(other) for other, _ in self.chips.values()]
         name = self.name_of(tensor)
-        return name if len(set(names)) == len(names) else self.path_of(tensor)
+        return name if names.count(name) == 1 else self.path_of(tensor)
 
     def title_of(self, box: Box) -> str:
         """What a box is: its module, or what it does itself."""
@@ -225,6 +321,8 @@ class Contents:
             if box.step is None:  # what the layer does itself, to all of its steps at once
                 return short(", ".join(sign(op, {}) for op in box.ops))
             module = module.cell
+        if box.step is None and len(box.ops) == 1 and (text := self.joined(box.ops[0], box)):
+            return text
         if module is None:
             named = [part for part in scope if part != "cell"]
             return short(named[-1] if named else ", ".join(sign(op, {}) for op in box.ops))

@@ -25,10 +25,22 @@ class Inputs:
     bottom: float = 0.0  # of where it is written
 
 
-def find_inputs(line: Timeline, shown: Collection[int]) -> list[Inputs]:
+def find_turn(line: Timeline, loss: Loss | None) -> int | None:
+    """The column from which a decoder runs that is in one loop with its encoder: other modules than
+    before, and all that comes out comes from them.
+    """
+    turns = {line.calls.turn(row.lane) for row in line.rows if row.recurrent}
+    turn = turns.pop() if len(turns) == 1 else None
+    sources = loss.sources if loss is not None else [s for _, found in line.outputs for s in found]
+    steps = [s.step if m is None or m.step is None else m.step
+             for s in sources for m in [line.box.get(identity(s.tensor))]]  # fmt: skip
+    return turn if turn and all(step is None or step >= turn for step in steps) else None
+
+
+def find_inputs(line: Timeline, shown: Collection[int], turn: int | None) -> list[Inputs]:
     """The sequences that the steps ``shown`` take, that of the lowest row first, which is x. What
     goes into a layer whose first state another layer made is the decoder's own output of the step
-    before, y⟨t−1⟩; any other one is x′.
+    before, y⟨t−1⟩, also from ``turn`` on, where both are in one loop; any other one is x′.
     """
     found: dict[Hashable, Inputs] = {}
     parts: dict[Hashable, Hashable] = {}  # of a sequence that is given call by call
@@ -36,14 +48,18 @@ def find_inputs(line: Timeline, shown: Collection[int]) -> list[Inputs]:
         for op, source in line.inputs(box):
             if source.is_input and source.step is not None and source.step in shown:
                 key = _sequence(line, found, box, source)
+                if told := turn is not None and source.step >= turn:
+                    key = key, "told"
                 if key not in found and key not in parts:
                     parts[key] = _continued(found, box, op, source.step)
                 inputs = found.setdefault(parts.get(key) or key, Inputs(box.row))
+                if told:
+                    inputs.back = turn + 1  # type: ignore[operator]
                 inputs.takers.setdefault(source.step, []).append((op, box, source))
     primes = 0
     for inputs in list(found.values())[1:]:
-        if _is_decoder(line, inputs.row):
-            inputs.name, inputs.back = "y", 1
+        if inputs.back or _is_decoder(line, inputs.row):
+            inputs.name, inputs.back = "y", inputs.back or 1
         else:
             primes += 1
             inputs.name = "x" + chr(0x2032) * primes
@@ -56,12 +72,18 @@ def _sequence(line: Timeline, found: dict[Hashable, Inputs], box: Box, source: S
     if identity(tensor) in line.of_one_step:  # of the lowest row that takes this step's
         for key, inputs in found.items():
             taken = inputs.takers.get(source.step, ())  # type: ignore[arg-type]
-            if any(other.tensor is tensor for _, _, other in taken):
+            if any(_place(other.tensor) == _place(tensor) for _, _, other in taken):
                 return key
         return box.row
     if tensor.dtype.kind in "iu":  # an embedding's index: two may look up the same tokens
         return tensor.shape, tensor.numpy().tobytes()
     return identity(tensor)
+
+
+def _place(tensor: Tensor) -> Hashable:
+    """Where it lies in memory: two layers that read one sequence take leaves of the same place."""
+    array = tensor._data
+    return array.__array_interface__["data"], array.shape, array.strides
 
 
 def _continued(found: dict[Hashable, Inputs], box: Box, op: Tensor, step: int) -> Hashable:

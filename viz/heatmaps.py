@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,7 @@ SYMBOLS, ROWS = 200, 9  # on the axes: more cannot be read
 @checked
 def heatmap(
     values: Record | npt.ArrayLike,
-    names: str | Sequence[str] | None = None,
+    names: str | Sequence[str] | Mapping[str, str] | None = None,
     *,
     layer: str | int = -1,
     sequence: int = 0,
@@ -46,8 +46,8 @@ def heatmap(
 
     Args:
         values: what `record` gave, or an array (T, H) or (T, B, H).
-        names: which values of a `Record`, one below the other, its state when left out; of an
-            array, what it is called.
+        names: which values of a `Record`, one below the other, its state when left out, and in a
+            dictionary what to call each, ``{"forget": "Γ_f"}``; of an array, what it is called.
         layer: of a `Record`, by name or by place.
         sequence: which one of the batch.
         units: which units, in that order; all when left out.
@@ -67,7 +67,8 @@ def heatmap(
         layer = values.name(layer)
         states = values[layer]
         chosen = states.state if names is None else [names] if isinstance(names, str) else names
-        arrays = {name: states[name] for name in chosen}
+        called = names if isinstance(names, Mapping) else {}
+        arrays = {called.get(name, name): states[name] for name in chosen}
         title = layer if title is None else title
     else:
         arrays = {names if isinstance(names, str) else "value": np.asarray(values)}

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from tinyseq.tensor import Tensor
 
 from . import style
+from .indices import picks
 from .labels import short, width
 from .layered import RISE, Layering, layered
+from .moves import moves
 from .paths import Point
 from .timeline import Source, recorded
 
@@ -34,6 +36,7 @@ class Inside:
     ops: dict[int, Op]
     layering: Layering
     size: dict[Key, tuple[float, float]]
+    passed: dict[int, int]  # ops that arrows pass by, each with one that takes what it makes
     x: float = 0.0  # of the lower left corner in the picture
     y: float = 0.0
 
@@ -76,6 +79,7 @@ def lay_out(
     edges: list[tuple[Key, Key]],
     left: set[int],
     right: set[int],
+    passed: dict[int, int],
 ) -> Inside:
     """Place the ops; edges from ``("in", …)`` start at the lower edge, edges to ``("out", …)`` end
     at the upper.
@@ -87,13 +91,15 @@ def lay_out(
     size |= {i: op.size for i, op in ops.items()}
     size |= dict.fromkeys(ports_out, (0.0, 0.0))
     layering = layered(size, edges, left, right, ports_in, ports_out)
-    return Inside(ops, layering, size)
+    return Inside(ops, layering, size, passed)
 
 
 def shown(tensor: Tensor, sign: str, name: str, uses_parameter: bool) -> Op:
     """How an op looks: products in boxes, functions rounded, arithmetic in circles, slices bare."""
     node = recorded(tensor)
     assert node.op is not None
+    if name and picks(node) and moves(node):  # what the part is matters, not where it lies
+        sign, name = name, ""
     name = short(name, 16)
     w = max(width(sign, 12), width(name, 9)) + 10
     h = 33.0 if name else 21.0

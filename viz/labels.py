@@ -118,6 +118,6 @@ def short(name: str, limit: int = 28) -> str:
 
 def width(text: str, size: float) -> float:
     """About how wide the text is in Helvetica of that size, in points."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    wide = sum(unicodedata.east_asian_width(c) in "WF" or c in "←→" for c in text)
     slim = sum(c in " ,.:;()[]|iljft1'" for c in text)
     return (0.58 * len(text) + 0.45 * wide - 0.24 * slim) * size

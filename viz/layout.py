@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ from tinyseq.tensor import Tensor
 from . import style
 from .contents import Contents
 from .gates import find_gates
-from .indices import numbers
+from .indices import numbers, picks
 from .inside import Inside, Op, lay_out, port, shown
 from .labels import constant_text, counted, sign, width
+from .moves import moves
 from .paths import Point
 from .running import Run
-from .timeline import Box, Row, Source, recorded
+from .timeline import Box, Row, Slot, Source, recorded
 
 # Distances, in points.
 CHIP, CHIP_GAP = 18.0, 4.0  # a parameter's height, and what is left between two
@@ -26,6 +27,7 @@ RAIL = 17.0  # below a row: the line that hands its parameters to every step
 RAIL_GAP, RAILS = 7.0, 4  # between two of them, and how many there are at most
 BAND = 28.0  # the height of a layer that works on all steps at once
 VALUE = 34.0  # the height of x or y with its shape
+INPUT_GAP = 14.0  # between two sequences that the lowest row reads
 AIR = 24.0  # between rows
 GAP = 78.0  # how wide the box is that stands for the steps left out
 SLIM, SLIM_GAP = 4.0, 8.0  # a step without words, and what is left between two
@@ -94,14 +96,21 @@ class Layout(Contents):
         """Label the ops of a box and lay them out."""
         slots = {i: slot for slot in box.row.slots if (i := slot.made_in(box)) is not None}
         carried = self.line.carried_into(box)
+        gates = self._gates_of(box, slots)
+        passed = {i: i for i in range(len(box.ops)) if self._only_parts(box, i, slots, gates)}
         ops: dict[int, Op] = {}
         edges: list[tuple[Any, Any]] = []
         for i, op in enumerate(box.ops):
             folded: dict[int, str] = {}
             uses_parameter = False
-            for n, x in enumerate(numbers(recorded(op))):
+            for n, x in enumerate(() if i in passed else numbers(recorded(op))):
                 for source in self.line.sources[identity(x)]:
-                    key = identity(source.tensor)
+                    while (key := identity(source.tensor)) in box.position:
+                        if (part := box.position[key]) not in passed:
+                            break
+                        passed[part] = i
+                        whole = numbers(recorded(source.tensor))[0]
+                        (source,) = self.line.sources[identity(whole)]
                     if key in box.position:
                         edges.append((box.position[key], i))
                     elif key in self.chips:
@@ -117,31 +126,60 @@ class Layout(Contents):
                         edges.append((port(source), i))
             edges += [(port(source), i) for source in self.line.lookups.get(identity(op), ())]
             if i in slots:
-                name = self.called(slots[i].name, self.number(box))
+                name = self.called(slots[i].name, self.number(box), row=box.row)
             else:
-                name = self.ran.called.get(identity(op), (op, ""))[1]
-            ops[i] = shown(op, sign(op, folded), name, uses_parameter)
+                name = self.names.get(self.code_name(op), self.code_name(op))
+            if i not in passed:
+                text = self.joined(op, box) or sign(op, folded)
+                ops[i] = shown(op, text, name, uses_parameter)
             if (box.row, len(box.ops), i) in self.exits:
                 edges.append((i, ("out", i)))
-        between = [(a, b) for a, b in edges if isinstance(a, int) and isinstance(b, int)]
-        kinds = {i: node.op.name for i, op in enumerate(box.ops) if (node := recorded(op)).op}
-        names = {i: op.name for i, op in ops.items() if op.name}
-        gates = find_gates(kinds, between, names, slots)
         colours = dict(
             zip(dict.fromkeys(gates[i] for i in sorted(gates)), style.GATES, strict=False)
         )
-        for i, gate in gates.items():
-            ops[i].gate = gate
-            ops[i].look = ops[i].look | {"fillcolor": colours.get(gate, "white")}
+        for i in ops.keys() & gates.keys():
+            ops[i].gate = gates[i]
+            ops[i].look = ops[i].look | {"fillcolor": colours.get(gates[i], "white")}
         takes = {box.position[identity(op)] for _, op, _ in carried}
         ends = (set(slots), takes) if box.row.reverse else (takes, set(slots))
-        return lay_out(ops, edges, *ends)
+        return lay_out(ops, edges, *ends, passed)
+
+    def _gates_of(self, box: Box, slots: Mapping[int, Slot]) -> dict[int, str]:
+        """The gate of each op that has one."""
+        ops = list(enumerate(box.ops))
+        between = [
+            (box.position[identity(source.tensor)], i)
+            for i, op in ops
+            for x in numbers(recorded(op))
+            for source in self.line.sources[identity(x)]
+            if identity(source.tensor) in box.position
+        ]
+        kinds = {i: node.op.name for i, op in ops if (node := recorded(op)).op}
+        names = {i: name for i, op in ops if i not in slots and (name := self.code_name(op))}
+        names |= {i: slot.name for i, slot in slots.items()}
+        return find_gates(kinds, between, names, slots)
+
+    def _only_parts(
+        self, box: Box, i: int, slots: Collection[int], gates: Mapping[int, str]
+    ) -> bool:
+        """Does an op only take a part of what the box made, or of a parameter, for others in it?
+        Then arrows pass it by, unless the part is what a gate, or another value, is called.
+        """
+        op = box.ops[i]
+        name = self.code_name(op)
+        parts = picks(recorded(op)) and moves(recorded(op))
+        if not parts or i in slots or (name and gates.get(i, name) == name):
+            return False
+        whole = self.line.sources[identity(numbers(recorded(op))[0])]
+        inside = {k for k in map(identity, (s.tensor for s in whole)) if k in box.position}
+        inside |= {identity(s.tensor) for s in whole} & self.chips.keys()
+        return len(whole) == len(inside) == 1 and (box.row, len(box.ops), i) not in self.handed_on
 
     def _place_columns(self) -> None:
         """Left to right: parameters, the lines that hand them out, initial states, the steps."""
         recurrent = [row for row in self.line.rows if row.recurrent]
         names = [
-            self.called(slot.name, n)
+            self.called(slot.name, n, row=row)
             for row in recurrent
             for slot in row.slots
             for n in self.columns.number.values()
@@ -163,7 +201,9 @@ class Layout(Contents):
         """Bottom to top, the other sequences that a row reads right below it."""
         lower = [one for one in self.inputs if one.row is self.line.rows[0]] or self.inputs[:1]
         for n, one in enumerate(lower):
-            one.bottom = -n * (VALUE + 14)
+            before = lower[n - 1] if n else one
+            beside = before.takers.keys().isdisjoint(one.takers)  # of other steps: in one line
+            one.bottom = before.bottom - (VALUE + INPUT_GAP) * (n > 0 and not beside)
         y = VALUE
         for row in self.line.rows:
             for one in self.inputs:
@@ -217,7 +257,7 @@ class Layout(Contents):
         """How far an initial state, written with its shape, reaches out from its middle."""
         return max(
             (
-                width(self.called(slot.name, 0), 16) / 2
+                width(self.called(slot.name, 0, row=row), 16) / 2
                 + width(self.shape_of(slot.start.tensor), 8)
                 for row in self.line.rows
                 for slot in row.slots
@@ -272,8 +312,9 @@ class Layout(Contents):
     def node_of(self, op: Tensor) -> str:
         """The node that stands for an op: itself when its box is opened, else the box."""
         box = self.line.box[identity(op)]
-        place = self.places[box]
-        return place.name if place.inside is None else f"{place.name}_{box.position[identity(op)]}"
+        place, i = self.places[box], box.position[identity(op)]
+        inside = place.inside
+        return place.name if inside is None else f"{place.name}_{inside.passed.get(i, i)}"
 
     def middle(self, step: int | None) -> float:
         """Of a column, or of all of them."""

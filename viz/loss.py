@@ -41,12 +41,12 @@ def draw_loss(pen: Pen, layout: Layout, loss: Loss) -> None:
         path = Path((x, base + VALUE - 2))
         if loss.summed and not slim:
             tail = f"loss{number}"
-            label = layout.called(name, number)
+            label = layout.called(name, layout.output_number(number))
             pen.node(
                 tail, "loss", x, level, max(width(label, 13) + 12, CIRCLE), CIRCLE, label=label,
                 tooltip=f"the part of step {number} in {name}", **look | {"fontsize": 13},
             )  # fmt: skip
-            tip = f"{layout.called('ŷ', number)}"
+            tip = f"{layout.called('ŷ', layout.output_number(number))}"
             of = given_away(layout, made[step], loss.sources)
             pen.edge(foot, tail, "up", path.straight((x, level - CIRCLE / 2)), tip, of)
             path = Path((x, level + CIRCLE / 2))

@@ -171,13 +171,13 @@ def _of_row(
         yield (
             f"r{i}_{k}",
             Series(
-                visible(layout.names.get(name, name)),
+                visible(layout.named(name, row if k in slots else None)),
                 [Part(made[k]) if k < len(made) else None for made in ops],
             ),
         )
     for j, slot in enumerate(row.slots):
         if slot.start is not None:
-            name = layout.called(slot.name, layout.start_number(row))
+            name = layout.called(slot.name, layout.start_number(row), row=row)
             yield f"r{i}s{j}start", Series(visible(name), [Part(slot.start.tensor)], whole=True)
 
 
@@ -230,7 +230,7 @@ def _ends(
             seed[at] = g[at]
         number = layout.columns.number[steps[i]]
         ys, gs = zip(*seeds.values(), strict=True)
-        ends.append(End(visible(f"{name}⟨{number}⟩"), number, ys, gs))
+        ends.append(End(visible(f"{name}⟨{layout.output_number(number)}⟩"), number, ys, gs))
     return ends
 
 

@@ -88,6 +88,7 @@ def page(
     ran = _read(what, int(steps), x, state, params, columns)
     rows = list(ran.line.rows)
     layout = _layout(ran, rows, ran.columns, "cell", names)
+    layout.check_names()
     measured = measure(layout, lambda t: ran.called.get(identity(t), (t, ""))[1])
     views = _views(ran.columns, ran.line.calls.shortest)
     pictures = [_template(view, ran, rows, names, measured) for view in views]

@@ -22,7 +22,7 @@ from .flow import Flow
 from .indices import index_of, numbers, walked
 from .moves import moves
 from .reading import adjusting, find_calls, read
-from .running import Run, find_lookups, modules_of, run
+from .running import Run, find_lookups, find_starts, modules_of, run
 from .timeline import Timeline, recorded
 
 Params = nn.Module | Mapping[str, nn.Module | Tensor]
@@ -78,6 +78,7 @@ def recall(
     names, modules = _named(params)
     shown = range(columns.steps) if whole else columns.shown
     line = _read(roots, order, calls, names, shown)
+    find_starts(line)
     line.show(columns.shown)
     for op in [op for row in line.rows for box in row.boxes.values() for op in box.ops]:
         index = None if op.node is None else index_of(op.node)

@@ -8,9 +8,10 @@ import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from tinyseq.graph import identity
+from tinyseq.graph import Part, identity
 from tinyseq.tensor import Tensor
 
+from .calls import Lane
 from .indices import numbers
 from .timeline import Box, Row, Slot, Source, Timeline, recorded
 
@@ -92,6 +93,14 @@ def _mirrored(row: Row, step: int) -> int:
     return next((a + b - 1 - step for a, b in row.runs if a <= step < b), -1)
 
 
+def recorded_layer(row: Row) -> object:
+    """The layer whose steps a row holds, as the recording knows it; `None` if that is gone."""
+    box = next(iter(row.boxes.values()))
+    part = recorded(box.ops[0]).scope[len(row.scope) - 1] if row.scope else ""
+    module = part.module if isinstance(part, Part) else None
+    return None if module is None else module()
+
+
 def order_steps(row: Row, line: Timeline) -> None:
     """Which way the row runs: where the values come from that a step takes from other steps."""
     later = 0
@@ -102,8 +111,39 @@ def order_steps(row: Row, line: Timeline) -> None:
                 continue
             if step is not None and row.run_of(step) == row.run_of(maker.step):  # type: ignore[arg-type]
                 later += 1 if maker.step > step else -1  # type: ignore[operator]
-    row.reverse = later > 0
+    one_step = len(row.boxes) == 1 and getattr(recorded_layer(row), "reverse", False) is True
+    row.reverse = later > 0 or one_step
     row.boxes = {step: row.boxes[step] for step in row.order() if step in row.boxes}
+
+
+def levels(line: Timeline) -> dict[Row, int]:
+    """Of recurrent layers that lie on others, and of those below them, which from below: one lies
+    on those that made, at each of its steps, what it reads at that step.
+    """
+    level: dict[Row, int] = {}
+    under: dict[Row, set[Row]] = {}
+    for row in line.rows:
+        starts = {slot.start.key for slot in row.slots if slot.start is not None}
+        found: set[Row] = set()
+        others: set[Lane | None] = set()  # which it also reads at other steps, as by attention
+        for box in row.boxes.values():
+            for _, source in line.inputs(box):
+                key = identity(source.tensor)
+                maker = line.box.get(key)
+                step = maker.step if maker is not None and maker.step is not None else source.step
+                if source.key in starts:
+                    continue
+                if row.recurrent and step != box.step:
+                    others.add(line.skipped.get(key) if maker is None else maker.row.lane)
+                elif maker is not None:
+                    found.add(maker.row)
+        under[row] = set()
+        for other in found - {row}:
+            if other.lane not in others:
+                under[row] |= {other} if other.recurrent else under.get(other, set())
+        level[row] = row.recurrent + max((level.get(other, 0) for other in under[row]), default=0)
+    marked = {r for row in line.rows if row.recurrent and under[row] for r in (row, *under[row])}
+    return {row: level[row] for row in line.rows if row in marked}
 
 
 def find_slots(

@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -22,12 +22,13 @@ from tinyseq.nested import mapped
 from tinyseq.tensor import FLOATS, Tensor
 
 from .checks import as_input, running
-from .columns import Columns, shortened
+from .columns import Columns, choose, shortened
 from .expanded import expanded
 from .flow import Flow
-from .indices import index_of, walked
+from .indices import index_of, numbers, walked
 from .labels import shape_text
 from .reading import find_calls, read
+from .rows import recorded_layer
 from .timeline import Source, Timeline, flatten, recorded
 
 
@@ -143,6 +144,7 @@ def run(layer: Any, steps: int, x: Any, state: Any, choose: Callable[..., Column
         order=order,
         calls=calls,
     )
+    find_starts(line)
     find_lookups(line, x, time_axis)
     names = {identity(t): name for name, t in tensors.items()}
     modules = modules_of(module)
@@ -238,6 +240,34 @@ def profiled(function: Callable[[FrameType, str, Any], None] | None) -> Iterator
             sys.setprofile(before)
         else:  # a profiler in C, as cProfile's, which is set in a way of its own
             before.enable()
+
+
+def find_starts(line: Timeline) -> None:
+    """The initial state, and x, of layers that ran one step: no step before or after it tells them
+    from other leaves. The layer's own steps do, a few that it runs on made-up input.
+    """
+    for row in line.rows:
+        if not row.recurrent or len(row.read) > 1 or row.slots:
+            continue
+        layer = recorded_layer(row)
+        if not isinstance(layer, nn.Recurrent) or not hasattr(layer.cell, "input_size"):
+            continue
+        again = run(layer, 3, None, None, lambda steps, *_: choose(steps, None, "cell")).line
+        like = next(r for r in again.rows if r.recurrent)
+        (box,) = row.read.values()
+        ops, others = box.ops, like.read[1].ops
+        if [recorded(op).op for op in ops] != [recorded(op).op for op in others]:
+            continue
+        row.slots = [replace(slot, start=None, final=False) for slot in like.slots]
+        for at, (op, other) in enumerate(zip(ops, others, strict=True)):
+            for i, x in enumerate(numbers(recorded(op))):
+                sources = line.sources[identity(x)]
+                taken = again.sources[identity(numbers(recorded(other))[i])]
+                if slot := like.takes.get((len(ops), at, i)):
+                    row.slots[like.slots.index(slot)].start = sources[0]
+                elif x.node is None and any(source.is_input for source in taken):
+                    sources[:] = [Source(x, box.step)]
+                    line.of_one_step.add(identity(x))
 
 
 def _is_step(index: np.ndarray, x: Tensor, step: int, axis: int) -> bool:

@@ -52,6 +52,9 @@ class _States:
     def back(self, place: Place) -> float:
         return place.right if self.way > 0 else place.left
 
+    def called(self, slot: Slot, number: int) -> str:
+        return self.layout.called(slot.name, number, row=self.row)
+
     def shape(self, slot: Slot) -> str:
         boxes = self.row.boxes.values()
         made = (box.ops[i] for box in boxes if (i := slot.made_in(box)) is not None)
@@ -64,6 +67,8 @@ class _Rolled(_States):
     def draw(self) -> None:
         pen, layout, way = self.pen, self.layout, self.way
         (place,) = self.places
+        if len(list(self.row.order())) == 1 and not any(slot.final for slot in self.row.slots):
+            return  # one step was computed, and nothing went round
         edge = self.back(place)
         for n, slot in enumerate(self.row.slots):
             rise = 7.0 + 9.0 * n
@@ -71,7 +76,7 @@ class _Rolled(_States):
             path = Path((edge, place.y + rise)).straight(
                 (out, place.y + rise), (out, place.y - rise), (edge, place.y - rise)
             )
-            name = layout.called(slot.name, 0)
+            name = self.called(slot, 0)
             tip = f"{name} {self.shape(slot)}, {counted(layout.columns.steps, 'step')}"
             of = around(self.row, slot)
             kind, look = f"state s{n}", self.look(n)
@@ -80,7 +85,7 @@ class _Rolled(_States):
             pen.edge(place.name, place.name, kind, path, tip, of, look=look)
         out = edge + way * (LOOP * 0.6 + 8 * len(self.row.slots))
         for n, slot in enumerate(self.row.slots):
-            text, shape = layout.called(slot.name, 0), self.shape(slot)
+            text, shape = self.called(slot, 0), self.shape(slot)
             wide = width(text, 16)
             y = place.y + 9 + self.side(slot)
             colour = style.STATES[n % len(style.STATES)]
@@ -158,7 +163,7 @@ class _Unrolled(_States):
                 of, text, cut = None, "", self._cut_within(stop)
                 if after is not None and not self._is_gap(after):
                     of = self._carried(after, slot)
-                    text = layout.called(slot.name, layout.number_before(after.box))
+                    text = self.called(slot, layout.number_before(after.box))
                 tail, leave = stop.name, [(self.back(stop), y)]
                 continue
             for head, arrive in self._entries(stop, slot, n):
@@ -172,11 +177,11 @@ class _Unrolled(_States):
             op = stop.box.ops[made]
             of, slim, cut = Source(op, None), stop.slim, False
             tail, leave = layout.node_of(op), self._exit(stop, made, slot, n)
-            text = layout.called(slot.name, layout.number(stop.box))
+            text = self.called(slot, layout.number(stop.box))
         if slot.final:
             end = f"{self.name}s{n}end"
             x, y = leave[-1]
-            text = layout.called(slot.name, layout.end_number(self.row))
+            text = self.called(slot, layout.end_number(self.row))
             reach = 14 + width(text, 16) / 2
             self.pen.write_name(end, text, x + self.way * (reach + 14), y)
             path = Path(leave[0]).straight(*leave[1:], (x + self.way * 26, y))
@@ -225,7 +230,7 @@ class _Unrolled(_States):
             elif (gap := self.gaps.get(self._gap_of(call.begin))) is not None or (
                 gap := self.gaps.get(self._gap_of(call.begin - 1))
             ) is not None:
-                at = layout.called(self.row.slots[0].name, call.begin) if self.row.slots else ""
+                at = self.called(self.row.slots[0], call.begin) if self.row.slots else ""
                 pen.print(f"{name}name", f"{text}: {at}", gap.x, gap.top + 5 + 9 * (k % 2), 8)
 
     def _height(self, gap: Place, slot: Slot) -> float:
@@ -281,7 +286,7 @@ class _Unrolled(_States):
         """The initial state, beside the first box; where its line begins."""
         pen, layout = self.pen, self.layout
         name = f"{self.name}s{n}start"
-        text = layout.called(slot.name, layout.start_number(self.row))
+        text = self.called(slot, layout.start_number(self.row))
         places = [*self.places, *self.gaps.values()]
         outer = self.way * first.x == min(self.way * place.x for place in places)  # none before it
         entries = [] if self._is_gap(first) else self._entries(first, slot, n)

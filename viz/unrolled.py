@@ -47,25 +47,30 @@ def draw_unrolled(
     steps and its recording drawn, so a cell of your own gets the same picture as those of the
     library; or a tensor that was computed already, a loss say, or several: then its own recording
     is drawn, down to the loss of each step and their sum. Steps are numbered as in the lecture
-    notes: x⟨1⟩ is ``x[0]``, h⟨0⟩ the initial state. B in a shape is the batch. Nothing of
-    the layer, of the recording or of the library's random state changes. A decoder that
-    counts its steps from 1 lies above its encoder, in the same columns; one that goes on counting,
-    in the same loop, stands behind it, as in the notes. A layer that is called again with the state
-    it gave goes on in the columns behind, after a seam; where that state was detached, it goes on
-    dashed, and the gradient stops. Calls that no state links are rows of their own.
+    notes: x⟨1⟩ is ``x[0]``, h⟨0⟩ the initial state. B in a shape is the batch. Nothing of the
+    layer, of the recording or of the library's random state changes. A decoder that counts its
+    steps from 1 lies above its encoder, in the same columns; one that goes on counting, in the same
+    loop, stands behind it, as in the notes, and is told y⟨0⟩, y⟨1⟩ … A layer that is called again
+    with the state it gave goes on in the columns behind, after a seam; where that state was
+    detached, it goes on dashed, and the gradient stops. Calls that no state links are rows of their
+    own.
 
     ``level``: ``"layer"``, one box a layer and direction, with the state going round; ``"cell"``,
     one box a step; ``"op"``, every recorded operation, grouped by step and gate (what the cell's
-    code calls a value is written below it). ``columns``: of more than six steps the first three and
-    the last two are shown (two and one of ops) and "… 46 steps …" between; ``(first, last)`` says
-    how many instead, any other sequence which: ``range(20, 25)``. A picture of more boxes than can
-    be read (300) is made smaller still: then a warning and the picture's ``note`` say so.
+    code calls a value is written below it), but for slices that part one product for several gates:
+    arrows pass them by. ``columns``: of more than six steps the first three and the last two are
+    shown (two and one of ops) and "… 46 steps …" between; ``(first, last)`` says how many instead,
+    any other sequence which: ``range(20, 25)``. A picture of more boxes than can be read (300) is
+    made smaller still: then a warning and the picture's ``note`` say so.
 
     ``x``: an input to run on instead of a made-up one (then it says how many steps), for modules
     that take something else, such as tokens; ``state``: the state to begin with, for cells without
     an ``initial_state``. ``params``: for a tensor, the module whose parameters' names to show, or a
-    dictionary of modules and tensors. ``names``: what to call x, y, h, c instead, such as
-    ``{"h": "a"}`` for the notes' a⟨t⟩.
+    dictionary of modules and tensors. ``names``: what to call x, y, h, c, a parameter or a value
+    of the cell's code instead, such as ``{"h": "a", "w_h": "W_aa", "forget": "Γ_f"}`` for the
+    notes' a⟨t⟩, W_aa and Γ_f; of several parameters of one name each by its path, ``head.weight``.
+    States of layers one above the other are written with their layer, h[1]⟨t⟩, h[2]⟨t⟩, those of
+    two directions with an arrow, →h⟨t⟩ and ←h⟨t⟩.
 
     ``flow``: colour and width of each arrow show the norm of what flowed, ``"gradient"``, back:
     ‖∂L/∂v‖ of the loss L (a tensor of one element) with respect to the value v the arrow carries,
@@ -118,7 +123,9 @@ def draw_unrolled(
         ran = recall(
             tensors, params, lambda n, least: choose(n, None, fitting, least), flow, scale, True
         )
-    drawn = draw_layout(Layout(ran, fitting, names or {}), note)
+    layout = Layout(ran, fitting, names or {})
+    layout.check_names()
+    drawn = draw_layout(layout, note)
     if note:
         warnings.warn(note, stacklevel=3)
     return Picture(drawn.text(), note, drawn.data)

@@ -8,7 +8,7 @@ from tinyseq.tensor import Tensor
 from .ends import Inputs
 from .flow import Carried
 from .labels import width
-from .layout import VALUE, Layout
+from .layout import INPUT_GAP, VALUE, Layout
 from .paths import Path, Point
 from .pen import Pen
 from .rolled import alike, into
@@ -19,10 +19,12 @@ from .timeline import Box, Source
 def draw_inputs(pen: Pen, layout: Layout) -> None:
     """x at the foot of each column that reads it, other sequences below the row that does."""
     for n, inputs in enumerate(layout.inputs):
-        below = layout.row_number[inputs.row] - 1 if inputs.bottom > 0 else -1 - n
+        line = int(inputs.bottom // (VALUE + INPUT_GAP))  # 0, −1, … below the rows
+        below = layout.row_number[inputs.row] - 1 if inputs.bottom > 0 else line - 1
         for step in sorted(inputs.takers):
             _draw_input(pen, layout, n, inputs, step, below)
-        print_dots(pen, layout, "x" if n == 0 else f"in{n}", inputs.bottom + VALUE / 2 + 5)
+        if all(inputs.bottom != before.bottom for before in layout.inputs[:n]):
+            print_dots(pen, layout, "x" if n == 0 else f"in{n}", inputs.bottom + VALUE / 2 + 5)
 
 
 def _draw_input(pen: Pen, layout: Layout, n: int, inputs: Inputs, step: int, below: int) -> None:
@@ -32,7 +34,7 @@ def _draw_input(pen: Pen, layout: Layout, n: int, inputs: Inputs, step: int, bel
     foot = arrive[0][0] if arrive and straight else layout.column[step]
     number = layout.columns.number[step]
     name = f"in{n}t{number}" if n else f"x{number}"
-    text = layout.called(inputs.name, number, inputs.back)
+    text = layout.called(inputs.name, number, inputs.back, given=True)
     shape = layout.input_shape(source)
     slim = step in layout.columns.slim
     pen.write_value(name, "" if slim else text, shape, foot, inputs.bottom + VALUE / 2)
@@ -160,7 +162,7 @@ def draw_values(
         number = layout.columns.number[step] if each and step is not None else None
         top = node if number is None else f"{node}t{number}"
         shape = layout.step_shape(source)
-        text = layout.called(name, number) if each else layout.names.get(name, name)
+        text = layout.called(name, layout.output_number(number)) if each else layout.named(name)
         if step not in placed:
             placed[step] = foot
             slim = each and step in layout.columns.slim

@@ -18,6 +18,12 @@ import tinyseq as ts
 from tinyseq import functional, graph, nn, op, ops, text, viz
 
 notes = {"h": "a", "y": "ŷ"}  # what the notes call the state and the output
+weights = {
+    "w_x": "W_ax", "w_h": "W_aa", "b": "b_a", "head.weight": "W_ya", "head.bias": "b_y",
+}
+gates = {
+    "h": "a", "y": "a", "update": "Γ_u", "forget": "Γ_f", "output": "Γ_o", "candidate": "c̃",
+}
 """
 
 

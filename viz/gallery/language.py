@@ -12,6 +12,9 @@ from tinyseq import functional, graph, nn, op, ops, text, viz
 from .figures import figure
 
 notes = {"h": "a", "y": "ŷ"}
+weights = {
+    "w_x": "W_ax", "w_h": "W_aa", "b": "b_a", "head.weight": "W_ya", "head.bias": "b_y",
+}  # fmt: skip
 SECTION = "Language models"
 
 
@@ -42,13 +45,14 @@ def training() -> Any:
     with graph.scope("softmax"):
         p = functional.softmax(head(a))
     loss = -(functional.one_hot(y, V) * ops.log(p)).sum()
-    return viz.draw_unrolled(loss, params={"rnn": rnn, "head": head}, names=notes)
+    modules = {"rnn": rnn, "head": head}
+    return viz.draw_unrolled(loss, params=modules, names=notes | weights)
 
 
 @figure(SECTION, "Sampling")
 def sampling() -> Any:
     """What is drawn from ŷ⟨t⟩ is the next input. Nothing is told from outside but zeros at the
-    start.
+    start, ŷ⟨0⟩.
     """
 
     rng = np.random.default_rng(0)
@@ -79,8 +83,8 @@ def sampling() -> Any:
     start = ts.tensor(np.zeros((1, 10)), np.float32, name="y0")
     words = writer(start, steps=4)
     return [
-        viz.draw_unrolled(words, params=writer, names=notes),
-        viz.draw_unrolled(words, params=writer, names=notes, level="op", columns=[0, 1]),
+        viz.draw_unrolled(words, params=writer, names=notes | weights),
+        viz.draw_unrolled(words, params=writer, names=notes | weights, level="op", columns=[0, 1]),
     ]
 
 
@@ -96,5 +100,5 @@ def words_or_characters() -> Any:
         vocabulary = text.Vocabulary.from_counts(tokens)
         model = text.LanguageModel(len(vocabulary), 8, num_layers=1, cell="rnn")
         scores, _ = model(vocabulary.encode(tokens)[:, None])
-        pictures.append(viz.draw_unrolled(scores, params=model, names=notes))
+        pictures.append(viz.draw_unrolled(scores, params=model, names=notes | weights))
     return pictures

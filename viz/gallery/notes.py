@@ -20,7 +20,7 @@ NOTES: dict[str, tuple[str, ...]] = {
     "Vanishing and exploding gradients": ("vanishing",),
     "GRU unit, simplified": ("gru_simplified",),
     "Full GRU unit": ("gru",),
-    "Gates that open and shut": ("gates",),
+    "Gates that open and shut": ("gates_at_work",),
     "LSTM unit, and several of them in a row": ("lstm_cell", "lstm", "lstm_ops"),
     "Peephole connections": ("peephole",),
     "Bidirectional RNN": ("bidirectional",),

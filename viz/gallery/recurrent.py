@@ -12,6 +12,9 @@ from tinyseq import functional, graph, nn, ops, text, viz
 from .figures import figure
 
 notes = {"h": "a", "y": "ŷ"}
+weights = {
+    "w_x": "W_ax", "w_h": "W_aa", "b": "b_a", "head.weight": "W_ya", "head.bias": "b_y",
+}  # fmt: skip
 SECTION = "The recurrent network"
 
 
@@ -25,7 +28,8 @@ def unrolled() -> Any:
     rnn, head = nn.RNN(len(words), 5), nn.Linear(5, 1)
     a, _ = rnn(x)
     y = ops.sigmoid(head(a))
-    return viz.draw_unrolled(y, params={"rnn": rnn, "head": head}, names=notes)
+    modules = {"rnn": rnn, "head": head}
+    return viz.draw_unrolled(y, params=modules, names=notes | weights)
 
 
 @figure(SECTION, "The same network, rolled up")
@@ -34,15 +38,18 @@ def rolled() -> Any:
     rnn, head = nn.RNN(9, 5), nn.Linear(5, 1)
     a, _ = rnn(ts.tensor(np.ones((9, 1, 9)), np.float32))
     y = ops.sigmoid(head(a))
-    return viz.draw_unrolled(y, params={"rnn": rnn, "head": head}, level="layer", names=notes)
+    modules = {"rnn": rnn, "head": head}
+    return viz.draw_unrolled(y, params=modules, level="layer", names=notes | weights)
 
 
 @figure(SECTION, "The basic cell")
 def rnn_cell() -> Any:
-    """a⟨t⟩ = tanh(x⟨t⟩ W_ax + a⟨t−1⟩ W_aa + b): every operation that one step records, with a
-    gold edge where a parameter takes part.
+    """a⟨t⟩ = tanh(x⟨t⟩ W_ax + a⟨t−1⟩ W_aa + b_a): every operation that one step records, with a
+    gold edge where a parameter takes part. Vectors are rows here, and the matrices, at their right,
+    the transposes of the notes'.
     """
-    return viz.draw_unrolled(nn.RNNCell(3, 4), steps=1, level="op", names={"h": "a", "y": "a"})
+    names = {"h": "a", "y": "a", "w_x": "W_ax", "w_h": "W_aa", "b": "b_a"}
+    return viz.draw_unrolled(nn.RNNCell(3, 4), steps=1, level="op", names=names)
 
 
 @figure(SECTION, "The notes' simplified notation")
@@ -81,7 +88,8 @@ def forward_pass() -> Any:
     with graph.scope("σ"):
         said = ops.sigmoid(head(a))
     loss = -(y * ops.log(said) + (1 - y) * ops.log(1 - said)).sum()
-    return viz.draw_unrolled(loss, params={"rnn": rnn, "head": head}, names=notes)
+    modules = {"rnn": rnn, "head": head}
+    return viz.draw_unrolled(loss, params=modules, names=notes | weights)
 
 
 @figure(SECTION, "The backward pass")
@@ -97,22 +105,28 @@ def backward_pass() -> Any:
     with graph.scope("σ"):
         said = ops.sigmoid(head(a))
     loss = -(y * ops.log(said) + (1 - y) * ops.log(1 - said)).sum()
-    return viz.draw_unrolled(loss, params={"rnn": rnn, "head": head}, names=notes, flow="gradient")
+    modules = {"rnn": rnn, "head": head}
+    return viz.draw_unrolled(loss, params=modules, names=notes | weights, flow="gradient")
 
 
-@figure(SECTION, "A gradient that vanishes, and one that does not")
+@figure(SECTION, "A gradient that vanishes, one that does not, and one that explodes")
 def vanishing() -> Any:
     """The last of 30 steps asks what the first one said. Through a plain network next to nothing
-    of the gradient arrives there; along the LSTM's c, whose forget gates are open, it does.
+    of the gradient arrives there; along the LSTM's c, whose forget gates are open, it does. With
+    ReLU and recurrent weights 1.8 times as large it grows on its way back, a thousandfold and more:
+    it explodes.
     """
+    plain, gated = nn.RNN(3, 8), nn.LSTM(3, 8, forget_bias=3.0)
+    large = nn.RNN(3, 8, nonlinearity="relu")
+    dict(large.named_parameters())["layers.0.cell.w_h"].data *= 1.8
     pictures = []
-    for layer in (nn.RNN(3, 8), nn.LSTM(3, 8, forget_bias=3.0)):
+    for layer in (plain, gated, large):
         data = np.random.default_rng(0).normal(size=(30, 1, 3))
         x = ts.tensor(data, np.float32, requires_grad=True)
         y, _ = layer(x)
-        loss = (y[-1] ** 2).sum()
+        loss = y[-1].sum()
         drawn = viz.draw_unrolled(
-            loss, params=layer, flow="gradient", scale=(1e-4, 1), columns=(2, 1), names=notes
+            loss, params=layer, flow="gradient", scale=(1e-4, 1e4), columns=(2, 1), names=notes
         )
         pictures.append(drawn)
     return pictures
@@ -142,7 +156,7 @@ def one_to_one() -> Any:
 
 @figure(SECTION, "One to many")
 def one_to_many() -> Any:
-    """Music from a genre: x is the first input, and each note ŷ⟨t⟩ is the next step's."""
+    """Music from a genre: x = ŷ⟨0⟩ is the first input, and each note ŷ⟨t⟩ is the next step's."""
 
     class Composer(nn.Module):
         def __init__(self) -> None:
@@ -161,7 +175,7 @@ def one_to_many() -> Any:
 
     composer = Composer()
     x = ts.tensor(np.ones((1, 3)), np.float32, name="y0")
-    return viz.draw_unrolled(composer(x, 4), params=composer, names=notes)
+    return viz.draw_unrolled(composer(x, 4), params=composer, names=notes | weights)
 
 
 @figure(SECTION, "Many to one")
@@ -175,7 +189,7 @@ def many_to_one() -> Any:
     a, _ = rnn(embedding(vocabulary.encode(review)[:, None]))
     stars = head(a[-1])
     modules = {"embedding": embedding, "rnn": rnn, "head": head}
-    return viz.draw_unrolled(stars, params=modules, names=notes)
+    return viz.draw_unrolled(stars, params=modules, names=notes | weights)
 
 
 @figure(SECTION, "Many to many, of equal length")
@@ -190,7 +204,8 @@ def many_to_many() -> Any:
 @figure(SECTION, "Many to many, of different length: encoder and decoder")
 def encoder_decoder() -> Any:
     """The encoder reads two words; its last state is all that the decoder, which writes three,
-    knows of them. In training the decoder is told the word before.
+    knows of them. In training the decoder is told the word before, y⟨t−1⟩, and ŷ⟨1⟩ … ŷ⟨T_y⟩ are
+    its own.
     """
 
     class Encoder(nn.RNNCell):
@@ -241,13 +256,14 @@ SECTION = "Both directions, and depth"
 
 @figure(SECTION, "Bidirectional")
 def bidirectional() -> Any:
-    """One layer reads from each end, and ŷ⟨t⟩ is read from both states: “He said, Teddy …” is
-    understood from what follows.
+    """One layer reads from each end, and ŷ⟨t⟩ is read from both states, →a⟨t⟩ and ←a⟨t⟩: “He said,
+    Teddy …” is understood from what follows.
     """
 
     rnn, head = nn.RNN(3, 4, bidirectional=True), nn.Linear(8, 1)
     a, _ = rnn(ts.tensor(np.ones((4, 1, 3)), np.float32))
-    return viz.draw_unrolled(head(a), params={"rnn": rnn, "head": head}, names=notes)
+    modules = {"rnn": rnn, "head": head}
+    return viz.draw_unrolled(head(a), params=modules, names=notes | weights)
 
 
 @figure(SECTION, "Deep")
@@ -255,7 +271,7 @@ def deep() -> Any:
     """Three layers: a[l]⟨t⟩ is computed from the layer's own a[l]⟨t−1⟩ and from a[l−1]⟨t⟩, the
     layer below.
     """
-    names = {"h": "a", "y": "a"}
+    names = {"h": "a", "y": "a[3]"}
     return viz.draw_unrolled(nn.RNN(3, 5, num_layers=3), steps=4, names=names)
 
 
@@ -280,4 +296,4 @@ def deep_dense() -> Any:
 def deep_bidirectional() -> Any:
     """Each layer reads in both directions what the layer below says about each step."""
     lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
-    return viz.draw_unrolled(lstm, steps=3, names={"h": "a", "y": "a"})
+    return viz.draw_unrolled(lstm, steps=3, names={"h": "a", "y": "a[2]"})
