@@ -274,7 +274,7 @@ def pair(rng: np.random.Generator) -> tuple[list[str], list[str]]:
 def translation(steps: int = 150) -> float:
     """An encoder reads, and a decoder writes until it says <end>."""
     rng = np.random.default_rng(0)
-    pairs = [pair(rng) for _ in range(1000)]
+    pairs = list({str(p): p for p in (pair(rng) for _ in range(3000))}.values())[:1000]
     english = sorted({word for source, _ in pairs for word in source})
     french = ["<end>", "<start>", *sorted({word for _, target in pairs for word in target})]
     x, read = text.padded([[english.index(w) for w in source] for source, _ in pairs])
