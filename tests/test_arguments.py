@@ -11,8 +11,10 @@ import datetime
 import functools
 import inspect
 import io
+import math
 import re
 import warnings
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -169,3 +171,35 @@ def test_what_can_be_read_once_is_taken_or_refused(name, tmp_path, monkeypatch):
         if isinstance(value, list | tuple):
             wrong_way = verdict(call, given, key, iter(value), None)
             assert wrong_way is None, f"{key}: {wrong_way}"
+
+
+RULES = [  # annotation, how it is called, what it takes, what it refuses
+    (int, "a whole number", [0, -3, np.int64(2)], [1.0, True, "1", None]),
+    (float, "a real number", [0.5, 3, np.float32(1), math.inf], [True, 1j, "1", None]),
+    (bool, "True or False", [True, np.False_], [0, 1, "True", None]),
+    (str, "a string", ["", "a"], [b"a", ["a"], None]),
+    (arguments.Size, "a whole number, at least 1", [1, 10**9], [0, -1, 1.0, True]),
+    (arguments.Count, "a whole number, at least 0", [0, 1], [-1, 0.0, False]),
+    (arguments.Finite, "a real number, finite", [-1e300, 0], [math.nan, math.inf, -math.inf]),
+    (arguments.Positive, "a real number, above 0 and finite", [1e-300, 7], [0, -1.0, math.inf]),
+    (arguments.NotNegative, "a real number, at least 0 and finite", [0, 0.1], [-1e-9, math.inf]),
+    (arguments.Fraction, "a real number, at least 0 and less than 1", [0, 0.99], [1, -0.1]),
+    (arguments.Rate, "a real number, from 0 to 1", [0, 1.0], [1.01, -0.01, math.nan]),
+    (arguments.Share, "a real number, above 0, at most 1", [1e-9, 1], [0, 1.01]),
+    (Annotated[str, arguments.one_of("a", "b")], "'a' or 'b'", ["a", "b"], ["c", "", 0]),
+    (tuple[int, int], "2 whole numbers", [(1, 2), [1, 2]], [(1,), (1, 2, 3), (1, 2.0), 1]),
+    (tuple[int, str], "(a whole number, a string)", [(1, "a")], [("a", 1), (1, "a", "b")]),
+    (tuple[int, ...], "a tuple of whole numbers", [(), (1, 2)], [(1, "a"), 3]),
+    (list[str], "a list of strings", [[], ["a"]], [["a", 1], 3]),
+    (dict[str, int], "a dictionary of whole numbers", [{}, {"a": 1}], [{"a": "b"}, [1]]),
+    (int | None, "a whole number or None", [None, 1], [1.0, "None"]),
+    (str | list[str], "a string or a list of strings", ["a", ["a"]], [["a", 1], 1, None]),
+]
+
+
+@pytest.mark.parametrize(("annotation", "words", "right", "wrong"), RULES)
+def test_annotations_are_rules_that_are_called_by_name(annotation, words, right, wrong):
+    rule = arguments.rule_of(annotation)
+    assert rule.words == words
+    assert [value for value in right if not rule.accepts(value)] == []
+    assert [value for value in wrong if rule.accepts(value)] == []
