@@ -96,6 +96,7 @@ CALLS = {
     "Adagrad": trained(lambda ps: optim.Adagrad(ps)),
     "Adam": trained(lambda ps: optim.Adam(ps)),
     "AdamW": trained(lambda ps: optim.AdamW(ps)),
+    "NAdam": trained(lambda ps: optim.NAdam(ps)),
     "RMSprop": trained(lambda ps: optim.RMSprop(ps)),
     "SGD": trained(lambda ps: optim.SGD(ps, 0.5)),
     "Optimizer": lambda several: len(optim.Optimizer(several([leaf(1.0)]), 0.1).params),
@@ -110,6 +111,14 @@ CALLS = {
     ),
     "concat": lambda several: ts.concat(several([leaf(1.0), leaf(2.0)])).tolist(),
     "stack": lambda several: ts.stack(several([leaf(1.0), leaf(2.0)])).tolist(),
+    "hstack": lambda several: ts.hstack(several([leaf(1.0), leaf(2.0)])).tolist(),
+    "vstack": lambda several: ts.vstack(several([leaf(1.0), leaf(2.0)])).tolist(),
+    "view": lambda several: ONES[:, :, 0].view(several([3, 2])).shape,
+    "tile": lambda several: leaf(1.0, 2.0).tile(several([2, 3])).shape,
+    "roll": lambda several: ts.roll(
+        leaf([1.0, 2.0], [3.0, 4.0]), several([1, 1]), several([0, 1])
+    ).tolist(),
+    "tensordot": lambda several: ts.tensordot(ONES, ONES, several([[0, 1], [0, 1]])).shape,
     "split": lambda several: [t.tolist() for t in ts.split(leaf(1.0, 2.0, 3.0), several([1, 2]))],
     "axes": lambda several: ts.sum(ONES, several([0, 2])).tolist(),
     "shape": lambda several: ONES[:, :, 0].reshape(several([3, 2])).shape,
@@ -272,6 +281,8 @@ def public():
 
 #: Parameters of public functions that take several things, by what holds them above.
 HELD = {
+    "NAdam.params", "ts.hstack.xs", "ts.vstack.xs", "Tensor.view.shape", "Tensor.tile.reps",
+    "ts.tensordot.axes", "Tensor.roll.shift",
     "Adagrad.params", "Adam.params", "AdamW.params", "RMSprop.params", "SGD.params",
     "Optimizer.params", "ts.concat.xs", "ts.stack.xs", "ts.split.indices_or_sections",
     "ts.gradcheck.inputs", "ts.hvp.xs", "ts.hvp.vs", "Tensor.reshape.shape",

@@ -20,6 +20,8 @@ OPTIMISERS = {
     "rmsprop": lambda ps: optim.RMSprop(ps, lr=0.1, momentum=0.5, centered=True),
     "adagrad": lambda ps: optim.Adagrad(ps, lr=0.1),
     "adam": lambda ps: optim.Adam(ps, lr=0.1),
+    "amsgrad": lambda ps: optim.Adam(ps, lr=0.1, amsgrad=True),
+    "nadam": lambda ps: optim.NAdam(ps, lr=0.1, weight_decay=0.5),
     "adamw": lambda ps: optim.AdamW(ps, lr=0.1, weight_decay=0.5),
 }
 SCHEDULES = {
@@ -81,6 +83,7 @@ BAD = {
     "best": [math.nan],
     "bad": [-1, 0.5],
     "cooling": [-1, math.nan],
+    "largest.0": [[-1e-9, 1.0]],
     "square.0": [[-1e-9, 1.0]],
     "square.1": [[[-1.0]]],
     "table": [[0.5, 1.0], [math.nan, 1.0], [float(1 << 63), 0.0], np.uint64([1 << 63, 1])],
@@ -160,6 +163,7 @@ WRONG = {
     "gamma": [0, -1, math.inf], "total_steps": [0, 3, 2.5], "warmup_steps": [-1, 9, 10],
     "min_lr": [-1, math.nan], "mode": ["least", None], "factor": [0, 1, math.nan],
     "patience": [-1, 0.5], "threshold": [-1, 1, math.nan], "threshold_mode": ["both"],
+    "amsgrad": [1, None], "momentum_decay": [-1, math.nan], "decoupled_weight_decay": [1, None],
     "cooldown": [-1, 0.5], "best": [math.nan], "bad": [-1], "cooling": [-1],
 }  # fmt: skip
 NUMBERS = {"lr", "weight_decay", "momentum", "alpha", "eps", "base_lr", "gamma", "min_lr", "factor"}
@@ -185,6 +189,7 @@ def test_what_needs_a_buffer_cannot_be_switched_on_later():
         (optim.SGD([nn.Parameter([1.0])]), "momentum", 0.9),
         (optim.RMSprop([nn.Parameter([1.0])]), "momentum", 0.9),
         (optim.RMSprop([nn.Parameter([1.0])]), "centered", True),
+        (optim.Adam([nn.Parameter([1.0])]), "amsgrad", True),
     ):
         with pytest.raises(ValueError, match=rf"{name}=.* needs a buffer .* Make a new one"):
             setattr(made, name, value)
