@@ -13,6 +13,7 @@ import numpy as np
 
 import tinyseq as ts
 from tinyseq import nn
+from tinyseq.nn.cells import NONLINEARITIES
 
 from . import RenderError
 from .unrolled import LEVELS, draw_unrolled
@@ -242,7 +243,7 @@ def _layer_options() -> argparse.ArgumentParser:
         help="of the GRU (default reset_after)",
     )  # fmt: skip
     options.add_argument(
-        "--nonlinearity", choices=("tanh", "relu"), help="of the RNN (default tanh)"
+        "--nonlinearity", choices=NONLINEARITIES, help="of the RNN (default tanh)"
     )
     options.add_argument("--bidirectional", action="store_true", help="run from both ends")
     options.add_argument(
