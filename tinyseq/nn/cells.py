@@ -132,9 +132,7 @@ class Cell(Module):
             )
         return np.concatenate(blocks, axis=1)
 
-    def _start_bias(
-        self, gate: int, name: str, value: float, unless: float, sign: int = 1
-    ) -> None:
+    def _start_bias(self, gate: int, name: str, value: float, unless: float, sign: int = 1) -> None:
         """The bias of one gate starts at ± ``value``, by default at ± ``unless``."""
         if self.b is not None:
             self.b._data[gate * self.hidden_size : (gate + 1) * self.hidden_size] = sign * value
