@@ -822,6 +822,7 @@ COMPOSED: dict[str, st.SearchStrategy[Case]] = {
     "leaky_relu": unary(
         lambda x: ts.leaky_relu(x, 0.1), lambda a: np.where(a > 0, a, 0.1 * a), away_from_zero=True
     ),
+    "softsign": unary(ts.softsign, lambda a: a / (1 + np.abs(a)), away_from_zero=True),
     "tan": unary(ts.tan, np.tan, -1.2, 1.2),
     "log2": unary(ts.log2, np.log2, 0.3, 3.0),
     "log10": unary(ts.log10, np.log10, 0.3, 3.0),

@@ -71,16 +71,57 @@ def norm(a, layer):
     return y * layer.weight.numpy() + (0 if layer.bias is None else layer.bias.numpy())
 
 
+def clipped(cell, a):
+    return a if cell.clip is None else np.minimum(np.maximum(a, -cell.clip), cell.clip)
+
+
+def sums(cell, x, h, k):
+    """What goes into each of the k activations."""
+    a = x @ cell.w_x.numpy() + h @ cell.w_h.numpy() + cell.b.numpy()
+    return np.split(a, k, axis=1)
+
+
+def numpy_rnn(g):
+    return lambda cell, x, h: (g(clipped(cell, *sums(cell, x, h, 1))),)
+
+
+def numpy_gru(cell, x, h):
+    k = 2 if cell.variant == "simplified" else 3
+    H, w_h, b = cell.hidden_size, cell.w_h.numpy(), cell.b.numpy()
+    u = sigmoid(clipped(cell, sums(cell, x, h, k)[0]))
+    a = x @ cell.w_x.numpy()[:, -H:] + b[-H:]
+    if cell.variant == "simplified":
+        a += h @ w_h[:, -H:]
+    else:
+        r = sigmoid(clipped(cell, sums(cell, x, h, k)[1]))
+        after = cell.variant == "reset_after"
+        a += r * (h @ w_h[:, -H:] + cell.b_h.numpy()) if after else (r * h) @ w_h[:, -H:]
+    return (u * np.tanh(clipped(cell, a)) + (1 - u) * h,)
+
+
+def numpy_lstm(cell, x, h, c):
+    u, f, o, g = (clipped(cell, a) for a in sums(cell, x, h, 4))
+    c = sigmoid(u) * np.tanh(g) + sigmoid(f) * c
+    return sigmoid(o) * np.tanh(c), c
+
+
+def numpy_coupled(cell, x, h, c):
+    u, o, g = (clipped(cell, a) for a in sums(cell, x, h, 3))
+    c = sigmoid(u) * np.tanh(g) + sigmoid(-u) * c
+    return sigmoid(o) * np.tanh(c), c
+
+
 def numpy_peephole(cell, x, h, c):
-    u, f, o, g = np.split(x @ cell.w_x.numpy() + h @ cell.w_h.numpy() + cell.b.numpy(), 4, axis=1)
-    new = sigmoid(u + cell.p_u.numpy() * c) * np.tanh(g) + sigmoid(f + cell.p_f.numpy() * c) * c
-    o = sigmoid(o + cell.p_o.numpy() * (new if cell.output_sees == "new" else c))
-    return o * np.tanh(new), new
+    u, f, o, g = sums(cell, x, h, 4)
+    u, f = (clipped(cell, a + p.numpy() * c) for a, p in ((u, cell.p_u), (f, cell.p_f)))
+    new = sigmoid(u) * np.tanh(clipped(cell, g)) + sigmoid(f) * c
+    o = clipped(cell, o + cell.p_o.numpy() * (new if cell.output_sees == "new" else c))
+    return sigmoid(o) * np.tanh(new), new
 
 
 def numpy_layer_norm_lstm(cell, x, h, c):
     gates = norm(x @ cell.w_x.numpy(), cell.norm_x) + norm(h @ cell.w_h.numpy(), cell.norm_h)
-    u, f, o, g = np.split(gates + cell.b.numpy(), 4, axis=1)
+    u, f, o, g = np.split(clipped(cell, gates + cell.b.numpy()), 4, axis=1)
     c = sigmoid(u) * np.tanh(g) + sigmoid(f) * c
     return sigmoid(o) * np.tanh(norm(c, cell.norm_c)), c
 
@@ -89,8 +130,8 @@ def numpy_layer_norm_gru(cell, x, h):
     from_x = norm(x @ cell.w_x.numpy(), cell.norm_x) + cell.b.numpy()
     x_u, x_r, x_c = np.split(from_x, 3, axis=1)
     h_u, h_r, h_c = np.split(norm(h @ cell.w_h.numpy(), cell.norm_h), 3, axis=1)
-    u, r = sigmoid(x_u + h_u), sigmoid(x_r + h_r)
-    return (u * np.tanh(x_c + r * (h_c + cell.b_h.numpy())) + (1 - u) * h,)
+    u, r = sigmoid(clipped(cell, x_u + h_u)), sigmoid(clipped(cell, x_r + h_r))
+    return (u * np.tanh(clipped(cell, x_c + r * (h_c + cell.b_h.numpy()))) + (1 - u) * h,)
 
 
 def numpy_own_peephole(cell, x, h, c):
@@ -126,7 +167,32 @@ CELLS = {
     "own_peephole": (OwnPeepholeLSTM, numpy_own_peephole),
     "own_layer_norm_gru": (OwnLayerNormGRU, numpy_own_gru),
     "zoneout": (lambda D, H: nn.Zoneout(nn.LSTMCell(D, H), (0.2, 0.4)).eval(), numpy_zoneout),
+    "coupled": (nn.CoupledLSTMCell, numpy_coupled),
 }
+ACTIVATIONS = {
+    "elu": lambda a: np.where(a > 0, a, np.expm1(a)),
+    "leaky_relu": lambda a: np.maximum(a, 0.01 * a),
+    "softsign": lambda a: a / (1 + np.abs(a)),
+    "sigmoid": sigmoid,
+    "softplus": lambda a: np.log1p(np.exp(a)),
+}
+CELLS |= {g: (lambda D, H, g=g: nn.RNNCell(D, H, g), numpy_rnn(f)) for g, f in ACTIVATIONS.items()}
+VARIANTS = ("reset_after", "reset_before", "simplified")
+CLIPPED = {
+    "rnn": (lambda D, H: nn.RNNCell(D, H, clip=0.4), numpy_rnn(np.tanh)),
+    "elu": (lambda D, H: nn.RNNCell(D, H, "elu", clip=0.4), numpy_rnn(ACTIVATIONS["elu"])),
+    **{v: (lambda D, H, v=v: nn.GRUCell(D, H, v, clip=0.4), numpy_gru) for v in VARIANTS},
+    "lstm": (lambda D, H: nn.LSTMCell(D, H, clip=0.4), numpy_lstm),
+    "coupled": (lambda D, H: nn.CoupledLSTMCell(D, H, clip=0.4), numpy_coupled),
+    "peephole_new": (lambda D, H: nn.PeepholeLSTMCell(D, H, clip=0.4), numpy_peephole),
+    "peephole_previous": (
+        lambda D, H: nn.PeepholeLSTMCell(D, H, "previous", clip=0.4),
+        numpy_peephole,
+    ),
+    "layer_norm_lstm": (lambda D, H: nn.LayerNormLSTMCell(D, H, clip=0.4), numpy_layer_norm_lstm),
+    "layer_norm_gru": (lambda D, H: nn.LayerNormGRUCell(D, H, clip=0.4), numpy_layer_norm_gru),
+}
+CELLS |= {f"{name}_clipped": CLIPPED[name] for name in ("elu", "reset_before", "coupled")}
 
 
 def state_of(cell, B, H, seed=5):
@@ -134,10 +200,9 @@ def state_of(cell, B, H, seed=5):
     return tuple(random(B, H, seed=seed + i, requires_grad=True) for i in range(n))
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(("make", "reference"), [*CELLS.values(), *CLIPPED.values()])
 @given(B=st.integers(1, 3), D=st.integers(1, 4), H=st.integers(1, 4), seed=st.integers(0, 99))
-def test_a_cell_is_its_equations(name, B, D, H, seed):
-    make, reference = CELLS[name]
+def test_a_cell_is_its_equations(make, reference, B, D, H, seed):
     cell = double(make(D, H), seed)
     x, state = random(B, D, seed=seed), state_of(cell, B, H, seed)
     ours, theirs = cell(x, state), reference(cell, x.numpy(), *(s.numpy() for s in state))
@@ -308,6 +373,18 @@ def test_new_cells_start_as_the_plain_ones():
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
     normed = nn.LayerNormLSTMCell(2, 3, forget_bias=2.0)
     assert normed.b.numpy().reshape(4, 3).mean(axis=1).tolist() == [0, 2, 0, 0]
+    coupled = nn.CoupledLSTMCell(2, 3, forget_bias=2.0)  # f = 1 − u = σ(2)
+    assert coupled.b.numpy().reshape(3, 3).mean(axis=1).tolist() == [-2, 0, 0]
+
+
+def test_a_coupled_cell_is_an_lstm_whose_forget_gate_mirrors_the_update_gate():
+    coupled, plain = double(nn.CoupledLSTMCell(2, 3)), nn.LSTMCell(2, 3).double()
+    for name, p in coupled.named_parameters():
+        u, rest = p.numpy()[..., :3], p.numpy()[..., 3:]
+        getattr(plain, name).data[...] = np.concatenate([u, -u, rest], axis=-1)
+    x = random(5, 2, 2)
+    y, same = nn.Recurrent(coupled)(x)[0], nn.Recurrent(plain)(x)[0]
+    np.testing.assert_allclose(y.numpy(), same.numpy(), rtol=1e-12)
 
 
 def test_factories():
@@ -320,6 +397,7 @@ def test_factories():
         assert {c.output_sees for c in cells(lstm)} == {output_sees}
     assert [type(c) for c in cells(nn.LSTM(2, 3, 2, layer_norm=True))] == [nn.LayerNormLSTMCell] * 2
     assert [type(c) for c in cells(nn.GRU(2, 3, 2, layer_norm=True))] == [nn.LayerNormGRUCell] * 2
+    assert [type(c) for c in cells(nn.LSTM(2, 3, 2, coupled=True))] == [nn.CoupledLSTMCell] * 2
     y, _ = nn.GRU(2, 3, layer_norm=True)(ts.tensor(np.ones((4, 2, 2), np.float32)))
     assert y.dtype == np.float32
 
@@ -406,9 +484,6 @@ def test_a_gru_under_dropout_carries_its_whole_state():
         ):
             _, (last,) = nn.Recurrent(wrapped)(ts.tensor(np.ones((9, 3, 2), np.float32)), (h,))
             np.testing.assert_array_equal(last.numpy(), h.numpy())
-
-
-VARIANTS = ("reset_after", "reset_before", "simplified")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -524,6 +599,8 @@ X = ts.tensor(np.ones((4, 2, 3), np.float32))
 ERRORS = [
     (lambda: nn.LSTM(3, 4, peephole="old"), ValueError, r"peephole='old' must be 'new'"),
     (lambda: nn.LSTM(3, 4, peephole="new", layer_norm=True), ValueError, r"both layer_norm and"),
+    (lambda: nn.LSTM(3, 4, peephole="new", coupled=True), ValueError, r"both peephole and coupled"),
+    (lambda: nn.RNN(3, 4, clip=0.0), ValueError, r"clip=0.0 must be .*, above 0"),
     (
         lambda: nn.GRU(3, 4, variant="simplified", layer_norm=True),
         ValueError,

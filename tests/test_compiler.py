@@ -64,7 +64,7 @@ class Grammar(DrawnCell):
     """Those constructs of the grammar in one step that numba could see otherwise than NumPy."""
 
     kinds = (
-        "masks-added masks-multiplied",
+        "masks-added masks-multiplied softsign",
         "counted both either sign clip where root power erf cube expm1 log1p softplus abs",
         "norm logsumexp smallest deviation turned halves padded split flat-sum last-column",
         "silu elu leaky-relu tan log2 log10 floor round modulo isnan rolled cumulated length",

@@ -94,7 +94,14 @@ def test_what_does_not_fit_is_refused_whole():
 
 @pytest.mark.parametrize("make", [
     lambda: nn.GRUCell(D, H), lambda: nn.LayerNormLSTMCell(D, H), lambda: nn.GRU(D, H),
+    lambda: nn.CoupledLSTMCell(D, H),
 ])  # fmt: skip
 def test_what_the_notes_have_not(make):
     with pytest.raises(TypeError, match=r"the notes have no .*GRUCell with variant='reset_before'"):
         notes.weights(make())
+
+
+@pytest.mark.parametrize("use", [notes.weights, lambda cell: notes.load(cell, {})])
+def test_the_notes_do_not_clip(use):
+    with pytest.raises(TypeError, match=r"the notes have no RNNCell that clips.*clip=0.5"):
+        use(nn.RNNCell(D, H, clip=0.5))

@@ -1,6 +1,7 @@
 """ONNX Runtime runs what `nn.onnx.export` wrote, with the same numbers."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -64,6 +65,26 @@ LAYERS = {
     "sigmoid": lambda: [nn.RNN(D, H, 2, nonlinearity="sigmoid")],
     "softplus": lambda: [nn.RNN(D, H, nonlinearity="softplus", bidirectional=True)],
     **{
+        name: lambda name=name: [nn.RNN(D, H, 2, nonlinearity=name, bidirectional=True)]
+        for name in ("elu", "leaky_relu", "softsign")
+    },
+    "coupled": lambda: [nn.LSTM(D, H, 2, coupled=True)],
+    "coupled_both_without_bias": lambda: [
+        nn.LSTM(D, H, coupled=True, bidirectional=True, bias=False)
+    ],
+    **{
+        f"{name} clipped": lambda make=make: [make(clip=0.3)]
+        for name, make in {
+            "rnn": partial(nn.RNN, D, H, 2, nonlinearity="elu"),
+            "gru_reset_after": partial(nn.GRU, D, H, 2, bidirectional=True),
+            "gru_reset_before": partial(nn.GRU, D, H, 2, variant="reset_before", bias=False),
+            "gru_simplified": partial(nn.GRU, D, H, 2, variant="simplified"),
+            "lstm": partial(nn.LSTM, D, H, 2),
+            "coupled": partial(nn.LSTM, D, H, 2, coupled=True, bidirectional=True),
+            "peephole": partial(nn.LSTM, D, H, 2, peephole="new"),
+        }.items()
+    },
+    **{
         f"{kind.__name__} without bias": lambda kind=kind: [kind(D, H, 2, bias=False)]
         for kind in (nn.RNN, nn.GRU, nn.LSTM)
     },
@@ -110,6 +131,36 @@ def test_the_same_numbers(name, with_lengths, given_state, tmp_path):
     for a, b in zip(session.run(None, inputs), expected, strict=True):
         assert a.dtype == np.float32
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru_reset_before", "gru_simplified", "lstm", "peephole",
+                                  "coupled"])  # fmt: skip
+def test_the_same_numbers_by_the_specification(name, tmp_path):
+    """By onnx's own evaluator, which knows neither lengths, clip, nor input_forget: a coupled cell
+    is right there as well, since its forget gate is written out.
+    """
+    layers = scrambled(LAYERS[name]())
+    export(layers, tmp_path / "model.onnx")
+    x = random(T, B, D)
+    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator(
+        str(tmp_path / "model.onnx")
+    )
+    for a, b in zip(
+        evaluator.run(None, {"x": x}), ours(layers, ts.tensor(x), None, None), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
+
+
+def test_attributes_are_written_where_the_cell_has_them(tmp_path):
+    found = []
+    for layer in (nn.LSTM(D, H), nn.LSTM(D, H, coupled=True, clip=1), nn.RNN(D, H, clip=2.5)):
+        export(layer, tmp_path / "model.onnx")
+        (node,) = [n for n in onnx.load(tmp_path / "model.onnx").graph.node if n.output[1:]]
+        attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        found.append({n: attrs[n] for n in ("clip", "input_forget", "activations") if n in attrs})
+    assert found == [
+        {}, {"clip": 1.0, "input_forget": 1}, {"clip": 2.5, "activations": [b"Tanh"]}
+    ]  # fmt: skip
 
 
 def test_names_and_free_sizes(tmp_path):

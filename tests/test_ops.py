@@ -838,6 +838,8 @@ def test_a_long_einsum_is_one_matrix_product():
         (lambda x: ts.gelu(x, "tanh"), lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
         (lambda x: ts.erf(x), lambda x: torch.erf(x)),
         (lambda x: ts.silu(x), lambda x: torch.nn.functional.silu(x)),
+        (lambda x: ts.softsign(x), lambda x: torch.nn.functional.softsign(x)),
+        (lambda x: ts.softsign(x * 0), lambda x: torch.nn.functional.softsign(x * 0)),
         (lambda x: ts.elu(x, 0.7), lambda x: torch.nn.functional.elu(x, 0.7)),
         (lambda x: ts.leaky_relu(x), lambda x: torch.nn.functional.leaky_relu(x)),
         (lambda x: ts.leaky_relu(x * 0, 0.2), lambda x: torch.nn.functional.leaky_relu(x * 0, 0.2)),

@@ -927,7 +927,7 @@ def test_the_command_prints_dot(capsys, tmp_path):
     assert main(["gru", "--variant", "simplified", "--level", "op", "--steps", "1"]) == 0
     printed = capsys.readouterr().out
     assert printed == viz.draw_unrolled(nn.GRU(3, 4, variant="simplified"), 1, level="op").dot
-    assert main(["rnn", "--nonlinearity", "relu", "--dot", "-o", str(tmp_path / "a.dot")]) == 0
+    assert main(["rnn", "--nonlinearity", "elu", "--dot", "-o", str(tmp_path / "a.dot")]) == 0
     assert capsys.readouterr().out == (tmp_path / "a.dot").read_text(encoding="utf-8")
 
 

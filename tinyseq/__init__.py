@@ -34,6 +34,7 @@ from tinyseq.ops import (
     outer,
     round,
     silu,
+    softsign,
     tan,
     tensordot,
 )
@@ -67,7 +68,8 @@ __all__ = [
     "einsum", "elu", "errors", "functional", "gather", "gelu", "grad", "gradcheck", "graph", "hvp",
     "isnan", "jacobian", "leaky_relu", "log2", "log10", "logical_and", "logical_not", "logical_or",
     "masked_fill", "matmul", "nn", "no_grad", "ops", "optim", "outer", "random", "repeat", "round",
-    "seed", "silu", "sort", "take", "take_along_axis", "tan", "tensor", "tensordot", "topk",
+    "seed", "silu", "softsign", "sort", "take", "take_along_axis", "tan", "tensor", "tensordot",
+    "topk",
 ]  # fmt: skip
 __all__ += ["get_num_threads", "set_num_threads"]  # noqa: F405  # by `__getattr__`
 __all__ += [*ops.creation.__all__, *ops.reductions.__all__, *ops.shaping.__all__]

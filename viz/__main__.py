@@ -13,6 +13,7 @@ import numpy as np
 
 import tinyseq as ts
 from tinyseq import nn
+from tinyseq.nn.cells import NONLINEARITIES
 
 from . import RenderError
 from .unrolled import LEVELS, draw_unrolled
@@ -241,9 +242,7 @@ def _layer_options() -> argparse.ArgumentParser:
         "--variant", choices=("reset_after", "reset_before", "simplified"),
         help="of the GRU (default reset_after)",
     )  # fmt: skip
-    options.add_argument(
-        "--nonlinearity", choices=("tanh", "relu"), help="of the RNN (default tanh)"
-    )
+    options.add_argument("--nonlinearity", choices=NONLINEARITIES, help="of the RNN (default tanh)")
     options.add_argument("--bidirectional", action="store_true", help="run from both ends")
     options.add_argument(
         "--dropout", type=float, default=0.0, metavar="P", help="between the layers"

@@ -64,6 +64,7 @@ OPS = {
     "roll": {"shift": 1, "axis": 1},
     "round": {"decimals": 1},
     "silu": {},
+    "softsign": {},
     "sort": {"axis": 1},
     "split": {"indices_or_sections": 2, "axis": 0},
     "squeeze": {"axis": None},

@@ -11,7 +11,7 @@ from tinyseq.nn.reservoir import EchoCell, EchoState
 T, B, D, H, V = 2, 3, 2, 2, 5
 SIZES = {"input_size": D, "hidden_size": H}
 INITS = (nn.init.he_normal, nn.init.orthogonal)
-OPTIONS = {"bias": True, "init": INITS, "rng": None}
+OPTIONS = {"bias": True, "init": INITS, "rng": None, "clip": 0.7}
 ECHO = {"spectral_radius": 0.9, "leak": 0.5, "sparsity": 0.0, "input_scaling": 1.0}
 ECHO |= {"bias_scaling": 0.5}
 WEIGHT = {"shape": (D, H), "rng": None}
@@ -128,6 +128,11 @@ CALLS = {
     "nn.GRUCell()": cell(lambda: nn.GRUCell(D, H), seen=tensor(B, H)),
     "nn.LSTMCell": lambda: (nn.LSTMCell, {**SIZES, "forget_bias": 1.0, "proj_size": 1, **OPTIONS}),
     "nn.LSTMCell()": cell(lambda: nn.LSTMCell(D, H), 2),
+    "nn.CoupledLSTMCell": lambda: (
+        nn.CoupledLSTMCell,
+        {**SIZES, "forget_bias": 1.0, "proj_size": 1, **OPTIONS},
+    ),
+    "nn.CoupledLSTMCell()": cell(lambda: nn.CoupledLSTMCell(D, H, clip=0.7), 2),
     "nn.PeepholeLSTMCell": lambda: (
         nn.PeepholeLSTMCell,
         {**SIZES, "output_sees": "new", "forget_bias": 1.0, "proj_size": 1, **OPTIONS},
@@ -155,7 +160,8 @@ CALLS |= {
     ),
     "nn.LSTM": lambda: (
         nn.LSTM,
-        {**LAYERS, "forget_bias": 1.0, "peephole": None, "layer_norm": False, "proj_size": 1},
+        {**LAYERS, "forget_bias": 1.0, "peephole": None, "layer_norm": False, "proj_size": 1}
+        | {"coupled": False},
     ),
     "nn.Recurrent": lambda: (
         nn.Recurrent,

@@ -13,7 +13,9 @@ one has to wait for the step before. Defaults: w_x Glorot, w_h orthogonal, one b
 
 All cells take ``bias=False``, which leaves ``b`` (and a GRU's ``b_h``) out: it is `None`; and
 ``init``, which draws each gate's block of w_x and of w_h as ``init(shape, rng=rng)``: a function of
-`nn.init` for both, or a pair, such as ``(nn.init.he_normal, nn.init.orthogonal)``.
+`nn.init` for both, or a pair, such as ``(nn.init.he_normal, nn.init.orthogonal)``; and ``clip``,
+which keeps the sum that goes into the activation of each gate and candidate in [−clip, clip]. The
+tanh of an LSTM's c' is none of them, in ONNX Runtime neither.
 """
 
 from __future__ import annotations
@@ -24,19 +26,30 @@ from typing import Annotated
 import numpy as np
 
 from tinyseq import errors, graph, op, ops
-from tinyseq.arguments import Count, Finite, FloatDtype, Size, checked, no_class, one_of
+from tinyseq.arguments import (
+    Count,
+    Finite,
+    FloatDtype,
+    Positive,
+    Size,
+    checked,
+    no_class,
+    one_of,
+)
 from tinyseq.nn.init import glorot_uniform, he_normal, orthogonal, zeros
 from tinyseq.nn.layers import LayerNorm
 from tinyseq.nn.module import Module, Parameter
 from tinyseq.tensor import FLOATS, Tensor
 
 __all__ = [
-    "Cell", "GRUCell", "LSTMCell", "LayerNormGRUCell", "LayerNormLSTMCell", "PeepholeLSTMCell",
-    "RNNCell",
+    "Cell", "CoupledLSTMCell", "GRUCell", "LSTMCell", "LayerNormGRUCell", "LayerNormLSTMCell",
+    "PeepholeLSTMCell", "RNNCell",
 ]  # fmt: skip
 
 State = tuple[Tensor, ...]
-Nonlinearity = Annotated[str, one_of("tanh", "relu", "sigmoid", "softplus")]
+#: Ops by their names; those of ONNX are these without underscores: ``LeakyRelu``.
+NONLINEARITIES = ("tanh", "relu", "sigmoid", "softplus", "elu", "leaky_relu", "softsign")
+Nonlinearity = Annotated[str, one_of(*NONLINEARITIES)]
 Variant = Annotated[str, one_of("reset_after", "reset_before", "simplified")]
 Memory = Annotated[str, one_of("new", "previous")]
 Draw = Annotated[Callable[..., np.ndarray], no_class]
@@ -56,6 +69,11 @@ def seen_of(seen: Tensor, h: Tensor) -> Tensor:
 def _biased(x: Tensor, b: Tensor | None) -> Tensor:
     """x + b, or x for a cell without a bias."""
     return x if b is None else x + b
+
+
+def _clipped(x: Tensor, bound: float | None) -> Tensor:
+    """x kept in [−bound, bound], or x for a cell that does not clip."""
+    return x if bound is None else ops.clip(x, -bound, bound)
 
 
 def _gates(x: Tensor, k: int) -> list[Tensor]:
@@ -114,10 +132,10 @@ class Cell(Module):
             )
         return np.concatenate(blocks, axis=1)
 
-    def _start_bias(self, gate: int, name: str, value: float, unless: float) -> None:
-        """The bias of one gate starts at ``value``, by default at ``unless``."""
+    def _start_bias(self, gate: int, name: str, value: float, unless: float, sign: int = 1) -> None:
+        """The bias of one gate starts at ± ``value``, by default at ± ``unless``."""
         if self.b is not None:
-            self.b._data[gate * self.hidden_size : (gate + 1) * self.hidden_size] = value
+            self.b._data[gate * self.hidden_size : (gate + 1) * self.hidden_size] = sign * value
         elif value != unless:
             raise ValueError(
                 f"{type(self).__name__}: {name}={value} is where a bias starts, and bias=False "
@@ -169,23 +187,27 @@ class Cell(Module):
         return tuple(state)
 
     def _describe(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}"
+        clip = getattr(self, "clip", None)
+        return f"{self.input_size}, {self.hidden_size}" + (f", clip={clip:g}" if clip else "")
 
 
 class RNNCell(Cell):
     """The simple recurrence: h' = g(x w_x + h w_h + b), g = tanh by default. Elman, 1990.
 
-    ``nonlinearity`` g: ``"tanh"``, ``"relu"``, ``"sigmoid"`` or ``"softplus"``.
+    ``nonlinearity`` g: ``"tanh"``, ``"relu"``, ``"sigmoid"``, ``"softplus"``, ``"softsign"``,
+    ``"elu"`` with alpha 1 or ``"leaky_relu"`` with slope 0.01: the op of that name.
     In the notes a⟨t⟩ = g(W_aa a⟨t−1⟩ + W_ax x⟨t⟩ + b_a): see `nn.notes`.
 
-    With relu, w_x and w_h start as `init.he_normal` draws them unless ``init`` is given. Where H is
-    small, the state may then grow over hundreds of steps; from the identity it does not:
-    ``init=(nn.init.he_normal, lambda shape, rng: np.eye(*shape))`` (Le, Jaitly and Hinton, 2015).
+    With relu or leaky_relu, w_x and w_h start as `init.he_normal` draws them unless ``init`` is
+    given. Where H is small, the state may then grow over hundreds of steps; from the identity it
+    does not: ``init=(nn.init.he_normal, lambda shape, rng: np.eye(*shape))`` (Le, Jaitly and
+    Hinton, 2015).
 
     State (h,). Raises `ShapeError` when x is not (B, D) or the state not ((B, H),).
     """
 
     nonlinearity: Nonlinearity
+    clip: Positive | None
 
     @checked
     def __init__(
@@ -197,16 +219,18 @@ class RNNCell(Cell):
         *,
         bias: bool = True,
         init: Init | None = None,
+        clip: Positive | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.nonlinearity = nonlinearity
-        init = he_normal if init is None and nonlinearity == "relu" else init
+        self.clip = clip
+        init = he_normal if init is None and nonlinearity in ("relu", "leaky_relu") else init
         self._make_gates(1, rng, bias, init)
 
     def forward(self, x: Tensor, state: State | Tensor | None = None) -> State:
         (h,) = self.check(x, state)
         g = getattr(ops, self.nonlinearity)
-        return (g(_biased(x @ self.w_x + h @ self.w_h, self.b)),)
+        return (g(_clipped(_biased(x @ self.w_x + h @ self.w_h, self.b), self.clip)),)
 
 
 class GRUCell(Cell):
@@ -232,6 +256,7 @@ class GRUCell(Cell):
 
     carries_output = True
     variant: Variant
+    clip: Positive | None
     b_h: Tensor | None
 
     @checked
@@ -245,9 +270,11 @@ class GRUCell(Cell):
         update_bias: Finite = 0.0,
         bias: bool = True,
         init: Init | None = None,
+        clip: Positive | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.variant = variant
+        self.clip = clip
         self._make_gates(2 if variant == "simplified" else 3, rng, bias, init)
         self._start_bias(0, "update_bias", update_bias, unless=0.0)
         if variant == "reset_after":
@@ -267,19 +294,24 @@ class GRUCell(Cell):
     def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x, from_h = _biased(x @ self.w_x, self.b), seen @ self.w_h
-        update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
-        candidate = ops.tanh(from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h))
+        gates = _clipped(from_x[:, : 2 * H] + from_h[:, : 2 * H], self.clip)
+        update, reset = _gates(ops.sigmoid(gates), 2)
+        candidate = from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h)
+        candidate = ops.tanh(_clipped(candidate, self.clip))
         return (update * candidate + (1 - update) * h,)
 
     def _reset_before(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x = _biased(x @ self.w_x, self.b)
-        update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + seen @ self.w_h[:, : 2 * H]), 2)
-        candidate = ops.tanh(from_x[:, 2 * H :] + (reset * seen) @ self.w_h[:, 2 * H :])
+        gates = _clipped(from_x[:, : 2 * H] + seen @ self.w_h[:, : 2 * H], self.clip)
+        update, reset = _gates(ops.sigmoid(gates), 2)
+        candidate = from_x[:, 2 * H :] + (reset * seen) @ self.w_h[:, 2 * H :]
+        candidate = ops.tanh(_clipped(candidate, self.clip))
         return (update * candidate + (1 - update) * h,)
 
     def _simplified(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
-        update, candidate = _gates(_biased(x @ self.w_x + seen @ self.w_h, self.b), 2)
+        gates = _clipped(_biased(x @ self.w_x + seen @ self.w_h, self.b), self.clip)
+        update, candidate = _gates(gates, 2)
         update, candidate = ops.sigmoid(update), ops.tanh(candidate)
         return (update * candidate + (1 - update) * h,)
 
@@ -304,6 +336,9 @@ class LSTMCell(Cell):
     """
 
     state_names = ("h", "c")
+    _blocks = 4  # side by side in w_x, w_h and b
+    _forget = 1, 1  # the one that opens the forget gate, and with which sign
+    clip: Positive | None
     proj_size: Count
     w_p: Tensor
 
@@ -318,19 +353,22 @@ class LSTMCell(Cell):
         bias: bool = True,
         init: Init | None = None,
         proj_size: Count = 0,
+        clip: Positive | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        self.clip = clip
         self.proj_size = int(proj_size)
-        self._make_gates(4, rng, bias, init)
+        self._make_gates(self._blocks, rng, bias, init)
         if proj_size:
             draw = init[0] if isinstance(init, tuple | list) else init or glorot_uniform
             self.w_p = Parameter(self._drawn(draw, (self.hidden_size, self.proj_size), 1, rng))
-        self._start_bias(1, "forget_bias", forget_bias, unless=1.0)
+        gate, sign = self._forget
+        self._start_bias(gate, "forget_bias", forget_bias, unless=1.0, sign=sign)
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
         h, c = self.check(x, state)
         H = self.hidden_size
-        gates = _biased(x @ self.w_x + h @ self.w_h, self.b)
+        gates = _clipped(_biased(x @ self.w_x + h @ self.w_h, self.b), self.clip)
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
@@ -347,6 +385,28 @@ class LSTMCell(Cell):
     def _describe(self) -> str:
         projected = f", proj_size={self.proj_size}" if self.proj_size else ""
         return f"{super()._describe()}{projected}"
+
+
+class CoupledLSTMCell(LSTMCell):
+    """The LSTM that forgets as much as it takes in: f = 1 − u, so c' = u·c̃ + (1 − u)·c.
+
+    h' = o·tanh(c'), with u, o = σ(x w_x + h w_h + b) and c̃ = tanh(x w_x + h w_h + b), lying in the
+    order u, o, c̃. The update gate's bias starts at −``forget_bias``, so that f starts as that of
+    `LSTMCell`, whose other options, state and errors it shares. ONNX calls it ``input_forget``.
+    Greff et al., LSTM: A Search Space Odyssey, 2017, where it is CIFG.
+    """
+
+    _blocks = 3
+    _forget = 0, -1  # f = 1 − σ(a) = σ(−a)
+
+    def forward(self, x: Tensor, state: State | None = None) -> State:
+        h, c = self.check(x, state)
+        H = self.hidden_size
+        gates = _clipped(_biased(x @ self.w_x + h @ self.w_h, self.b), self.clip)
+        update, output = _gates(ops.sigmoid(gates[:, : 2 * H]), 2)
+        candidate = ops.tanh(gates[:, 2 * H :])
+        c = update * candidate + (1 - update) * c
+        return self._projected(output * ops.tanh(c)), c
 
 
 class PeepholeLSTMCell(LSTMCell):
@@ -375,10 +435,12 @@ class PeepholeLSTMCell(LSTMCell):
         bias: bool = True,
         init: Init | None = None,
         proj_size: Count = 0,
+        clip: Positive | None = None,
     ) -> None:
         super().__init__(
-            input_size, hidden_size, forget_bias, rng, bias=bias, init=init, proj_size=proj_size
-        )
+            input_size, hidden_size, forget_bias, rng,
+            bias=bias, init=init, proj_size=proj_size, clip=clip,
+        )  # fmt: skip
         self.output_sees = output_sees
         self.p_u = Parameter(zeros((hidden_size,)))
         self.p_f = Parameter(zeros((hidden_size,)))
@@ -387,11 +449,12 @@ class PeepholeLSTMCell(LSTMCell):
     def forward(self, x: Tensor, state: State | None = None) -> State:
         h, c = self.check(x, state)
         from_u, from_f, from_o, from_c = _gates(_biased(x @ self.w_x + h @ self.w_h, self.b), 4)
-        update = ops.sigmoid(from_u + self.p_u * c)
-        forget = ops.sigmoid(from_f + self.p_f * c)
-        candidate = ops.tanh(from_c)
+        update = ops.sigmoid(_clipped(from_u + self.p_u * c, self.clip))
+        forget = ops.sigmoid(_clipped(from_f + self.p_f * c, self.clip))
+        candidate = ops.tanh(_clipped(from_c, self.clip))
         new_c = update * candidate + forget * c
-        output = ops.sigmoid(from_o + self.p_o * (new_c if self.output_sees == "new" else c))
+        from_o = from_o + self.p_o * (new_c if self.output_sees == "new" else c)
+        output = ops.sigmoid(_clipped(from_o, self.clip))
         return self._projected(output * ops.tanh(new_c)), new_c
 
 
@@ -415,10 +478,12 @@ class LayerNormLSTMCell(LSTMCell):
         bias: bool = True,
         init: Init | None = None,
         proj_size: Count = 0,
+        clip: Positive | None = None,
     ) -> None:
         super().__init__(
-            input_size, hidden_size, forget_bias, rng, bias=bias, init=init, proj_size=proj_size
-        )
+            input_size, hidden_size, forget_bias, rng,
+            bias=bias, init=init, proj_size=proj_size, clip=clip,
+        )  # fmt: skip
         self.norm_x = LayerNorm(4 * hidden_size, bias=False)
         self.norm_h = LayerNorm(4 * hidden_size, bias=False)
         self.norm_c = LayerNorm(hidden_size)
@@ -427,6 +492,7 @@ class LayerNormLSTMCell(LSTMCell):
         h, c = self.check(x, state)
         H = self.hidden_size
         gates = _biased(self.norm_x(x @ self.w_x) + self.norm_h(h @ self.w_h), self.b)
+        gates = _clipped(gates, self.clip)
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
@@ -452,10 +518,11 @@ class LayerNormGRUCell(GRUCell):
         update_bias: Finite = 0.0,
         bias: bool = True,
         init: Init | None = None,
+        clip: Positive | None = None,
     ) -> None:
         super().__init__(
             input_size, hidden_size, "reset_after", rng,
-            update_bias=update_bias, bias=bias, init=init,
+            update_bias=update_bias, bias=bias, init=init, clip=clip,
         )  # fmt: skip
         self.norm_x = LayerNorm(3 * hidden_size, bias=False)
         self.norm_h = LayerNorm(3 * hidden_size, bias=False)
@@ -463,6 +530,8 @@ class LayerNormGRUCell(GRUCell):
     def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x, from_h = _biased(self.norm_x(x @ self.w_x), self.b), self.norm_h(seen @ self.w_h)
-        update, reset = _gates(ops.sigmoid(from_x[:, : 2 * H] + from_h[:, : 2 * H]), 2)
-        candidate = ops.tanh(from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h))
+        gates = _clipped(from_x[:, : 2 * H] + from_h[:, : 2 * H], self.clip)
+        update, reset = _gates(ops.sigmoid(gates), 2)
+        candidate = from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h)
+        candidate = ops.tanh(_clipped(candidate, self.clip))
         return (update * candidate + (1 - update) * h,)

@@ -209,6 +209,11 @@ def _cell(module: Module) -> Module:
         raise TypeError(
             f"PyTorch has no RNN with nonlinearity={module.nonlinearity!r}. It has 'tanh', 'relu'."
         )
+    if (clip := getattr(module, "clip", None)) is not None:
+        raise TypeError(
+            f"PyTorch has no {type(module).__name__} that clips, and this one has clip={clip:g}. "
+            "Set its clip to None first: what it computes then changes."
+        )
     return module
 
 

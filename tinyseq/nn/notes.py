@@ -96,6 +96,11 @@ def _places(part: Module, ours: Mapping[str, np.ndarray]) -> dict[str, list[tupl
     and which columns of them.
     """
     every = slice(None)
+    if (clip := getattr(part, "clip", None)) is not None:
+        raise TypeError(
+            f"the notes have no {type(part).__name__} that clips, and this one has clip={clip:g}. "
+            "Set its clip to None first: what it computes then changes."
+        )
     if type(part) is Linear:
         places = {"W_ya": [("weight", every)], "b_y": [("bias", every)]}
     elif type(part) is RNNCell:

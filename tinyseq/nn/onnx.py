@@ -3,9 +3,10 @@
 Each cell becomes one RNN, GRU or LSTM node, which runs it over the whole sequence. What differs:
 ONNX's weights are the transposes of ours, with an axis in front for the direction; its gates lie in
 another order (LSTM i, o, f, c for our u, f, o, c̃; GRU z, r, h for our u, r, c̃); the GRU's z is
-1 − u, so the entries of u change their sign; and it adds two biases where we mostly have one. No
-cell here has what ONNX calls clip and input_forget, and of the GRU and the LSTM there are no other
-activations than σ and tanh. Needs the package ``onnx``: ``pip install 'tinyseq[onnx]'``.
+1 − u, so the entries of u change their sign; and it adds two biases where we mostly have one.
+``clip`` is the cell's. A runtime that also clips the c' that an LSTM lets out has other numbers;
+ONNX Runtime does not, and onnx's ReferenceEvaluator does not clip at all. Needs the package
+``onnx``: ``pip install 'tinyseq[onnx]'``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ import numpy as np
 import tinyseq
 from tinyseq import errors
 from tinyseq.arguments import checked
-from tinyseq.nn.cells import Cell, GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, State
+from tinyseq.nn.cells import (
+    Cell,
+    CoupledLSTMCell,
+    GRUCell,
+    LSTMCell,
+    PeepholeLSTMCell,
+    RNNCell,
+    State,
+)
 from tinyseq.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyseq.nn.module import Module
 from tinyseq.nn.recurrent import Bidirectional, Recurrent, Reversed, Stacked
@@ -43,9 +52,10 @@ def export(
 
     ``layers``: one or several of `Embedding` (only as the first), `Linear`, `LayerNorm`, `Dropout`
     (nothing is left of it), and recurrent layers of any depth and direction over `RNNCell`,
-    `GRUCell` of every variant, `LSTMCell` and `PeepholeLSTMCell` with ``output_sees="new"``, also
-    inside of `LearnedState` and `VariationalDropout`. A model of your own is given by its layers:
-    ``export([model.embedding, model.recurrent, model.head], "model.onnx")``.
+    `GRUCell` of every variant, `LSTMCell`, `CoupledLSTMCell` and `PeepholeLSTMCell` with
+    ``output_sees="new"``, also inside of `LearnedState` and `VariationalDropout`. A model of your
+    own is given by its layers: ``export([model.embedding, model.recurrent, model.head],
+    "model.onnx")``.
 
     The file's inputs and outputs, all float32 unless said otherwise, with T and B free:
 
@@ -300,20 +310,25 @@ def _as_node(cell: Module) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
             f"ONNX's LSTM has no projection, and this {type(cell).__name__} has "
             f"proj_size={cell.proj_size}. Train the model without it, or run it with tinyseq."
         )
+    clip = getattr(cell, "clip", None)
+    attrs: dict[str, Any] = {} if clip is None else {"clip": float(clip)}
     if type(cell) is RNNCell:
-        return "RNN", {"activations": [cell.nonlinearity.capitalize()]}, _weights(cell, [0])
+        attrs["activations"] = [cell.nonlinearity.title().replace("_", "")]
+        return "RNN", attrs, _weights(cell, [0])
     if type(cell) is GRUCell:
-        after = cell.variant == "reset_after"
-        return "GRU", {"linear_before_reset": int(after)}, _weights(cell, [0, 1, 2])
+        attrs["linear_before_reset"] = int(cell.variant == "reset_after")
+        return "GRU", attrs, _weights(cell, [0, 1, 2])
+    if type(cell) is CoupledLSTMCell:
+        return "LSTM", attrs | {"input_forget": 1}, _weights(cell, [0, 2, 1, 3])
     if type(cell) is LSTMCell or type(cell) is PeepholeLSTMCell:
         weights = _weights(cell, [0, 2, 1, 3])
         if isinstance(cell, PeepholeLSTMCell):
             weights["P"] = np.concatenate([cell.p_u._data, cell.p_o._data, cell.p_f._data])
-        return "LSTM", {}, weights
+        return "LSTM", attrs, weights
     raise TypeError(
         f"ONNX has no counterpart of {type(cell).__name__}. Train the model with RNNCell, GRUCell, "
-        "LSTMCell or PeepholeLSTMCell (LearnedState and VariationalDropout may be around it), or "
-        "run it with tinyseq."
+        "LSTMCell, CoupledLSTMCell or PeepholeLSTMCell (LearnedState and VariationalDropout may be "
+        "around it), or run it with tinyseq."
     )
 
 
@@ -322,6 +337,8 @@ def _weights(cell: RNNCell | GRUCell | LSTMCell, order: list[int]) -> dict[str, 
 
     def gates(a: np.ndarray, open_gate: float = 0.0) -> np.ndarray:
         ours = np.split(a, a.shape[-1] // cell.hidden_size, axis=-1)
+        if type(cell) is CoupledLSTMCell:
+            ours.insert(1, -ours[0])  # 1 − u, for runtimes that do not know input_forget
         if isinstance(cell, GRUCell):
             ours[0] = -ours[0]  # z = 1 − u, and 1 − σ(a) = σ(−a)
             if cell.variant == "simplified":
@@ -329,11 +346,13 @@ def _weights(cell: RNNCell | GRUCell | LSTMCell, order: list[int]) -> dict[str, 
         return np.concatenate([ours[i] for i in order], axis=-1).T
 
     bias = np.zeros(cell.w_h.shape[1], cell.w_h.dtype) if cell.b is None else cell.b._data
-    b = gates(bias, _OPEN)
+    b, r = gates(bias, _OPEN), gates(cell.w_h._data)
+    if isinstance(cell, GRUCell) and cell.variant == "simplified" and cell.clip is not None:
+        r[-cell.hidden_size :] *= 1 + np.exp(-min(cell.clip, _OPEN))  # σ(clip) < 1 is all it opens
     b_h = np.zeros_like(b)
     if isinstance(cell, GRUCell) and cell.variant == "reset_after" and cell.b_h is not None:
         b_h[-cell.hidden_size :] = cell.b_h._data
-    return {"W": gates(cell.w_x._data), "R": gates(cell.w_h._data), "B": np.concatenate([b, b_h])}
+    return {"W": gates(cell.w_x._data), "R": r, "B": np.concatenate([b, b_h])}
 
 
 def _refused(layer: Module) -> TypeError:

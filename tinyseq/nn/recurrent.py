@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyseq import errors, graph, op, ops
-from tinyseq.arguments import Count, Finite, FloatDtype, Fraction, Size, checked
+from tinyseq.arguments import Count, Finite, FloatDtype, Fraction, Positive, Size, checked
 from tinyseq.functional.targets import as_lengths
 from tinyseq.kernels import load
 from tinyseq.nested import mapped
 from tinyseq.nn.cells import (
     Cell,
+    CoupledLSTMCell,
     GRUCell,
     Init,
     LayerNormGRUCell,
@@ -452,6 +453,7 @@ def RNN(
     nonlinearity: Nonlinearity = "tanh",
     bias: bool = True,
     init: Init | None = None,
+    clip: Positive | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
@@ -460,10 +462,10 @@ def RNN(
 ) -> Stacked:
     """``num_layers`` layers of `RNNCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
-    ``nonlinearity``, ``bias`` and ``init`` are those of the cell.
+    ``nonlinearity``, ``bias``, ``init`` and ``clip`` are those of the cell.
     """
     layers = _layers(
-        lambda D, H: RNNCell(D, H, nonlinearity, rng, bias=bias, init=init),
+        lambda D, H: RNNCell(D, H, nonlinearity, rng, bias=bias, init=init, clip=clip),
         input_size, hidden_size, num_layers, bidirectional, mode,
     )  # fmt: skip
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)
@@ -480,6 +482,7 @@ def GRU(
     layer_norm: bool = False,
     bias: bool = True,
     init: Init | None = None,
+    clip: Positive | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
@@ -489,13 +492,13 @@ def GRU(
     """``num_layers`` layers of `GRUCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``layer_norm=True`` makes them of `LayerNormGRUCell`, which has the variant reset_after alone.
-    ``variant``, ``update_bias``, ``bias`` and ``init`` are those of the cell.
+    ``variant``, ``update_bias``, ``bias``, ``init`` and ``clip`` are those of the cell.
     """
     if layer_norm and variant != "reset_after":
         raise ValueError(
             f"GRU: layer_norm=True has no variant={variant!r}. Use variant='reset_after'."
         )
-    options: dict[str, Any] = {"update_bias": update_bias, "bias": bias, "init": init}
+    options: dict[str, Any] = {"update_bias": update_bias, "bias": bias, "init": init, "clip": clip}
 
     def make_cell(D: int, H: int) -> Module:
         if layer_norm:
@@ -515,9 +518,11 @@ def LSTM(
     forget_bias: Finite = 1.0,
     peephole: Memory | None = None,
     layer_norm: bool = False,
+    coupled: bool = False,
     bias: bool = True,
     init: Init | None = None,
     proj_size: Count = 0,
+    clip: Positive | None = None,
     bidirectional: bool = False,
     dropout: Fraction = 0.0,
     batch_first: bool = False,
@@ -527,24 +532,27 @@ def LSTM(
     """``num_layers`` layers of `LSTMCell`: x (T, B, D) → y (T, B, H), bidirectional (T, B, 2H).
 
     ``peephole``: ``"new"`` or ``"previous"`` makes them of `PeepholeLSTMCell`, whose output gate
-    sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, without peepholes.
-    ``forget_bias``, ``bias``, ``init`` and ``proj_size`` are those of the cell; with the last, y is
-    (T, B, P), which is then ``hidden_size`` of the layers.
+    sees that memory. ``layer_norm=True`` makes them of `LayerNormLSTMCell`, ``coupled=True`` of
+    `CoupledLSTMCell`, whose forget gate is 1 − u; each without the other two.
+    ``forget_bias``, ``bias``, ``init``, ``proj_size`` and ``clip`` are those of the cell; with a
+    ``proj_size`` P, y is (T, B, P), which is then ``hidden_size`` of the layers.
     """
-    if layer_norm and peephole is not None:
+    kinds = {"layer_norm": layer_norm, "peephole": peephole is not None, "coupled": coupled}
+    if len(asked := [name for name, is_asked in kinds.items() if is_asked]) > 1:
         raise ValueError(
-            "LSTM: there is no cell with both layer_norm and peephole. Choose one, or write the "
+            f"LSTM: there is no cell with both {' and '.join(asked)}. Choose one, or write the "
             "cell you want: a Module with forward(x, state)."
         )
 
-    options: dict[str, Any] = {"bias": bias, "init": init, "proj_size": proj_size}
+    options: dict[str, Any] = {"bias": bias, "init": init, "proj_size": proj_size, "clip": clip}
 
     def make_cell(D: int, H: int) -> Module:
         if layer_norm:
             return LayerNormLSTMCell(D, H, forget_bias, rng, **options)
         if peephole is not None:
             return PeepholeLSTMCell(D, H, peephole, forget_bias, rng, **options)
-        return LSTMCell(D, H, forget_bias, rng, **options)
+        kind = CoupledLSTMCell if coupled else LSTMCell
+        return kind(D, H, forget_bias, rng, **options)
 
     layers = _layers(make_cell, input_size, hidden_size, num_layers, bidirectional, mode)
     return Stacked(*layers, dropout=dropout, batch_first=batch_first, rng=rng)

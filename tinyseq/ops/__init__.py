@@ -40,7 +40,7 @@ __all__ = [
     "astype", "clip", "detach", "dot", "einsum", "elu", "equal", "gelu", "greater",
     "greater_equal", "isnan", "leaky_relu", "less", "less_equal", "log2", "log10", "logical_and",
     "logical_not", "logical_or", "masked_fill", "matmul", "normalize_axes", "not_equal", "outer",
-    "round", "silu", "sum_to", "tan", "tensordot",
+    "round", "silu", "softsign", "sum_to", "tan", "tensordot",
 ]  # fmt: skip
 __all__ += [*creation.__all__, *indexing.__all__, *reductions.__all__, *shaping.__all__]
 __all__ += raw.__all__
@@ -136,6 +136,12 @@ def leaky_relu(x: TensorLike, negative_slope: Finite = 0.01) -> Tensor:
     """
     x = as_tensor(x, None, "leaky_relu")
     return raw.where(x > 0, x, x * float(negative_slope))
+
+
+def softsign(x: TensorLike) -> Tensor:
+    """y = x / (1 + |x|), element by element; between −1 and 1, as tanh, but slower to get there."""
+    x = as_tensor(x, None, "softsign")
+    return x / (1 + raw.abs(x))
 
 
 def tan(x: TensorLike) -> Tensor:
