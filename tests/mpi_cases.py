@@ -104,20 +104,20 @@ def training_step(mode):
 def same(way, kind, batches):
     """Trained on all ranks and on one."""
     results = []
-    for comm, seed in ((None, 0), (COMM, RANK), (COMM, RANK)):
+    for comm, seed in ((None, 0), (COMM, RANK), (COMM, RANK))[: 2 + (kind == "Adam")]:
         ts.seed(0)
         model = Tagger(seed)
         optimiser = OPTIMISERS[kind](model.parameters())
         losses = way(model, optimiser, batches, comm)
         results.append((losses, [p.numpy().copy() for p in model.parameters()]))
         assert sorted(set(optimiser.steps)) == [0, STEPS]  # 0: of what is not used
-    (one, alone), (all_, together), (again, same_bits) = results
-    for p, q, r in zip(alone, together, same_bits, strict=True):
+    (one, alone), (losses, together) = results[:2]
+    for p, q in zip(alone, together, strict=True):
         np.testing.assert_allclose(q, p, rtol=0, atol=1e-12)
-        assert q.tobytes() == r.tobytes()
-    assert all_ == again
-    np.testing.assert_allclose(all_, one, rtol=1e-12)
-    return hashlib.sha256(b"".join(q.tobytes() for q in together)).hexdigest()
+    np.testing.assert_allclose(losses, one, rtol=1e-12)
+    digests = {hashlib.sha256(b"".join(p.tobytes() for p in q)).hexdigest() for _, q in results[1:]}
+    assert len(digests) == 1  # the same bits again
+    return digests.pop()
 
 
 def equality():
