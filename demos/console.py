@@ -94,13 +94,16 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def exit_code(
-    program: Callable[[], int], interrupted: str = "interrupted", less_memory: str = ""
+    program: Callable[[], int],
+    interrupted: str = "interrupted",
+    less_memory: str = "",
+    who: str = "",
 ) -> int:
     """Run a main program. Its exit code: what it returns, 1 an error, 2 a wrong argument, 130
     interrupted (Ctrl-C).
 
     An error is one line. ``interrupted`` is what to say after Ctrl-C, ``less_memory`` what to do
-    when the memory is full.
+    when the memory is full, ``who`` what stands before it: which of several processes it is.
     """
     try:
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # from here on it is an exception
@@ -113,15 +116,15 @@ def exit_code(
             with printing():
                 pass
     except KeyboardInterrupt:
-        complain(interrupted)
+        complain(f"{who}{interrupted}")
         return 130
     except MemoryError as error:
-        complain(f"error: out of memory ({error}). {less_memory}".rstrip())
+        complain(f"{who}error: out of memory ({error}). {less_memory}".rstrip())
     except WrongArgument as error:
-        complain(f"error: {error}")
+        complain(f"{who}error: {error}")
         return 2
     except (CompileError, ImportError, OSError, ValueError) as error:
-        complain(f"error: {error}")
+        complain(f"{who}error: {error}")
     return 1
 
 

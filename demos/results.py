@@ -42,9 +42,10 @@ def describe(run: Run) -> str:
     """What is trained on what, said at the start."""
     settings = run.settings
     held_out = len(run.validation) - 1
+    several = f", on {run.ranks.size} ranks" if run.ranks.size > 1 else ""
     return (
         f"{settings.network}, {run.parameters:,d} parameters, "
-        f"{'compiled' if run.mode == 'compiled' else 'unrolled'}, in {run.out}\n"
+        f"{'compiled' if run.mode == 'compiled' else 'unrolled'}{several}, in {run.out}\n"
         f"text {settings.text}: {run.characters:,d} characters, {len(run.vocabulary)} different; "
         f"the last {held_out:,d} ({HELD_OUT:.0%}) are for validation\n"
         f"{settings.batch_size} tracks × {settings.seq_len} steps a chunk, "
@@ -126,7 +127,8 @@ def numbers(run: Run, baseline: dict[str, float]) -> dict[str, Any]:
         "characters_read": progress.step * run.settings.chunk,
         "seconds": progress.seconds,
         "chars_per_second": progress.chars_per_second,
-        "threads": ts.get_num_threads() if run.mode == "compiled" else 1,
+        "ranks": run.ranks.size,
+        "threads": ts.get_num_threads() if run.mode == "compiled" else 1,  # of each rank
         "validation": {"nats": last, "bits": last / math.log(2), "best_nats": progress.best},
         "ngram": baseline,
         "losses": progress.losses,

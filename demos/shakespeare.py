@@ -4,6 +4,7 @@
     python demos/shakespeare.py --cell gru --hidden 256 --minutes 60 --out runs/gru
     python demos/shakespeare.py --resume --out runs/gru    # goes on from exactly there
     python demos/shakespeare.py sample --checkpoint runs/gru/best.safetensors --prime "ROMEO:"
+    mpiexec -n 4 python demos/shakespeare.py               # the same training, by four processes
 
 The text is cut into parallel tracks, each read from end to end in chunks of --seq-len characters.
 The state is carried from chunk to chunk, gradients flow back through one chunk: truncated
@@ -17,6 +18,11 @@ Exit codes: 0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C).
 
 The recurrent layers are compiled, which takes some seconds when a network of that kind is first
 trained on a machine. --resume gives the same bits with the same --threads.
+
+Under mpiexec (pip install 'tinyseq[mpi]' mpich) each process, a rank, trains with its share of the
+tracks, and the gradients are averaged: the numbers are those of one process but for rounding. Rank
+0 alone reads and writes the run's folder, and prints. A rank that dies ends all; --resume goes on,
+also with another number of ranks.
 """
 
 from __future__ import annotations
@@ -42,16 +48,17 @@ from typing import Any
 import common  # before NumPy, whose threads it sets
 import numpy as np
 import options
+import ranks
 import results
 import runs
-from console import exit_code, ignore, interruptible, say
+from console import ignore, interruptible, say
 from options import number, option, positive, share, whole
 from reading import read_text
 from results import PRIME, command_line, describe, figures, indented, opening, summary
 from runs import BEST, HELD_OUT, LAST, PROGRAM, Limit, Progress
 
 import tinyseq as ts
-from tinyseq import errors, functional, nn, optim, saving, text
+from tinyseq import errors, functional, nested, nn, optim, saving, text
 from tinyseq.kernels import load
 from tinyseq.nn import modes
 
@@ -70,6 +77,8 @@ CELLS = {  # and what each is called
     "layernorm": "layer-normed LSTM",
 }
 DEFAULT_OUT = Path("runs/shakespeare")
+SCORE, GATHER = "score", "gather"  # what rank 0 has the others do, besides steps of training
+COMPARED = 100  # steps from one comparison of the ranks' parameters to the next
 
 
 @dataclass(frozen=True)
@@ -117,8 +126,11 @@ class Settings:
 class Run:
     """Text, model, optimiser, how far they have come, and the folder that keeps them."""
 
-    def __init__(self, settings: Settings, limit: Limit, out: Path) -> None:
+    def __init__(
+        self, settings: Settings, limit: Limit, out: Path, team: ranks.Ranks | None = None
+    ) -> None:
         self.settings, self.limit, self.out = settings, limit, out
+        self.ranks = team or ranks.Ranks()
         self.progress = Progress()
         source = read_text(settings.text)
         self.characters, self.digest = source.characters, source.sha256
@@ -128,19 +140,41 @@ class Run:
         del source
         self.training, validation = text.split(indices, HELD_OUT)
         self.validation = validation.copy()  # the rest goes before it
-        self.chunks = text.Partition(self.training, settings.batch_size, settings.seq_len)
+        self.chunks = text.Partition(
+            self.training, settings.batch_size, settings.seq_len, shard=self.ranks.shard
+        )
         ts.random.seed(settings.seed)
         self.mode = layer_mode(settings.mode)
         self.model = new_model(settings, self.vocabulary, self.mode)
         self.parameters = sum(parameter.size for parameter in self.model.parameters())
         self.optimiser = optim.Adam(self.model.parameters(), lr=settings.lr)
-        self.state: Any = self.model.initial_state(settings.batch_size)
+        if self.ranks.comm is not None:
+            optim.broadcast(self.optimiser, self.ranks.comm)
+        self.state = self.fresh_state()
+
+    def fresh_state(self) -> Any:
+        """Of this rank's tracks."""
+        return self.of_rank(self.model.initial_state(self.settings.batch_size))
+
+    def of_rank(self, state: Any) -> Any:
+        rank, size = self.ranks.shard
+        return nested.mapped(lambda s: ts.Tensor(s.numpy()[rank::size].copy()), state)
+
+    def obey(self, order: Any) -> None:
+        """Do what rank 0 said, as one of the others: a step with a learning rate, or what else."""
+        if order == SCORE:
+            self.score()
+        elif order == GATHER:
+            self.gather()
+        else:
+            self.train_step(order)
 
     def train_step(self, lr: float) -> float:
         """One chunk: forward, back, update. The loss, in nats per character."""
+        self.ranks.order(lr)
         i = self.progress.step % len(self.chunks)
         if i == 0:  # the tracks start over: what was read before is not their past
-            self.state = self.model.initial_state(self.settings.batch_size)
+            self.state = self.fresh_state()
         inputs, targets = self.chunks[i]
         logits, state = self.model(inputs, self.state)
         loss = functional.cross_entropy(logits, targets)
@@ -152,17 +186,28 @@ class Run:
             )
         self.optimiser.zero_grad()
         loss.backward()
+        mean, comm = loss.item(), self.ranks.comm
+        if comm is not None:
+            mean = optim.average_gradients(self.optimiser.params, comm, targets.size, loss)
         optim.clip_grad_norm(self.model.parameters(), MAX_NORM)
         self.optimiser.lr = lr
         self.optimiser.step()
         self.state = nn.detach(state)
         self.progress.step += 1
-        return float(loss.item())
+        if comm is not None and self.progress.step % COMPARED == 0:
+            optim.check_equal(self.optimiser.params, comm)
+        return float(mean)
+
+    def score(self) -> float:
+        """The loss on the held-out text, of which each rank reads its tracks."""
+        self.ranks.order(SCORE)
+        parts = self.ranks.collect(text.score(self.model, self.validation, shard=self.ranks.shard))
+        return math.fsum(parts)
 
     def validate(self) -> float:
         """The loss on the held-out text; a model that was never better is saved."""
         start = time.perf_counter()
-        nats = text.score(self.model, self.validation)
+        nats = self.score()
         self.progress.validation_seconds = time.perf_counter() - start
         self.progress.validations.append((self.progress.step, nats))
         if self.progress.best is None or nats < self.progress.best:
@@ -189,8 +234,25 @@ class Run:
         numbers = {"n": n, "nats": ngram.score(self.validation, before)}
         return numbers | {"counted": COUNTED} if cut else numbers
 
+    def gather(self) -> tuple[Any, dict[str, Any]]:
+        """The state of all tracks, and the random streams of all ranks."""
+        self.ranks.order(GATHER)
+        states, streams = zip(*self.ranks.collect((self.state, ts.random.get_state())), strict=True)
+        if len(streams) == 1:
+            return self.state, streams[0]
+
+        def whole(*parts: ts.Tensor) -> np.ndarray:
+            H = parts[0].shape[1:]
+            state = np.empty((self.settings.batch_size, *H), parts[0].dtype)
+            for rank, part in enumerate(parts):
+                state[rank :: len(parts)] = part.numpy()
+            return state
+
+        return nested.mapped(whole, *states), {"ranks": list(streams)}
+
     def save(self, name: str) -> None:
         """Everything that the run goes on from, to a file of its folder."""
+        state, streams = self.gather()
         saving.save(
             self.out / name,
             {
@@ -202,8 +264,8 @@ class Run:
                 "text_sha256": self.digest,
                 "model": self.model.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "state": self.state,
-                "random": ts.random.get_state(),
+                "state": state,
+                "random": streams,
             },
         )
 
@@ -216,9 +278,15 @@ class Run:
             )
         take_over(self.model, saved)
         self.optimiser.load_state_dict(saved.optimiser)
-        self.state = runs.as_state(saved.state, self.state)
+        whole = self.model.initial_state(self.settings.batch_size)
+        self.state = self.of_rank(runs.as_state(saved.state, whole))
         self.progress = saved.progress
-        ts.random.set_state(saved.random)
+        if len(saved.streams) == self.ranks.size:
+            ts.random.set_state(saved.streams[self.ranks.rank])
+        else:  # noise goes on from the first of them
+            ts.random.set_state(saved.streams[0])
+            if self.ranks.comm is not None:
+                optim.broadcast(self.optimiser, self.ranks.comm)
 
 
 def new_model(
@@ -316,7 +384,12 @@ class Saved:
     model: dict[str, np.ndarray]
     optimiser: dict[str, np.ndarray | float]
     state: list[Any]  # what the model's state is, lists for tuples and arrays for Tensors
-    random: dict[str, Any]
+    random: dict[str, Any]  # the stream, or those of several ranks
+
+    @property
+    def streams(self) -> list[dict[str, Any]]:
+        """A random stream for each rank that trained."""
+        return list(self.random.get("ranks") or [self.random])
 
 
 # -- the command line -----------------------------------------------------------------------------
@@ -334,42 +407,63 @@ def training_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def start(args: argparse.Namespace) -> Run:
-    """A new run, or the one to go on with."""
-    out = runs.find_folder(DEFAULT_OUT, args.out, args.resume)
+def start(args: argparse.Namespace, team: ranks.Ranks) -> tuple[Run, Saved | None]:
+    """A new run, or the one to go on with and what was saved of it."""
+    out, saved = None, None
+    if team.rank == 0:
+        out = runs.find_folder(DEFAULT_OUT, args.out, args.resume)
+        saved = runs.load_checkpoint(out / LAST, Saved) if args.resume else None
+    out, saved = team.tell((out, saved))
     asked, limit = options.given(args, Settings), options.given(args, Limit)
-    if not args.resume:
-        return Run(Settings(**asked), Limit(**limit or {"minutes": runs.DEFAULT_MINUTES}), out)
-    saved = runs.load_checkpoint(out / LAST, Saved)
+    if saved is None:
+        limits = Limit(**limit or {"minutes": runs.DEFAULT_MINUTES})
+        return Run(Settings(**asked), limits, out, team), None
     runs.check_unchanged(saved.settings, asked, out)
     settings = replace(saved.settings, **asked)  # the text, whose file may have been moved
     with runs.contents_of(out / LAST):
-        run = Run(settings, Limit(**limit) if limit else saved.limit, out)
+        run = Run(settings, Limit(**limit) if limit else saved.limit, out, team)
         run.restore(saved)
-    return run
+    return run, saved
 
 
-def train_command(arguments: list[str]) -> int:
-    args = options.parse(training_parser(), arguments)
-    if args.threads is not None:
+def train_command(args: argparse.Namespace, team: ranks.Ranks) -> int:
+    team.connect()
+    if args.threads is None:
+        team.share_cores()
+    else:
         ts.set_num_threads(args.threads)
-    run = start(args)
+    run, saved = start(args, team)
+    if team.rank > 0:
+        team.follow(run.obey)
+        return 0
     if not args.quiet:
         say(describe(run))
-        if args.resume:
-            say(f"going on from step {run.progress.step:,d}")
+        if saved is not None:
+            say(f"going on from step {run.progress.step:,d}{other_ranks(saved, team.size)}")
     with common.folder(run.out):
         finished = train(run, args.quiet)
+    team.order(ranks.END)
     if not finished:
         say(
             f"interrupted; saved at step {run.progress.step:,d}. Go on with: "
-            f"{command_line('--resume', out=run.out)}"
+            f"{team.launcher}{command_line('--resume', out=run.out)}"
         )
         return 130
     baseline = run.count()
     common.write_json(run.out / "numbers.json", results.numbers(run, baseline))
     say(summary(run, baseline))
     return 0
+
+
+def other_ranks(saved: Saved, now: int) -> str:
+    """What it means that a run goes on with another number of ranks."""
+    before = len(saved.streams)
+    if before == now:
+        return ""
+    return (
+        f", now on {now} rank{'s' * (now > 1)}, before on {before}: the bits will differ, for sums "
+        "are rounded in another order and noise is drawn from other streams"
+    )
 
 
 def sample_command(arguments: list[str]) -> int:
@@ -406,14 +500,18 @@ def sample_command(arguments: list[str]) -> int:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
 
+    team = ranks.launched()
+
     def command() -> int:
         # A run that diverges ends with an error of its own; NumPy's warnings only repeat it.
         with np.errstate(over="ignore", invalid="ignore"):
             if arguments[:1] == ["sample"]:
-                return sample_command(arguments[1:])
-            return train_command(arguments)
+                return sample_command(arguments[1:]) if team.rank == 0 else 0
+            with ranks.once(team):
+                args = options.parse(training_parser(), arguments)
+            return train_command(args, team)
 
-    return exit_code(command, less_memory="Lower --hidden, --batch-size or --seq-len")
+    return team.exit_code(command, less_memory="Lower --hidden, --batch-size or --seq-len")
 
 
 if __name__ == "__main__":

@@ -373,3 +373,44 @@ def test_what_is_no_text_is_not_cut(cut):
     for wrong in ([-1, 0, 1, 2, 3], np.arange(9.0), np.ones((4, 2), int), letters, "to be or not"):
         with pytest.raises((TypeError, ValueError), match="indices"):
             cut(wrong)
+
+
+# -- shards ---------------------------------------------------------------------------------------
+
+
+LETTERS = np.arange(67)
+SHARED = {
+    "Partition": lambda shard: text.Partition(LETTERS, 5, 4, shard=shard),
+    "RandomOffsets": lambda shard: text.RandomOffsets(LETTERS, 5, 3, 1, shard=shard),
+    "Windows": lambda shard: text.Windows(LETTERS, 5, 4, seed=1, shard=shard),
+    "Buckets": lambda shard: text.Buckets(LETTERS + 1, 5, 1, shard=shard),
+    "Batches": lambda shard: text.Batches([range(n + 2) for n in range(21)], 5, shard=shard),
+    "Batches of classes": lambda shard: text.Batches(
+        [range(n + 2) for n in range(21)], 5, range(21), seed=1, shard=shard
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", SHARED)
+def test_shards_are_the_columns_of_the_whole_batch(name, size):
+    whole = SHARED[name]((0, 1))
+    shards = [SHARED[name]((rank, size)) for rank in range(size)]
+    assert {len(shard) for shard in shards} == {len(whole)}
+    for i in range(len(whole)):
+        for rank, shard in enumerate(shards):
+            wanted, given = whole[i], shard[i]
+            if not isinstance(wanted, tuple):
+                wanted, given = (wanted,), (given,)
+            for a, b in zip(wanted, given, strict=True):
+                mine = a[..., rank::size]
+                assert b.shape[-1] == mine.shape[-1]
+                there = b.shape[0]  # what is padded is as long as the longest of the shard
+                np.testing.assert_array_equal(b, mine[:there])
+                assert mine.ndim < 2 or np.isin(mine[there:], (0, -100)).all()
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_more_ranks_than_columns_are_refused(name):
+    with pytest.raises(ValueError, match=r"batch_size=5 cannot be shared out with shard=\(2, 6\)"):
+        SHARED[name]((2, 6))

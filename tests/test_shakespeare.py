@@ -160,7 +160,7 @@ def test_what_is_published_stands_beside_tinyshakespeare(lines, tmp_path, monkey
 
 def test_best_is_kept_when_later_validations_are_worse(lines, tmp_path, monkeypatch):
     scores = iter([4.0, 3.0, 2.0, 2.5, 2.5, 2.5])
-    monkeypatch.setattr(demo.text, "score", lambda model, indices: next(scores))
+    monkeypatch.setattr(demo.text, "score", lambda model, indices, shard: next(scores))
     assert train(lines, tmp_path / "out", "--steps", 20, "--quiet") == 0
     assert saving.load(tmp_path / "out" / "best.safetensors")["progress"]["step"] == 8
     assert saving.load(tmp_path / "out" / "last.safetensors")["progress"]["best"] == 2.0

@@ -241,7 +241,10 @@ def test_score_counts_every_prediction_exactly_once(size, tracks, context, steps
     indices = np.arange(size)
     pairs = Pairs(size)
     expected = np.mean([pairs.loss(i, i + 1) for i in range(size - 1)])
-    got = text.score(pairs, indices, tracks=tracks, context=context, steps=steps)
+    options = {"tracks": tracks, "context": context, "steps": steps}
+    got = text.score(pairs, indices, **options)
+    shards = [text.score(pairs, indices, **options, shard=(rank, 3)) for rank in range(3)]
+    assert sum(shards) == pytest.approx(got)
     assert got == pytest.approx(expected, rel=1e-9)
 
 

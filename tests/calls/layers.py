@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 import tinyseq as ts
+from calls.training import Alone
 from tinyseq import functional, nested, nn, optim
 from tinyseq.nn.reservoir import EchoCell, EchoState
 
@@ -275,7 +276,7 @@ CALLS |= {
     ),
     "nn.TrainingStep": lambda: (
         nn.TrainingStep,
-        {**training_step(), "max_norm": 1.0, "mode": "unroll", "norm_type": 3.0},
+        {**training_step(), "max_norm": 1.0, "mode": "unroll", "norm_type": 3.0, "comm": Alone()},
     ),
     "nn.checkpoint": lambda: (checkpointed, {"fn": doubled, "inputs": states(2)}),
     "interop.to_torch": lambda: (nn.interop.to_torch, {"layer": lstm()}),

@@ -71,20 +71,34 @@ CALLS = {
     "text.sentences": lambda: (text.sentences, {"text": "To be. Not to be."}),
     # -- chunks and batches
     "text.split": lambda: (text.split, {"indices": ROW, "held_out": 0.5}),
-    "text.Partition": lambda: (text.Partition, {"indices": ROW, "batch_size": 2, "steps": 2}),
+    "text.Partition": lambda: (
+        text.Partition,
+        {"indices": ROW, "batch_size": 2, "steps": 2, "shard": (1, 2)},
+    ),
     "text.Partition[]": lambda: (text.Partition(ROW, 2, 2).__getitem__, {"i": 0}),
     "text.RandomOffsets": lambda: (
         text.RandomOffsets,
-        {"indices": ROW, "batch_size": 1, "steps": 2, "seed": 0},
+        {"indices": ROW, "batch_size": 1, "steps": 2, "seed": 0, "shard": (0, 1)},
     ),
     "text.Windows": lambda: (
         text.Windows,
-        {"indices": ROW, "batch_size": 2, "steps": 2, "stride": 1, "pad": 0, "seed": 0},
+        {
+            "indices": ROW,
+            "batch_size": 2,
+            "steps": 2,
+            "stride": 1,
+            "pad": 0,
+            "seed": 0,
+            "shard": (1, 2),
+        },
     ),
     "text.Windows.epoch": lambda: (text.Windows(ROW, 2, 2).epoch, {"number": 1}),
     "text.Windows[]": lambda: (text.Windows(ROW, 2, 2).__getitem__, {"i": 0}),
     "text.padded": lambda: (text.padded, {"sequences": [[1, 2], [3]], "value": 0}),
-    "text.Buckets": lambda: (text.Buckets, {"lengths": [2, 1], "batch_size": 1, "seed": 0}),
+    "text.Buckets": lambda: (
+        text.Buckets,
+        {"lengths": [2, 1], "batch_size": 1, "seed": 0, "shard": (0, 1)},
+    ),
     "text.Batches": lambda: (
         text.Batches,
         {
@@ -94,6 +108,7 @@ CALLS = {
             "bucketed": True,
             "pad": 0,
             "seed": 0,
+            "shard": (0, 1),
         },
     ),
     # -- models
@@ -140,7 +155,7 @@ CALLS = {
     "text.LanguageModel.log_probabilities": lambda: of_model("log_probabilities", prefix=[1]),
     "text.score": lambda: (
         text.score,
-        {"model": model(), "indices": ROW, "tracks": 2, "context": 1, "steps": 2},
+        {"model": model(), "indices": ROW, "tracks": 2, "context": 1, "steps": 2, "shard": (0, 2)},
     ),
     "text.rank": lambda: (
         text.rank,

@@ -17,6 +17,25 @@ def made(kind, **options):
     return lambda: (kind, {"params": params(), "lr": 0.1, "weight_decay": 0.0, **options})
 
 
+class Alone:
+    """A communicator of one rank, as mpi4py's are."""
+
+    def Get_rank(self):
+        return 0
+
+    def Get_size(self):
+        return 1
+
+    def Allreduce(self, sendbuf, recvbuf):
+        recvbuf[...] = sendbuf
+
+    def allgather(self, sendobj):
+        return [sendobj]
+
+    def bcast(self, obj):
+        return obj
+
+
 def adam():
     return optim.Adam(params())
 
@@ -50,6 +69,12 @@ CALLS = {
         optim.clip_grad_value,
         {"params": params(), "max_value": 1.0},
     ),
+    "optim.average_gradients": lambda: (
+        optim.average_gradients,
+        {"params": params(), "comm": Alone(), "weight": 3, "loss": 0.5},
+    ),
+    "optim.broadcast": lambda: (optim.broadcast, {"optimizer": adam(), "comm": Alone()}),
+    "optim.check_equal": lambda: (optim.check_equal, {"params": params(), "comm": Alone()}),
     "optim.Optimizer": made(optim.Optimizer),
     "optim.SGD": made(optim.SGD, momentum=0.9, nesterov=True),
     "optim.RMSprop": made(optim.RMSprop, alpha=0.9, eps=1e-8, momentum=0.1, centered=True),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tinyseq import errors, graph, optim
-from tinyseq.arguments import Positive, assigned, checked
+from tinyseq.arguments import Positive, Rule, assigned, checked, refusal, rule_of
 from tinyseq.errors import CompileError
 from tinyseq.kernels import load
 from tinyseq.locks import new_lock
 from tinyseq.nested import leaves
 from tinyseq.nn.modes import Mode
 from tinyseq.optim.clipping import Order
+from tinyseq.optim.parallel import Averaging, Communicator, Weight
 from tinyseq.optim.update import Update
 from tinyseq.tensor import Tensor, plain_array
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tinyseq.compiler.recorded import Done, RecordedStep
 
 _AS_WRITTEN = "The training step runs as it is written."
+_WEIGHT = cast(Rule, rule_of(Weight))
+_COMPARED = 100  # steps of several ranks from one comparison of their parameters to the next
 _MOST = 8  # kinds of arguments whose recordings are kept; and recordings of one kind, unused
 
 
@@ -53,6 +56,20 @@ class TrainingStep:
         mode: ``"auto"``, or `None`, plays back where that can be done and says once, with the
             reason, where it cannot; ``"compiled"`` raises `CompileError` there; ``"unroll"`` runs
             every step as it is written.
+        comm: a communicator of mpi4py, such as ``MPI.COMM_WORLD``, to train on all its ranks at
+            once, each with a shard of the batch.
+
+    With ``comm`` making the step is `optim.broadcast`: load a checkpoint before, on rank 0 at
+    least. Each call then says how many predictions the loss of this rank's shard is the mean of::
+
+        loss = step(inputs, targets, weight=(targets != -100).sum())
+
+    Gradients are averaged with these weights before clipping, one Allreduce for all, so that the
+    update is that of the whole batch in one process; the loss that comes back is the mean over all.
+    What else the function gives stays this rank's own. With ``weight=0`` this rank has nothing in
+    this step: the function is not run, and the loss alone comes back. When a rank fails, all raise,
+    and name it. The first step, and every hundredth, is also `optim.check_equal`. Without ``comm``
+    a weight changes nothing.
 
     Arguments are arrays, Tensors, nested tuples of them, and plain values (numbers, strings,
     `None`). The function gets Tensors in place of arrays, cut off from what they were made by, so
@@ -81,6 +98,7 @@ class TrainingStep:
     max_norm: Positive | None
     mode: Mode
     norm_type: Order
+    comm: Communicator | None
 
     @checked
     def __init__(
@@ -90,9 +108,15 @@ class TrainingStep:
         max_norm: Positive | None = None,
         mode: Mode | None = "auto",
         norm_type: Order = 2.0,
+        comm: Communicator | None = None,
     ) -> None:
         self.loss, self.optimizer, self.max_norm = loss, optimizer, max_norm
-        self.mode, self.norm_type = mode or "auto", norm_type
+        self.mode, self.norm_type, self.comm = mode or "auto", norm_type, comm
+        self._averaging: Averaging | None = None
+        self._update: Update | None = None  # by averaged gradients
+        self._steps = 0  # of all ranks
+        if comm is not None:
+            optim.broadcast(optimizer, comm)
         self.norm: float | None = None
         self._kinds: dict[Any, _Kind] = {}
         self._told = 0  # kinds so far
@@ -103,25 +127,60 @@ class TrainingStep:
         assigned(self, name, value)
         super().__setattr__(name, value)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, weight: float | None = None) -> Any:
         if graph.recording.tape is not None:
             graph.refuse(CompileError("a training step within another one cannot be recorded."))
-        arrays: list[np.ndarray] = []
-        key = tuple([_key(a, arrays) for a in arguments])
         with self._lock:
-            kind = self._kinds.get(key)
-            new = kind is None
-            kind = kind or _Kind(self, arguments)
-            done, update = kind.run(arrays)
+            if self.comm is not None:
+                return self._with_others(arguments, weight)
+            kind, done, update = self._run(arguments)
             self.norm = update(self.max_norm, self.norm_type)
-            if new:  # arguments that failed are not kept
-                self._keep(key, kind)
+            self._keep(kind)
             return kind.result(done.outputs)
 
-    def _keep(self, key: Any, kind: _Kind) -> None:
+    def _run(self, arguments: tuple[Any, ...]) -> tuple[_Kind, Done, Update]:
+        """Forward and backward."""
+        arrays: list[np.ndarray] = []
+        key = tuple([_key(a, arrays) for a in arguments])
+        kind = self._kinds.get(key) or _Kind(self, key, arguments)
+        return kind, *kind.run(arrays)
+
+    def _with_others(self, arguments: tuple[Any, ...], weight: float | None) -> Any:
+        """A step of all ranks."""
+        optimizer, averaging = self.optimizer, self._averaging
+        assert self.comm is not None
+        if averaging is None or not averaging.holds(optimizer.params, self.comm):
+            self._averaging = averaging = Averaging(optimizer.params, self.comm)
+            self._update = None
+        kind, outputs = None, [np.zeros((), optimizer.params[0].dtype)]
+        gradients: list[np.ndarray | None] = [None] * len(optimizer.params)
+        with averaging.or_all_fail():
+            if not _WEIGHT.accepts(weight):
+                raise refusal(TrainingStep.__call__, "weight", weight, _WEIGHT)
+            if weight:
+                kind, (outputs, gradients), _ = self._run(arguments)
+            loss = outputs[0].item()
+        mean = averaging(gradients, float(weight or 0), loss)
+        update = self._update
+        if update is None or update.optimizer is not optimizer or averaging.moved:
+            update = self._update = Update(optimizer, averaging.gradients, again=True)
+        self.norm = update(self.max_norm, self.norm_type)
+        if self._steps % _COMPARED == 0:
+            optim.check_equal(optimizer.params, self.comm)
+        self._steps += 1
+        outputs = [np.full_like(outputs[0], mean), *outputs[1:]]
+        if kind is None:
+            return Tensor.wrap(outputs[0])
+        self._keep(kind)
+        return kind.result(outputs)
+
+    def _keep(self, kind: _Kind) -> None:
+        """Its arguments did not fail."""
+        if kind.key in self._kinds:
+            return
         if len(self._kinds) >= _MOST:
             del self._kinds[next(iter(self._kinds))]
-        self._kinds[key] = kind
+        self._kinds[kind.key] = kind
         self._told += 1
         if self._told == 4 * _MOST:
             errors.warn_unrolled(
@@ -132,7 +191,8 @@ class TrainingStep:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: without the recordings, which hold the memory they work in."""
-        return {**vars(self), "_kinds": {}, "_lock": None}
+        made: dict[str, Any] = {"_kinds": {}, "_averaging": None, "_update": None, "_lock": None}
+        return {**vars(self), **made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=new_lock(self, "_lock", threading.RLock))
@@ -145,8 +205,8 @@ class TrainingStep:
 class _Kind:
     """A step for arguments of one kind: shapes, dtypes and plain values."""
 
-    def __init__(self, step: TrainingStep, arguments: tuple[Any, ...]) -> None:
-        self.step = step
+    def __init__(self, step: TrainingStep, key: Any, arguments: tuple[Any, ...]) -> None:
+        self.step, self.key = step, key
         self.arguments = _emptied(arguments)
         self.rest: Any = None  # the structure of what comes with the loss
         self.recorded: RecordedStep | None = None

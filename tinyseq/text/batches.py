@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tinyseq.arguments import Count, Size, checked
 from tinyseq.functional.targets import IGNORED
 from tinyseq.tensor import plain_array
-from tinyseq.text.epochs import Epochs
+from tinyseq.text.epochs import Epochs, Shard
 from tinyseq.text.partition import Padded
 
 
@@ -38,9 +38,10 @@ def padded(sequences: Iterable[Any], value: int = 0) -> tuple[np.ndarray, np.nda
 
 
 def _padded(sequences: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np.ndarray]:
-    lengths = np.array([len(sequence) for sequence in sequences])
-    array = np.full((len(sequences), lengths.max()), value, np.int64)
-    array[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(sequences)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    T = lengths.max(initial=0)
+    array = np.full((len(sequences), T), value, np.int64)
+    array[np.arange(T) < lengths[:, None]] = np.concatenate([np.zeros(0, np.int64), *sequences])
     return np.ascontiguousarray(array.T), lengths
 
 
@@ -90,22 +91,31 @@ class Buckets(Epochs[np.ndarray]):
         lengths: whole numbers (N,), 1 or more.
         batch_size: B, sequences in a batch.
         seed: shuffles; the order is that of the lengths when left out.
+        shard: of several processes this one's number, from 0, and how many there are: it gets every
+            size-th position of each batch; of the one that has fewer, perhaps none.
 
     Raises:
         TypeError: lengths that are not whole numbers.
-        ValueError: none of them, one below 1, a batch size below 1, or a negative seed.
+        ValueError: none of them, one below 1, a batch size below 1, a negative seed, or more
+            processes than sequences in a batch.
     """
 
     @checked
-    def __init__(self, lengths: npt.ArrayLike, batch_size: Size, seed: Count | None = None) -> None:
+    def __init__(
+        self,
+        lengths: npt.ArrayLike,
+        batch_size: Size,
+        seed: Count | None = None,
+        *,
+        shard: Shard = (0, 1),
+    ) -> None:
         self._lengths = _whole_numbers(lengths, "lengths")
         if not len(self._lengths):
             raise ValueError("lengths is empty: there is nothing to make a batch of")
         if self._lengths.min() < 1:
             i = int(self._lengths.argmin())
             raise ValueError(f"lengths[{i}] is {self._lengths[i]}, and has to be at least 1")
-        self.batch_size = batch_size
-        super().__init__(seed)
+        super().__init__(seed, batch_size, shard)
 
     def _draw(self, rng: np.random.Generator | None) -> None:
         count = len(self._lengths)
@@ -120,7 +130,7 @@ class Buckets(Epochs[np.ndarray]):
         return -(-len(self._lengths) // self.batch_size)
 
     def _batch(self, i: int) -> np.ndarray:
-        return self._batches[i]
+        return self._batches[i][self._mine]
 
 
 class Batches(Epochs[Padded]):
@@ -148,12 +158,15 @@ class Batches(Epochs[Padded]):
             little to fill up; otherwise any do.
         pad: the symbol that fills up the inputs, as ``vocabulary.pad``.
         seed: shuffles, in every epoch anew.
+        shard: of several processes this one's number, from 0, and how many there are: it gets its
+            part of each batch, as of `Buckets`. What makes up for its part of the whole is the
+            number of targets that are not −100 (or of classes), 0 where it has no sequence.
 
     Raises:
         TypeError: what is not made of whole numbers.
         ValueError: no sequences, an empty one, or one of a single symbol, after which there is
-            nothing to predict; targets of another number or length; a batch size below 1, or a
-            negative seed.
+            nothing to predict; targets of another number or length; a batch size below 1, a
+            negative seed, or more processes than sequences in a batch.
     """
 
     @checked
@@ -166,6 +179,7 @@ class Batches(Epochs[Padded]):
         bucketed: bool = True,
         pad: int = 0,
         seed: Count | None = None,
+        shard: Shard = (0, 1),
     ) -> None:
         self._inputs = _sequences(sequences, "sequences")
         targets = targets if targets is None or isinstance(targets, np.ndarray) else list(targets)
@@ -193,9 +207,8 @@ class Batches(Epochs[Padded]):
                     )
         self.pad = pad
         lengths = [len(x) if bucketed else 1 for x in self._inputs]
-        self._buckets = Buckets(lengths, batch_size, seed)
-        self.batch_size = batch_size
-        super().__init__(seed)
+        self._buckets = Buckets(lengths, batch_size, seed, shard=shard)
+        super().__init__(seed, batch_size, shard)
 
     def _draw(self, rng: np.random.Generator | None) -> None:
         self._buckets = self._buckets.epoch(self._number)

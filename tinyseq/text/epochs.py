@@ -5,13 +5,44 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 
-from tinyseq.arguments import Count, checked
+from tinyseq.arguments import Count, Rule, checked
 
 Batch = TypeVar("Batch", covariant=True)
+
+
+def _is_shard(value: Any) -> bool:
+    whole = isinstance(value, tuple | list) and len(value) == 2
+    whole = whole and all(isinstance(n, int | np.integer) and type(n) is not bool for n in value)
+    return whole and bool(0 <= value[0] < value[1])
+
+
+#: Of several processes that share out each batch: which one this is, and how many there are.
+Shard = Annotated[
+    tuple[int, int],
+    Rule(
+        _is_shard,
+        "(rank, size), two whole numbers, the rank from 0 to size − 1",
+        "pairs (rank, size) of whole numbers",
+    ),
+]
+
+
+def columns(batch_size: int, shard: Shard) -> slice:
+    """Those of a batch that belong to a shard: every size-th one, from number ``rank`` on.
+
+    Raises `ValueError` where a rank would never get one.
+    """
+    rank, size = shard
+    if batch_size < size:
+        raise ValueError(
+            f"batch_size={batch_size} cannot be shared out with shard=({rank}, {size}): some ranks "
+            "would have nothing to read. Use a batch_size of at least the number of ranks"
+        )
+    return slice(rank, None, size)
 
 
 class Epochs(Sequence[Batch]):
@@ -30,9 +61,11 @@ class Epochs(Sequence[Batch]):
     _number: int
     _latest: Self | None  # the epoch last asked for, besides this one
 
-    def __init__(self, seed: int | None) -> None:
+    def __init__(self, seed: int | None, batch_size: int, shard: Shard) -> None:
         """To be called at the end of a subclass's own: it draws the first epoch."""
         self._seed = seed
+        self.batch_size, self.shard = batch_size, shard
+        self._mine = columns(batch_size, shard)
         self._start(0)
 
     @checked

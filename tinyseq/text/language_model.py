@@ -17,6 +17,7 @@ from tinyseq.nn.beam import finite, log_softmax
 from tinyseq.nn.training import reads_from_the_end
 from tinyseq.tensor import Tensor, plain_array
 from tinyseq.text.batches import padded
+from tinyseq.text.epochs import Shard
 from tinyseq.text.measures import numbers_of, of_nats, sequences_of
 from tinyseq.text.partition import one_text
 from tinyseq.text.vocabulary import Vocabulary
@@ -353,6 +354,7 @@ def score(
     tracks: Size = 32,
     context: Count = 200,
     steps: Size = 100,
+    shard: Shard = (0, 1),
 ) -> float:
     """Mean nats of predicting ``indices[1:]``, each symbol exactly once, the state carried along.
 
@@ -368,6 +370,8 @@ def score(
         model: called as ``logits, state = model(symbols (T, B), state)``.
         indices: whole numbers (N,), N ≥ 2.
         steps: read at once; no influence on the result.
+        shard: of several processes this one's number, from 0, and how many there are. It reads
+            every size-th track, and the sum of what all give is the score.
 
     Raises:
         ValueError: fewer than two symbols, arguments out of range, a model that reads from the end,
@@ -385,13 +389,12 @@ def score(
     length = math.ceil((predictions - context) / tracks) if tracks > 1 else predictions
     width = length + context if tracks > 1 else predictions
 
-    total, state = 0.0, None
+    total, state, mine = 0.0, None, np.arange(shard[0], tracks, shard[1])
     with nn.evaluation(model):
-        for t in range(0, width, steps):
+        for t in range(0, width if len(mine) else 0, steps):
             time = np.arange(t, min(t + steps, width))[:, None]
-            at = time + length * np.arange(tracks)
-            counted = at < predictions
-            counted[:, 1:] &= time >= width - length
+            at = time + length * mine
+            counted = (at < predictions) & ((mine == 0) | (time >= width - length))
             at = np.minimum(at, predictions - 1)
             logits, state = model(indices[at], state)
             losses = functional.cross_entropy(logits, indices[at + 1], reduction="none")

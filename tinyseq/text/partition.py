@@ -3,6 +3,10 @@
 `Partition` carries a state from chunk to chunk; `RandomOffsets` and `Windows` start afresh with
 each. N symbols make N − 1 predictions, of every symbol but the first from those before it: how
 often a class shows each of them is what it states. Many short sequences go into `Batches`.
+
+With ``shard=(rank, size)`` a class gives one of several processes its part of each batch, columns
+rank, rank + size, …, so that all of them together read what one would read: ``batch_size`` is that
+of the whole, and all have the same number of batches.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import numpy.typing as npt
 from tinyseq.arguments import Count, Size, Within, checked
 from tinyseq.functional.targets import IGNORED
 from tinyseq.tensor import plain_array
-from tinyseq.text.epochs import Epochs
+from tinyseq.text.epochs import Epochs, Shard, columns
 
 __all__ = ["Partition", "RandomOffsets", "Windows", "split"]
 
@@ -69,14 +73,19 @@ class Partition(Sequence[Chunk]):
         indices: integers (N,).
         batch_size: B, parallel tracks.
         steps: T, steps in one chunk.
+        shard: of several processes this one's number, from 0, and how many there are: it reads the
+            tracks rank, rank + size, … as its B.
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, fewer than B·T + 1 symbols, or negative ones.
+        ValueError: sizes below one, fewer than B·T + 1 symbols, or negative ones; more processes
+            than tracks.
     """
 
     @checked
-    def __init__(self, indices: npt.ArrayLike, batch_size: Size, steps: Size) -> None:
+    def __init__(
+        self, indices: npt.ArrayLike, batch_size: Size, steps: Size, *, shard: Shard = (0, 1)
+    ) -> None:
         indices = one_text(indices)
         length = (len(indices) - 1) // batch_size
         if length < steps:
@@ -85,12 +94,13 @@ class Partition(Sequence[Chunk]):
                 f"× {steps} steps + 1 target = {batch_size * steps + 1}. "
                 "Use a longer text, a smaller batch_size or fewer steps"
             )
-        self.batch_size = batch_size
+        self.batch_size, self.shard = batch_size, shard
         self.steps = steps
+        mine = columns(batch_size, shard)
         used = length * batch_size
         # (L, B): consecutive in time down a column, so that a chunk is a plain slice of rows.
-        self._inputs = indices[:used].reshape(batch_size, length).T
-        self._targets = indices[1 : used + 1].reshape(batch_size, length).T
+        self._inputs = indices[:used].reshape(batch_size, length)[mine].T
+        self._targets = indices[1 : used + 1].reshape(batch_size, length)[mine].T
 
     def __len__(self) -> int:
         """Chunks in one pass over the sequence."""
@@ -127,19 +137,27 @@ class RandomOffsets(Epochs[Chunk]):
         batch_size: B, chunks in a batch.
         steps: T, steps in one chunk.
         seed: decides all that is drawn, with the number of the epoch.
+        shard: of several processes this one's number, from 0, and how many there are: it gets every
+            size-th chunk of each batch.
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, fewer than (B + 1)·T symbols, negative ones, or a negative
-            seed.
+        ValueError: sizes below one, fewer than (B + 1)·T symbols, negative ones, a negative seed,
+            or more processes than chunks in a batch.
     """
 
     @checked
     def __init__(
-        self, indices: npt.ArrayLike, batch_size: Size, steps: Size, seed: Count = 0
+        self,
+        indices: npt.ArrayLike,
+        batch_size: Size,
+        steps: Size,
+        seed: Count = 0,
+        *,
+        shard: Shard = (0, 1),
     ) -> None:
         self._indices = one_text(indices)
-        self.batch_size, self.steps = batch_size, steps
+        self.steps = steps
         # As many as there are chunks for, and the last one's target, wherever an epoch starts.
         self._batches = (len(self._indices) - steps) // steps // batch_size
         if self._batches < 1:
@@ -149,7 +167,7 @@ class RandomOffsets(Epochs[Chunk]):
                 f"{(batch_size + 1) * steps}. Use a longer text, a smaller batch_size "
                 "or fewer steps"
             )
-        super().__init__(seed)
+        super().__init__(seed, batch_size, shard)
 
     def _draw(self, rng: np.random.Generator | None) -> None:
         assert rng is not None
@@ -163,7 +181,7 @@ class RandomOffsets(Epochs[Chunk]):
         return self._batches
 
     def _batch(self, i: int) -> Chunk:
-        at = self._starts[i] + np.arange(self.steps)[:, None]
+        at = self._starts[i, self._mine] + np.arange(self.steps)[:, None]
         return self._indices[at], self._indices[at + 1]
 
 
@@ -187,11 +205,13 @@ class Windows(Epochs[Padded]):
         stride: symbols from the start of one window to that of the next, 1 … T.
         pad: the symbol that fills up the inputs.
         seed: shuffles the windows, in every epoch anew; in the order of the text when left out.
+        shard: of several processes this one's number, from 0, and how many there are: it gets every
+            size-th window of each batch; of a last one that has fewer windows, perhaps none.
 
     Raises:
         TypeError: indices that are not whole numbers.
-        ValueError: sizes below one, a stride that skips symbols, no T + 1 symbols, negative ones,
-            or a negative seed.
+        ValueError: sizes below one, a stride that skips symbols, no T + 1 symbols, negative ones, a
+            negative seed, or more processes than windows in a batch.
     """
 
     @checked
@@ -204,6 +224,7 @@ class Windows(Epochs[Padded]):
         *,
         pad: int = 0,
         seed: Count | None = None,
+        shard: Shard = (0, 1),
     ) -> None:
         self._indices = one_text(indices)
         stride = steps if stride is None else int(stride)
@@ -217,9 +238,9 @@ class Windows(Epochs[Padded]):
                 f"indices: {len(self._indices)} symbols are too few for one window: {steps} steps "
                 f"+ 1 target = {steps + 1}. Use a longer text or fewer steps"
             )
-        self.batch_size, self.steps, self.stride, self.pad = batch_size, steps, stride, pad
+        self.steps, self.stride, self.pad = steps, stride, pad
         self._windows = 1 - (steps - self._predictions) // stride  # rounded up
-        super().__init__(seed)
+        super().__init__(seed, batch_size, shard)
 
     def _draw(self, rng: np.random.Generator | None) -> None:
         order = np.arange(self._windows) if rng is None else rng.permutation(self._windows)
@@ -231,7 +252,7 @@ class Windows(Epochs[Padded]):
 
     def _batch(self, i: int) -> Padded:
         starts = self._starts[i * self.batch_size : (i + 1) * self.batch_size]
-        at = starts + np.arange(self.steps)[:, None]
+        at = starts[self._mine] + np.arange(self.steps)[:, None]
         there = at < self._predictions
         at = np.minimum(at, self._predictions - 1)
         # int64, which has room for the −100
