@@ -37,6 +37,7 @@ WRONG = {
     "1j": lambda: 1j,
     "[]": list,
     "[None]": lambda: [None],
+    "a ragged list": lambda: [[1.0], [1.0, 2.0]],
     "a dictionary": lambda: {"a": None},
     "an object": object,
     "a class": lambda: int,

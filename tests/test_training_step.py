@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import gc
@@ -1262,3 +1263,24 @@ def test_one_step_in_two_threads():
         thread.join()
     for values, value in zip(found, wanted, strict=True):
         np.testing.assert_allclose(values, value, rtol=1e-6)
+
+
+def test_what_a_call_that_cannot_be_played_back_drew_is_drawn_again():
+    calls = [[0, 1], [1, 2], [2, 0], [9, 0], [0, 1], [-7, 1], [1, 1]]  # 9, -7: no such row
+    found = {}
+    for mode in ("unroll", "auto"):
+        ts.seed(0)
+        table, dropout = nn.Parameter(np.ones((3, 4), np.float32)), nn.Dropout(0.5)
+        step = nn.TrainingStep(
+            lambda i, table=table, dropout=dropout: (dropout(table)[i] ** 2).sum(),
+            optim.SGD([table], 0.1),
+            mode=mode,
+        )
+        losses = []
+        for i in calls:
+            with contextlib.suppress(IndexError):
+                losses.append(step(np.array(i)).item())
+        found[mode] = losses, ts.random.generator().random()
+    assert len(found["auto"][0]) == len(calls) - 2
+    np.testing.assert_allclose(found["auto"][0], found["unroll"][0], rtol=1e-6)
+    assert found["auto"][1] == found["unroll"][1]

@@ -209,7 +209,7 @@ class LanguageModel(nn.Module):
         """
         rows = self._rows(sequences_of(sequences, vocabulary), "sequences")
         V = self.embedding.num_embeddings
-        before = _sentence(numbers_of(context, vocabulary), V, "context")
+        before = _sentence(numbers_of(context, vocabulary, "context"), V, "context")
         symbols = sum(map(len, rows))
         rows = [np.concatenate([before, row]) for row in rows]
         return of_nats(-self._log_probabilities(rows, len(before)).sum(), symbols)

@@ -71,14 +71,19 @@ def _is_sequence(item: Any, vocabulary: Vocabulary | None) -> bool:
     return isinstance(item, list | tuple | Iterator) or getattr(item, "ndim", 0) > 0
 
 
-def numbers_of(sequence: str | Iterable[Any], vocabulary: Vocabulary | None) -> Any:
+def numbers_of(
+    sequence: str | Iterable[Any], vocabulary: Vocabulary | None, name: str = "sequences"
+) -> Any:
     """A sequence of numbers as it is, one of strings as their numbers."""
     if isinstance(sequence, Iterator):
         sequence = list(sequence)
     if isinstance(sequence, np.ndarray) and sequence.dtype.kind not in "OUST":
         return sequence
     if not isinstance(sequence, str) and not any(isinstance(item, str) for item in sequence):
-        return sequence
+        try:
+            return plain_array(sequence)
+        except ValueError as cause:
+            raise ValueError(f"{name}: {shown(sequence)} is no row of symbols: {cause}") from cause
     if vocabulary is None:
         raise TypeError(
             f"{shown(sequence)} is made of strings. Pass vocabulary=…, which has their numbers"

@@ -287,7 +287,9 @@ class NGram:
             ValueError: no symbols at all, one out of range, or a model that was not fitted.
         """
         rows = [self._checked(s, "sequences") for s in sequences_of(sequences, vocabulary)]
-        before = self._before(None if context is None else numbers_of(context, vocabulary))
+        before = self._before(
+            None if context is None else numbers_of(context, vocabulary, "context")
+        )
         nats = -sum(self._total(row, before, 0) for row in rows)
         return of_nats(nats, sum(map(len, rows)))
 
