@@ -473,3 +473,47 @@ def test_plateau_schedule_refuses_nan():
     schedule = optim.ReduceLROnPlateau(optimizer_at(), patience=0)
     with pytest.raises(ValueError, match="metric is nan"):
         schedule.step(float("nan"))
+
+
+LAYOUTS = {
+    "rows": np.ascontiguousarray,
+    "columns": np.asfortranarray,
+    "every second": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "backwards": lambda a: a[::-1].copy()[::-1],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ps: optim.SGD(ps, 0.1, weight_decay=0.1),
+        lambda ps: optim.SGD(ps, 0.1, momentum=0.9),
+        lambda ps: optim.SGD(ps, 0.1, momentum=0.9, nesterov=True),
+        lambda ps: optim.RMSprop(ps, 0.1),
+        lambda ps: optim.Adagrad(ps, 0.1),
+        lambda ps: optim.Adam(ps, 0.1),
+        lambda ps: optim.AdamW(ps, 0.1, weight_decay=0.1),
+        lambda ps: optim.NAdam(ps, 0.1),
+    ],
+)
+@pytest.mark.parametrize("of", ["parameter", "gradient", "both"])
+def test_parameters_and_gradients_of_any_layout(make, layout, of):
+    from tinyseq.kernels import load
+
+    load.load_kernels()  # else NumPy updates all of them
+    found = []
+    for lay in (LAYOUTS["rows"], LAYOUTS[layout]):
+        rng = np.random.default_rng(0)
+        p = nn.Parameter(np.zeros((4, 6), np.float32))
+        p._data = rng.standard_normal((4, 6)).astype(np.float32)
+        if of != "gradient":
+            p._data = lay(p._data)
+        optimizer = make([p])
+        for _ in range(3):
+            g = rng.standard_normal((4, 6)).astype(np.float32)
+            p.grad = ts.Tensor.wrap(g if of == "parameter" else lay(g))
+            optim.clip_grad_norm([p], 2.0)
+            optimizer.step()
+        found.append(p.numpy().copy())
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-6)
