@@ -20,7 +20,7 @@ from tinyseq.errors import GraphError
 from tinyseq.functional import losses
 from tinyseq.viz import render
 from tinyseq.viz.columns import ALL_UP_TO, choose, fewer, filled, shortened
-from tinyseq.viz.labels import width
+from tinyseq.viz.labels import constant_text, width
 
 MODES = ("unroll", None, "compiled")
 
@@ -1081,3 +1081,19 @@ def test_a_loss_on_the_last_step_hangs_together_when_rolled_up():
     dot = viz.draw_unrolled((head(y[-1]) ** 2).sum(), level="layer").dot
     for arrow in ('"r0t2" -> "r1t2"', '"r1t2" -> "r2"', '"r2" -> "y0"', '"y0" -> "loss"'):
         assert arrow in dot
+
+
+@pytest.mark.parametrize(
+    ("c", "op", "said"),
+    [
+        (np.eye(2, 3), lambda x, c: x * c, "mask"),
+        (np.eye(2, 3), lambda x, c: x + c, "const"),
+        (np.array([0.0, 1.0, 2.0]), lambda x, c: x * c, "const"),  # repeated: it scales
+        (np.array(2.5), lambda x, c: x * c, "2.5"),
+        (np.eye(2, 3) > 0, lambda x, c: ts.where(c, x, 0.0), "mask"),
+        (np.eye(2, 3), lambda x, c: ts.where(x > 0, x, c), "const"),
+    ],
+)
+def test_a_constant_is_called_by_what_is_done_with_it(c, op, said):
+    x, c = ts.tensor(np.ones((2, 3)), requires_grad=True), ts.tensor(c)
+    assert constant_text(c, op(x, c)) == said
