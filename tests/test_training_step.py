@@ -1284,3 +1284,15 @@ def test_what_a_call_that_cannot_be_played_back_drew_is_drawn_again():
     assert len(found["auto"][0]) == len(calls) - 2
     np.testing.assert_allclose(found["auto"][0], found["unroll"][0], rtol=1e-6)
     assert found["auto"][1] == found["unroll"][1]
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.RMSprop, optim.Adagrad, optim.Adam, optim.AdamW])
+def test_what_was_recorded_before_a_step_notices_the_step(make):
+    """As written, recorded and played back."""
+    p = nn.Parameter(np.ones(3, np.float32))
+    step = nn.TrainingStep(lambda x: ((p * x) ** 2).sum(), make([p], 0.1), mode="compiled")
+    for n in range(5):
+        before = (p * p).sum()
+        step(np.full(3, n + 1.0, np.float32))
+        with pytest.raises(ts.errors.GraphError, match="changed in place"):
+            before.backward()
