@@ -110,8 +110,8 @@ class Cell(Module):
         self,
         k: int,
         rng: np.random.Generator | None,
-        bias: bool,
-        init: Init | None,
+        bias: bool = True,
+        init: Init | None = None,
     ) -> None:
         D, H = self.input_size, self.hidden_size
         init = (glorot_uniform, orthogonal) if init is None else init
