@@ -1,7 +1,8 @@
 """The notation of the lecture notes, and what each of its symbols is here.
 
 The notes write columns, W x; this library rows, x w, one a sequence: their matrices are the
-transposes of ours. `weights` gives them as the notes have them, and `load` takes them back.
+transposes of ours. `weights` gives them as the notes have them, and `load` takes them back. The
+same map with an example: docs/notation.md.
 
 ==========================  ======================================================================
 the notes                   here
