@@ -294,24 +294,29 @@ class GRUCell(Cell):
     def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x, from_h = _biased(x @ self.w_x, self.b), seen @ self.w_h
-        gates = _clipped(from_x[:, : 2 * H] + from_h[:, : 2 * H], self.clip)
-        update, reset = _gates(ops.sigmoid(gates), 2)
-        candidate = from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h)
-        candidate = ops.tanh(_clipped(candidate, self.clip))
+        update, reset = _gates(
+            ops.sigmoid(_clipped(from_x[:, : 2 * H] + from_h[:, : 2 * H], self.clip)), 2
+        )
+        candidate = ops.tanh(
+            _clipped(from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h), self.clip)
+        )
         return (update * candidate + (1 - update) * h,)
 
     def _reset_before(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x = _biased(x @ self.w_x, self.b)
-        gates = _clipped(from_x[:, : 2 * H] + seen @ self.w_h[:, : 2 * H], self.clip)
-        update, reset = _gates(ops.sigmoid(gates), 2)
-        candidate = from_x[:, 2 * H :] + (reset * seen) @ self.w_h[:, 2 * H :]
-        candidate = ops.tanh(_clipped(candidate, self.clip))
+        update, reset = _gates(
+            ops.sigmoid(_clipped(from_x[:, : 2 * H] + seen @ self.w_h[:, : 2 * H], self.clip)), 2
+        )
+        candidate = ops.tanh(
+            _clipped(from_x[:, 2 * H :] + (reset * seen) @ self.w_h[:, 2 * H :], self.clip)
+        )
         return (update * candidate + (1 - update) * h,)
 
     def _simplified(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
-        gates = _clipped(_biased(x @ self.w_x + seen @ self.w_h, self.b), self.clip)
-        update, candidate = _gates(gates, 2)
+        update, candidate = _gates(
+            _clipped(_biased(x @ self.w_x + seen @ self.w_h, self.b), self.clip), 2
+        )
         update, candidate = ops.sigmoid(update), ops.tanh(candidate)
         return (update * candidate + (1 - update) * h,)
 
@@ -453,8 +458,9 @@ class PeepholeLSTMCell(LSTMCell):
         forget = ops.sigmoid(_clipped(from_f + self.p_f * c, self.clip))
         candidate = ops.tanh(_clipped(from_c, self.clip))
         new_c = update * candidate + forget * c
-        from_o = from_o + self.p_o * (new_c if self.output_sees == "new" else c)
-        output = ops.sigmoid(_clipped(from_o, self.clip))
+        output = ops.sigmoid(
+            _clipped(from_o + self.p_o * (new_c if self.output_sees == "new" else c), self.clip)
+        )
         return self._projected(output * ops.tanh(new_c)), new_c
 
 
@@ -491,8 +497,9 @@ class LayerNormLSTMCell(LSTMCell):
     def forward(self, x: Tensor, state: State | None = None) -> State:
         h, c = self.check(x, state)
         H = self.hidden_size
-        gates = _biased(self.norm_x(x @ self.w_x) + self.norm_h(h @ self.w_h), self.b)
-        gates = _clipped(gates, self.clip)
+        gates = _clipped(
+            _biased(self.norm_x(x @ self.w_x) + self.norm_h(h @ self.w_h), self.b), self.clip
+        )
         update, forget, output = _gates(ops.sigmoid(gates[:, : 3 * H]), 3)
         candidate = ops.tanh(gates[:, 3 * H :])
         c = update * candidate + forget * c
@@ -530,8 +537,10 @@ class LayerNormGRUCell(GRUCell):
     def _reset_after(self, x: Tensor, h: Tensor, seen: Tensor) -> State:
         H = self.hidden_size
         from_x, from_h = _biased(self.norm_x(x @ self.w_x), self.b), self.norm_h(seen @ self.w_h)
-        gates = _clipped(from_x[:, : 2 * H] + from_h[:, : 2 * H], self.clip)
-        update, reset = _gates(ops.sigmoid(gates), 2)
-        candidate = from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h)
-        candidate = ops.tanh(_clipped(candidate, self.clip))
+        update, reset = _gates(
+            ops.sigmoid(_clipped(from_x[:, : 2 * H] + from_h[:, : 2 * H], self.clip)), 2
+        )
+        candidate = ops.tanh(
+            _clipped(from_x[:, 2 * H :] + reset * _biased(from_h[:, 2 * H :], self.b_h), self.clip)
+        )
         return (update * candidate + (1 - update) * h,)
