@@ -354,8 +354,6 @@ class _Writer:
             own = 0 if kind(e) == "view" else 4 if e.op.name in DEAR and e.op.name != "div" else 1
             self.weight[v] = own + sum(self.weight.get(x, 0) for x in e.inputs)
             self.arrays[v] = set[Value]().union(*(self._reads(x) for x in e.inputs))
-        else:
-            self.weight[v], self.arrays[v] = 0, {v}
 
     def _reads(self, x: Value) -> set[Value]:
         if x.number or x.kind == "constant":
