@@ -444,3 +444,13 @@ def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_made_again(
     assert path.read_bytes() == b"whole"
     assert len(taken) == 1
     assert files(tmp_path) == ["c"]
+
+
+def test_a_file_that_can_neither_be_written_nor_removed_is_one_error(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fails)
+    monkeypatch.setattr(os, "unlink", fails)
+    with pytest.raises(OSError, match=r"cannot write .*c: No space left.*has room"):
+        saving.write_atomically(tmp_path / "c", b"whole")
