@@ -454,3 +454,12 @@ def test_a_file_that_can_neither_be_written_nor_removed_is_one_error(tmp_path, m
     monkeypatch.setattr(os, "unlink", fails)
     with pytest.raises(OSError, match=r"cannot write .*c: No space left.*has room"):
         saving.write_atomically(tmp_path / "c", b"whole")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_whole_number_too_long_to_be_read_is_not_written(tmp_path, sign):
+    path, most = tmp_path / "c.safetensors", 10**saving._DIGITS
+    saving.save(path, {"n": sign * (most - 1)})
+    with pytest.raises(ValueError, match=r"'?n'? is a whole number of more than [\d,]+ digits"):
+        saving.save(path, {"n": sign * most})
+    assert saving.load(path)["n"] == sign * (most - 1)

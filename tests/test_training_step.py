@@ -1296,3 +1296,15 @@ def test_what_was_recorded_before_a_step_notices_the_step(make):
         step(np.full(3, n + 1.0, np.float32))
         with pytest.raises(ts.errors.GraphError, match="changed in place"):
             before.backward()
+
+
+@pytest.mark.parametrize("mode", ["unroll", "compiled"])
+def test_what_comes_with_the_loss_is_as_it_was_before_the_update(mode):
+    p = nn.Parameter(np.ones(3, np.float32))
+    step = nn.TrainingStep(lambda x: ((p * x).sum(), (p, p[:2])), optim.SGD([p], 0.5), mode=mode)
+    for _ in range(4):
+        before = p.numpy().copy()
+        _, (whole, part) = step(np.ones(3, np.float32))
+        np.testing.assert_array_equal(whole.numpy(), before)
+        np.testing.assert_array_equal(part.numpy(), before[:2])
+        assert (p.numpy() == before - 0.5).all()
