@@ -172,6 +172,30 @@ def test_products_with_views(of, views, use, reverse, rows, parts):
     check(Viewed(of, views), use, reverse, 0, rows, parts)
 
 
+class Delayed(nn.Module):
+    """What a step is given it hands on, and computes with what the step before was given."""
+
+    input_size = hidden_size = 3
+
+    def __init__(self, twice):
+        rng = np.random.default_rng(0)
+        self.w, self.u = (nn.Parameter(rng.standard_normal((3, 3), np.float32)) for _ in range(2))
+        self.twice = twice
+
+    def initial_state(self, batch_size, dtype):
+        return (ts.tensor(np.ones((batch_size, 3)), dtype),) * (3 if self.twice else 2)
+
+    def forward(self, x, state):
+        h, last = state[0], state[-1]
+        return (ts.tanh(last @ self.w + h @ self.u), x, *state[1:-1])
+
+
+@settings(max_examples=MOST)
+@given(st.booleans(), uses(), st.booleans(), rows, parts)
+def test_what_is_handed_on_as_it_is(twice, use, reverse, rows, parts):
+    check(Delayed(twice), use, reverse, 0, rows, parts)
+
+
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_gradients_of_gradients(name):
     lengths = [2, 1] if name in ("LSTM", "GRU before") else None

@@ -371,3 +371,13 @@ def test_one_hot_vectors_of_few_words_out_of_many_take_little_memory():
         tracemalloc.stop()
     assert vectors.numpy().sum() == 2
     assert peak < 4 * vectors.numpy().nbytes
+
+
+@pytest.mark.parametrize("wrong", [-1, -100, 3, 10**9])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_index_that_is_none_is_named_wherever_it_stands(wrong, place):
+    vocabulary, indices = Vocabulary("abc"), [2, 0]
+    indices.insert(place, wrong)
+    for read in (vocabulary.decode, vocabulary.symbols_of):
+        with pytest.raises(ValueError, match=rf"index {wrong} is out of range.* 0 to 2"):
+            read(indices)
