@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from calls.training import Alone
 
 import tinyseq as ts
 from tinyseq import functional, gradcheck, nn, optim, random, saving, text, viz
@@ -45,6 +46,13 @@ def clipped(clip):
         return clip(several(ps), 1.0), [p.grad.tolist() for p in ps]
 
     return call
+
+
+def averaged(several):
+    ps = [nn.Parameter([1.0, 2.0]), nn.Parameter([3.0])]
+    for p in ps:
+        p.grad = ts.tensor(np.full(p.shape, 7.0, np.float32))
+    return optim.average_gradients(several(ps), Alone(), 3, 0.5), [p.grad.tolist() for p in ps]
 
 
 def gradients(several):
@@ -104,6 +112,8 @@ CALLS = {
     "clip_grad_norm": clipped(optim.clip_grad_norm),
     "clip_grad_norm_each": clipped(optim.clip_grad_norm_each),
     "clip_grad_value": clipped(optim.clip_grad_value),
+    "average_gradients": averaged,
+    "check_equal": lambda several: optim.check_equal(several([leaf(1.0), leaf(2.0)]), Alone()),
     "grad": gradients_of_elements,
     "hvp": product_with_hessian,
     "gradcheck": lambda several: gradcheck(
@@ -282,7 +292,8 @@ def public():
 #: Parameters of public functions that take several things, by what holds them above.
 HELD = {
     "NAdam.params", "ts.hstack.xs", "ts.vstack.xs", "Tensor.view.shape", "Tensor.tile.reps",
-    "ts.tensordot.axes", "Tensor.roll.shift",
+    "ts.tensordot.axes", "Tensor.roll.shift", "optim.average_gradients.params",
+    "optim.check_equal.params",
     "Adagrad.params", "Adam.params", "AdamW.params", "RMSprop.params", "SGD.params",
     "Optimizer.params", "ts.concat.xs", "ts.stack.xs", "ts.split.indices_or_sections",
     "ts.gradcheck.inputs", "ts.hvp.xs", "ts.hvp.vs", "Tensor.reshape.shape",

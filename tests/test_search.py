@@ -105,7 +105,8 @@ def test_a_search_survives_the_death_of_a_worker(lines, tmp_path, capfd):
     assert (python, Path(program).name) == ("python", "shakespeare.py")
     assert search.shakespeare.main([*words, "--quiet"]) == 0
     numbers = json.loads((out / "best" / "numbers.json").read_text())
-    assert numbers["validation"]["best_nats"] == best.value
+    found = numbers["validation"]["best_nats"]  # on another number of threads sums round otherwise
+    assert found == pytest.approx(best.value, rel=1e-5)
 
     # The same command with more trials resumes it, whatever was left half written.
     with open(out / "journal.log", "a") as file:
