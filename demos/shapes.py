@@ -21,7 +21,7 @@ import pydoc_data.topics
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 # One thread for NumPy's products, unless the user says otherwise; set before NumPy is loaded. A
 # second one gains nothing at these sizes, and loses a lot when something else keeps a core busy.
@@ -330,20 +330,27 @@ SHAPES: dict[str, Callable[[], float]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def run_examples(
+    what: str, examples: Mapping[str, Callable[[], object]], about: str, arguments: list[str] | None
+) -> int:
+    """Run the examples that the command line names, or all, each from the same random numbers."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("shape", nargs="*", help=f"of {', '.join(SHAPES)} [all]")
-    for name in parser.parse_args(arguments).shape or SHAPES:
-        if name not in SHAPES:
-            parser.error(f"{name!r} is no shape. Use {', '.join(SHAPES)}.")
+    parser.add_argument(what, nargs="*", help=f"of {', '.join(examples)} [all]")
+    for name in getattr(parser.parse_args(arguments), what) or examples:
+        if name not in examples:
+            parser.error(f"{name!r} is no {what}. Use {', '.join(examples)}.")
         print(name)
         ts.seed(0)
         start = time.perf_counter()
-        SHAPES[name]()
+        examples[name]()
         print(f"  {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return run_examples("shape", SHAPES, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,12 @@ The data is made here, at random. Each prints what it reaches on data that it wa
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-from shapes import train  # before NumPy: it says how many threads that takes
+from shapes import run_examples, train  # before NumPy: it says how many threads that takes
 
 # isort: split
 import numpy as np
@@ -332,19 +330,7 @@ TASKS: dict[str, Callable[..., Any]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("task", nargs="*", help=f"of {', '.join(TASKS)} [all]")
-    for name in parser.parse_args(arguments).task or TASKS:
-        if name not in TASKS:
-            parser.error(f"{name!r} is no task. Use {', '.join(TASKS)}.")
-        print(name)
-        ts.seed(0)
-        start = time.perf_counter()
-        TASKS[name]()
-        print(f"  {time.perf_counter() - start:.1f} s")
-    return 0
+    return run_examples("task", TASKS, __doc__, arguments)
 
 
 if __name__ == "__main__":
