@@ -21,7 +21,7 @@ tanh of an LSTM's c' is none of them, in ONNX Runtime neither.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -64,6 +64,13 @@ def seen_of(seen: Tensor, h: Tensor) -> Tensor:
             f"that of the state h, {errors.describe(h.shape)}."
         )
     return seen
+
+
+def dtype_for(cell: Module, x: Tensor) -> np.dtype[Any]:
+    """That of x, or of the cell's parameters for whole numbers."""
+    if x.dtype in FLOATS:
+        return x.dtype
+    return next((p.dtype for p in cell.parameters()), FLOATS[0])
 
 
 def _biased(x: Tensor, b: Tensor | None) -> Tensor:
@@ -164,9 +171,7 @@ class Cell(Module):
                 f"expected (B, D={self.input_size}). Give the cell inputs of its input_size."
             )
         if state is None:
-            if x.dtype in FLOATS:
-                return self.initial_state(len(x), x.dtype)
-            return self.initial_state(len(x), next((p.dtype for p in self.parameters()), FLOATS[0]))
+            return self.initial_state(len(x), dtype_for(self, x))
         if isinstance(state, Tensor | np.ndarray) and len(self.state_names) == 1:
             state = (op.as_tensor(state),)
         names = ", ".join(self.state_names)

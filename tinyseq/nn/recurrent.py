@@ -33,11 +33,12 @@ from tinyseq.nn.cells import (
     RNNCell,
     State,
     Variant,
+    dtype_for,
 )
 from tinyseq.nn.layers import Dropout
 from tinyseq.nn.modes import Mode
 from tinyseq.nn.module import Module
-from tinyseq.nn.unroll import dtype_for, noise_of, start_of, state_of, unroll
+from tinyseq.nn.unroll import noise_of, start_of, state_of, unroll
 from tinyseq.tensor import FLOATS, Tensor
 
 __all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "Recurrent", "Reversed", "Stacked"]

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from tinyseq import errors, graph, op, ops
 from tinyseq.arguments import Count, checked, no_class, shown
 from tinyseq.nested import leaves, mapped
-from tinyseq.nn.cells import State
+from tinyseq.nn.cells import State, dtype_for
 from tinyseq.nn.module import Module
 from tinyseq.ops.axes import for_rows_of
 from tinyseq.primitives import draw
-from tinyseq.tensor import FLOATS, Tensor, plain_array
+from tinyseq.tensor import Tensor, plain_array
 
 
 @checked
@@ -135,13 +135,6 @@ def state_of(cell: Any, x: Tensor, axis: int, state: Any) -> Any:
             op.as_tensor(s, None, who, "state") if isinstance(s, np.ndarray) else s for s in state
         )
     return state
-
-
-def dtype_for(cell: Any, x: Tensor) -> np.dtype[Any]:
-    """That of x, or of the cell's parameters for whole numbers."""
-    if x.dtype in FLOATS:
-        return x.dtype
-    return next((p.dtype for p in cell.parameters()), FLOATS[0])
 
 
 def start_of(cell: Module, batch_size: int, dtype: npt.DTypeLike = np.float32) -> State:
